@@ -1,0 +1,81 @@
+# `make` lists the targets. Where torch comes from is up to you, before the first install:
+#   make install TORCH_INDEX=URL     takes torch from that index: a small CPU build, or the build for your CUDA
+TORCH_INDEX =
+PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+PACKAGES = models training inference
+DEMO_DATA = data/demo
+DEMO_MODEL = models/trained/demo
+DEMO_RUN = runs/demo
+
+.PHONY: help install demo test lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+install: .venv/installed  ## make .venv and install labelbeam, its requirements and its tools (minutes; then nothing to do)
+
+.venv/installed: setup.py requirements.txt requirements-dev.txt requirements-demo.txt
+	@test -n "$(PYTHON)" || { echo "labelbeam needs Python 3.11, 3.12 or 3.13, and found none: install one, or name it with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv .venv; }
+ifneq ($(strip $(TORCH_INDEX)),)
+	@echo "Installing torch from $(TORCH_INDEX) ..."
+	@$(PIP) install --index-url "$(TORCH_INDEX)" "$$(grep -oE '^torch==[0-9.]+' requirements.txt)"
+endif
+	@echo "Installing the requirements (some minutes the first time) ..."
+	@$(PIP) install -r requirements.txt
+	@echo "Installing the tools ..."
+	@$(PIP) install -r requirements-dev.txt
+	@$(PIP) install --no-deps -r requirements-demo.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "Installed into .venv."
+
+demo: install  ## train a small classifier and label a small corpus with it, on this machine, from nothing (minutes)
+	@echo "1/3  making the corpus"
+	@$(BIN)/python -m training.demo_corpus --output $(DEMO_DATA)
+	@echo "2/3  training"
+	@$(BIN)/python -m training.train training/configs/demo.toml --data_dir $(DEMO_DATA) --output $(DEMO_MODEL) --overwrite
+	@echo "3/3  labelling"
+	@$(BIN)/python -m inference.beam_runner --model $(DEMO_MODEL) --input $(DEMO_DATA)/corpus.jsonl --output $(DEMO_RUN) \
+		--runner DirectRunner --overwrite
+	@echo "Done."
+	@echo "  corpus        $(DEMO_DATA)/corpus.jsonl"
+	@echo "  model         $(DEMO_MODEL)/"
+	@echo "  predictions   $(DEMO_RUN)/predictions/"
+	@echo "  summary       $(DEMO_RUN)/summary.json"
+
+test: install  ## run every check: style, types, import rules, fast tests
+	@echo "ruff check";   $(BIN)/ruff check .
+	@echo "ruff format";  $(BIN)/ruff format --check .
+	@echo "mypy";         $(BIN)/mypy
+	@echo "lint-imports"; $(BIN)/lint-imports
+	@echo "pytest";       $(BIN)/python -m pytest
+
+# A resolution for every supported Python, on Linux and macOS. Versions stay as they are unless setup.py asks for others;
+# `make lock UPGRADE=--upgrade` takes the newest. NVIDIA's libraries are left out: torch names the exact ones itself.
+RESOLVE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line --no-header $(UPGRADE)
+TIDY = grep -vE "^(nvidia|cuda|triton)|; [^\#]*sys_platform == '(win32|emscripten)'" | sed -E 's/ +\# via/  \# via/; /labelbeam/! s/(\# via ([^,]+, ){4}).*/\1.../' | awk \
+	'/labelbeam/ { named = named $$0 "\n"; next } { rest = rest $$0 "\n" } \
+	END { printf "\n\# What setup.py names\n%s\n\# What those need\n%s", named, rest }'
+
+lock:  ## write requirements.txt and requirements-dev.txt anew from setup.py
+	@echo "Resolving ..."
+	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip --quiet --disable-pip-version-check install uv
+	@cat requirements.txt requirements-dev.txt > build/lock/all.txt && cp requirements.txt build/lock/run.txt
+	@$(RESOLVE) setup.py --output-file build/lock/run.txt
+	@$(RESOLVE) setup.py --extra dev --output-file build/lock/all.txt
+	@{ echo "# What labelbeam runs with, exactly. Written by \`make lock\` from setup.py."; \
+		cat build/lock/run.txt | $(TIDY); } > requirements.txt
+	@{ echo "# What \`make test\` needs beyond requirements.txt, exactly. Written by \`make lock\` from setup.py."; \
+		awk 'NR == FNR { seen[$$1]; next } !($$1 in seen)' build/lock/run.txt build/lock/all.txt | $(TIDY); } > requirements-dev.txt
+	@rm -r build/lock
+
+clean:  ## remove .venv, caches, build leftovers and what the demo made; your data, models and runs stay
+	rm -rf .venv build dist *.egg-info .*_cache .hypothesis .import_linter_cache $(DEMO_DATA) $(DEMO_MODEL) $(DEMO_RUN)
+	find $(PACKAGES) tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,254 @@
+"""The flags of a run and every check before it starts: all problems are reported together, and nothing is written."""
+
+import argparse
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
+
+from inference import run_folder, scorer, slices
+from inference.run_folder import RunOptions
+from inference.scorer import ScoringOptions
+from inference.slices import InputFile
+from models import trained_model
+from models.errors import UserError
+
+MIB = 1024 * 1024
+LARGEST_SLICE_BYTES, SMALLEST_SLICE_BYTES = 8 * MIB, MIB // 4
+FEWEST_SLICES = 64  # of a corpus large enough: progress shows, and a kill costs little
+
+EXAMPLE = """\
+example:
+  python -m inference.beam_runner --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+
+The same command again goes on where the last one stopped. Every flag of Apache Beam can follow, for instance
+--runner DirectRunner (the default), --direct_num_workers 2 --direct_running_mode multi_processing.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A run that has passed every check."""
+
+    options: RunOptions
+    files: list[InputFile]
+    run: dict[str, Any]  # for run.json
+    beam: PipelineOptions
+    overwrite: bool
+    max_failure_rate: float
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, and raises UserError where argparse would exit."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that decide what is read of a record and how it is scored."""
+    reading = parser.add_argument_group("reading")
+    reading.add_argument("--text_fields", type=names, default=(), metavar="A,B", help="instead of the model's own")
+    reading.add_argument("--id_field", default="id", metavar="NAME", help="--id_field= uses file and line number (id)")
+    reading.add_argument("--keep_fields", type=names, default=(), metavar="A,B", help="input fields to carry along")
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument("--scores", type=scores, default="predicted", metavar="WHICH", help="predicted, all or top:K")
+    scoring.add_argument("--max_tokens", type=positive(int), metavar="N", help="tokens read, instead of the model's own")
+    scoring.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if there)")
+    scoring.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(auto: bf16 where hardware has it)"
+    )
+
+
+def make_parser() -> Parser:
+    """The parser of `inference.beam_runner`."""
+    parser = Parser(
+        prog="python -m inference.beam_runner",
+        description="Labels a JSONL corpus with one or more trained models.",
+        epilog=EXAMPLE,
+    )
+    run = parser.add_argument_group("what to run")
+    run.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
+    run.add_argument("--input", action="append", required=True, metavar="GLOB", help="JSON lines; may be repeated")
+    run.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
+    run.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl", help="of the predictions (jsonl)")
+    run.add_argument("--overwrite", action="store_true", help="delete what an earlier run wrote, start anew")
+    run.add_argument("--limit", type=positive(int), metavar="N", help="only the first N lines of the input")
+    run.add_argument(
+        "--slice_mb", type=positive(float), metavar="MIB", help="(8, less where that makes fewer than 64 slices)"
+    )
+    run.add_argument(
+        "--max_failure_rate", type=rate, default=0.01, metavar="SHARE", help="above it the run exits 3 (0.01)"
+    )
+    add_scoring_flags(parser)
+    return parser
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A comma-separated list of distinct field names."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"expected distinct names separated by commas, found {text!r}")
+    return found
+
+
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A number greater than zero."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a number greater than 0, found {text!r}")
+        return value
+
+    return parse
+
+
+def rate(text: str) -> float:
+    """A share from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, found {text!r}")
+    return value
+
+
+def scores(text: str) -> str:
+    """Which scores to write."""
+    if text in ("predicted", "all"):
+        return text
+    if text.startswith("top:") and text[4:].isdecimal() and int(text[4:]) > 0:
+        return text
+    raise argparse.ArgumentTypeError(f"expected predicted, all or top:K with K from 1, found {text!r}")
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Flags to a checked command.
+
+    Raises:
+        UserError: all problems in one message.
+    """
+    flags, rest = make_parser().parse_known_args(argv)
+    problems = unknown_flags(rest)
+    scoring, found = check_scoring(flags)
+    problems += found
+    files: list[InputFile] = []
+    try:
+        files = slices.find_files(flags.input)
+    except UserError as error:
+        problems.append(str(error))
+    problems += _inside(files, flags.output)
+    if problems:
+        raise UserError("\n".join(problems))
+    beam = PipelineOptions(rest)
+    beam.view_as(StandardOptions).runner = beam.view_as(StandardOptions).runner or "DirectRunner"
+    if flags.limit:
+        files = slices.limit_lines(files, flags.limit)
+    options = RunOptions(
+        output=flags.output,
+        slice_bytes=slice_bytes(files, flags.slice_mb),
+        scoring=_with_threads(scoring, beam),
+        id_field=flags.id_field,
+        keep_fields=flags.keep_fields,
+        file_format=flags.format,
+        limit=flags.limit,
+    )
+    run = run_folder.describe(options, files)
+    if problems := run_folder.check(run, flags.output, flags.overwrite):
+        raise UserError("\n".join(problems))
+    return Command(options, files, run, beam, flags.overwrite, flags.max_failure_rate)
+
+
+def unknown_flags(rest: Sequence[str]) -> list[str]:
+    """A problem for each flag that neither this project nor Beam knows: Beam itself would drop it in silence."""
+    parser = BeamArgumentParser(allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    try:
+        _, unknown = parser.parse_known_args(list(rest))
+    except SystemExit:
+        return ["a flag of Beam has a wrong value; see the line above"]
+    known = [*make_parser()._option_string_actions, *parser._option_string_actions]
+    problems = []
+    for position, argument in enumerate(unknown):
+        flag = argument.split("=")[0]
+        if flag.startswith("-"):
+            close = difflib.get_close_matches(flag, known, n=1) or [f for f in known if f.startswith(flag)][:1]
+            hint = f"did you mean {close[0]}?" if close else "see --help"
+            problems.append(f"unknown flag {flag}: {hint}")
+        elif not (position and unknown[position - 1].startswith("-")):  # else the value of an unknown flag
+            problems.append(f"unexpected argument {argument!r}: every value follows a flag")
+    return problems
+
+
+def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]:
+    """Checks models, device and fields; the problems found come beside the options."""
+    problems = []
+    for directory in dict.fromkeys(flags.model):
+        try:
+            manifest = trained_model.verify(directory)
+            if flags.max_tokens:
+                trained_model.check_max_tokens(directory, flags.max_tokens)
+            del manifest
+        except UserError as error:
+            problems.append(str(error))
+    try:
+        scorer.resolve_device(flags.device)
+    except UserError as error:
+        problems.append(str(error))
+    columns = [flags.id_field or "id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
+    columns[0] = "id"
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        problems.append(
+            f"the output would have two columns named {', '.join(twice)}: ids, --keep_fields and the folder names of "
+            "models must all differ; rename a folder or drop a field."
+        )
+    options = ScoringOptions(
+        models=tuple(flags.model),
+        device=flags.device,
+        precision=flags.precision,
+        max_tokens=flags.max_tokens,
+        text_fields=flags.text_fields,
+        scores=flags.scores,
+    )
+    return options, problems
+
+
+def _inside(files: Sequence[InputFile], output: str) -> list[str]:
+    folder = os.path.join(os.path.abspath(output), "")
+    inside = [file.path for file in files if "://" not in file.path and os.path.abspath(file.path).startswith(folder)]
+    if inside:
+        return [f"--output {output}: the input {inside[0]} lies in it; name a folder apart from the input."]
+    return []
+
+
+def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:
+    """The size at which files are cut; depends on the input alone, so that the same command finds its slices again."""
+    if slice_mb:
+        return max(int(slice_mb * MIB), 1)
+    expanded = sum(file.size * (4 if slices.compression_of(file.path) else 1) for file in files)
+    return min(max(expanded // FEWEST_SLICES, SMALLEST_SLICE_BYTES), LARGEST_SLICE_BYTES)
+
+
+def _with_threads(options: ScoringOptions, beam: PipelineOptions) -> ScoringOptions:
+    """Worker processes on this machine share its cores: never more runnable threads than cores."""
+    direct = beam.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return options
+    cores = len(os.sched_getaffinity(0))
+    workers = direct.direct_num_workers or cores
+    return ScoringOptions(**{**vars(options), "threads": max(cores // workers, 1)})

@@ -1,0 +1,94 @@
+"""The whole graph on one screen.
+
+    files -> Cut -> CountLines -> Number -> ReadSlice -> RunInference -> WriteSlice -> receipts -> summary
+                                            (a slice that has a receipt hands it on)
+
+The graph starts from the file list in `run.json`, so it does not grow with the corpus; a slice is one element.
+"""
+
+import time
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import RunInference
+
+from inference import run_folder, sink, slices, summary
+from inference.handler import SliceDocuments, SliceHandler
+from inference.records import ReadOptions, read_documents
+from inference.run_folder import RunOptions
+from inference.scorer import text_recipes
+from inference.sink import Receipt
+from inference.slices import Slice
+from models import trained_model
+
+
+def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
+    """Adds the run's steps to a pipeline: labels what has no receipt yet and writes the summary."""
+    output, sink_options = options.output, options.sink()
+    pieces = (
+        pipeline
+        | "Run" >> beam.Create([output])
+        | "Files" >> beam.FlatMap(run_folder.read_files)
+        | "Cut" >> beam.FlatMap(slices.cut, options.slice_bytes)
+        | "SpreadFiles" >> beam.Reshuffle()
+        | "CountLines" >> beam.FlatMap(slices.count_lines)
+        | "ByFile" >> beam.GroupBy(lambda stretch: stretch.file.path)
+        | "Number" >> beam.FlatMapTuple(lambda _, stretches: slices.number(stretches))
+        | "SpreadSlices" >> beam.Reshuffle()
+    )
+    read = pieces | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FOUND, main="documents")
+    written = (
+        read.documents
+        | "RunInference" >> RunInference(SliceHandler(options.scoring))
+        | "WriteSlice" >> beam.Map(sink.write_slice, sink_options).with_output_types(Receipt)
+    )
+    receipts = (written, read[ReadSlice.FOUND]) | "Receipts" >> beam.Flatten()
+    totals = (
+        receipts | "Totals" >> beam.Map(summary.totals_of) | "AddTotals" >> beam.CombineGlobally(summary.add)
+    )
+    duplicates = (
+        receipts
+        | "IdHashes" >> beam.FlatMap(summary.id_hashes, output)
+        | "ById" >> beam.GroupByKey()
+        | "CountDuplicates" >> beam.MapTuple(lambda _, hashes: summary.count_duplicates(hashes))
+        | "AddDuplicates" >> beam.CombineGlobally(sum)
+    )
+    (
+        totals
+        | "Summarise" >> beam.Map(
+            summary.summarise,
+            slices=beam.pvalue.AsSingleton(pieces | "CountSlices" >> beam.combiners.Count.Globally()),
+            duplicates=beam.pvalue.AsSingleton(duplicates),
+        )
+        | "WriteSummary" >> beam.Map(summary.write, output)
+    )
+
+
+class ReadSlice(beam.DoFn):
+    """Reads a slice; one that has a receipt already is not read, its receipt goes to the output FOUND."""
+
+    FOUND = "found"
+
+    def __init__(self, options: RunOptions) -> None:
+        super().__init__()
+        self._options = options
+
+    def setup(self) -> None:
+        """Learns from the models how a record becomes text."""
+        self._read_options = read_options(self._options)
+
+    def process(self, piece: Slice) -> Iterator[SliceDocuments | beam.pvalue.TaggedOutput]:
+        """One element in, one element out."""
+        receipt = sink.find_receipt(self._options.output, piece.name)
+        if receipt is not None:
+            yield beam.pvalue.TaggedOutput(self.FOUND, receipt)
+            return
+        started = time.time()
+        read = read_documents(slices.read_lines(piece), piece.file.path, self._read_options)
+        yield SliceDocuments(piece, read, started)
+
+
+def read_options(options: RunOptions) -> ReadOptions:
+    """How this run turns a record into a Document."""
+    manifests = [trained_model.read_manifest(directory) for directory in options.scoring.models]
+    return ReadOptions(text_recipes(options.scoring, manifests), options.id_field, options.keep_fields)

@@ -1,0 +1,207 @@
+"""The output folder of a run: what `run.json` says, one run at a time, and no mixing with another run's files."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import IO, Any
+
+import orjson
+from apache_beam.io.filesystems import FileSystems
+
+from inference import records, sink, summary
+from inference.scorer import ScoringOptions
+from inference.sink import SinkOptions
+from inference.slices import InputFile
+from models import trained_model
+from models.errors import UserError
+
+RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
+FORMAT_VERSION = 1
+CONTENTS = (RUN, SCHEMA, LOCK, REPORT, summary.SUMMARY, sink.PREDICTIONS, sink.FAILURES, sink.RECEIPTS)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything a worker needs to know of the run but the list of files, which it reads from `run.json`."""
+
+    output: str
+    slice_bytes: int
+    scoring: ScoringOptions
+    id_field: str = "id"
+    keep_fields: tuple[str, ...] = ()
+    file_format: str = "jsonl"
+    limit: int | None = None
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models' names, in order: the columns of the output."""
+        return tuple(trained_model.model_name(directory) for directory in self.scoring.models)
+
+    def sink(self) -> SinkOptions:
+        """What the sink needs of it."""
+        return SinkOptions(self.output, self.file_format, self.keep_fields, self.model_names)
+
+
+def describe(options: RunOptions, files: list[InputFile]) -> dict[str, Any]:
+    """What `run.json` says: everything that decides which bytes the run writes, and the versions it began with."""
+    scoring = options.scoring
+    return {
+        "format_version": FORMAT_VERSION,
+        "models": [
+            {"name": name, "path": path, "sha256": trained_model.fingerprint(path)}
+            for name, path in zip(options.model_names, scoring.models, strict=True)
+        ],
+        "options": {
+            "text_fields": scoring.text_fields,
+            "id_field": options.id_field,
+            "keep_fields": options.keep_fields,
+            "scores": scoring.scores,
+            "format": options.file_format,
+            "max_tokens": scoring.max_tokens,
+            "precision": scoring.precision,
+            "limit": options.limit,
+            "slice_bytes": options.slice_bytes,
+        },
+        "versions": {
+            name: metadata.version(name)
+            for name in ("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "pyarrow")
+            if _is_installed(name)
+        },
+        "files": files,
+    }
+
+
+def _is_installed(distribution: str) -> bool:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return bool(metadata.version(distribution))
+    return False
+
+
+def read(output: str) -> dict[str, Any] | None:
+    """The run's description, or None where there is none.
+
+    Raises:
+        UserError: `run.json` is there but cannot be read.
+    """
+    path = FileSystems.join(output, RUN)
+    if not FileSystems.exists(path):
+        return None
+    try:
+        run: dict[str, Any] = orjson.loads(sink.read_file(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): use another --output, or --overwrite to start anew.") from None
+    return run
+
+
+def read_files(output: str) -> list[InputFile]:
+    """The run's input files."""
+    run = orjson.loads(sink.read_file(FileSystems.join(output, RUN)))
+    return [InputFile(**file) for file in run["files"]]
+
+
+def check(run: dict[str, Any], output: str, overwrite: bool) -> list[str]:
+    """What stands against writing this run into the folder; nothing is changed."""
+    if "://" not in output and os.path.exists(output) and not os.path.isdir(output):
+        return [f"--output {output}: expected a folder, found a file; name another."]
+    foreign = _foreign_entries(output)
+    if foreign:
+        return [f"--output {output} holds {foreign[0]!r}, which is no part of a run: name an empty or a new folder."]
+    if overwrite:
+        return []
+    previous = read(output)
+    wanted = orjson.loads(orjson.dumps(run))
+    differences = _differences(previous, wanted) if previous else []
+    if differences:
+        return [
+            f"--output {output} holds another run ({'; '.join(differences)}): "
+            "use another folder, or --overwrite to delete it and start anew."
+        ]
+    return []
+
+
+def _foreign_entries(output: str) -> list[str]:
+    if "://" in output or not os.path.isdir(output):
+        return []
+    return sorted(set(os.listdir(output)) - set(CONTENTS))
+
+
+def _differences(previous: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    found = []
+    before, now = previous.get("options", {}), wanted["options"]
+    for name in now:
+        if before.get(name) != now[name]:
+            found.append(f"{name} was {before.get(name)!r}, now {now[name]!r}")
+    models = [{m["name"]: m["sha256"] for m in run.get("models", [])} for run in (previous, wanted)]
+    if models[0] != models[1]:
+        found.append(f"models were {_short(models[0])}, now {_short(models[1])}")
+    if previous.get("files") != wanted["files"]:
+        found.append(_file_difference(previous.get("files", []), wanted["files"]))
+    return found
+
+
+def _short(models: dict[str, str]) -> str:
+    return ", ".join(f"{name} {sha256[:8]}" for name, sha256 in models.items())
+
+
+def _file_difference(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
+    old, new = ({file["path"]: file for file in files} for files in (before, now))
+    for path in sorted(old.keys() | new.keys()):
+        if path not in new:
+            return f"input {path} is missing now"
+        if path not in old:
+            return f"input {path} is new"
+        if old[path] != new[path]:
+            return f"input {path} had {old[path]['size']:,} bytes, now {new[path]['size']:,}"
+    return "the input files differ"
+
+
+@contextlib.contextmanager
+def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Holds the folder for this run and writes `run.json` and the schema into it where they are not there yet.
+
+    Raises:
+        UserError: another run is at work in the folder.
+    """
+    output = options.output
+    with _lock(output):
+        if overwrite:
+            _clear(output)
+        if read(output) is None:
+            sink.write_file(FileSystems.join(output, RUN), orjson.dumps(run, option=orjson.OPT_INDENT_2))
+        schema = records.predictions_schema(options.keep_fields, options.model_names)
+        fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
+        sink.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(output: str) -> Iterator[None]:
+    """A lock that the operating system frees with the process, however it ends."""
+    if "://" in output:
+        yield
+        return
+    os.makedirs(output, exist_ok=True)
+    file: IO[bytes]
+    with open(os.path.join(output, LOCK), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
+        yield
+
+
+def _clear(output: str) -> None:
+    for name in CONTENTS:
+        path = FileSystems.join(output, name)
+        if "://" in output:
+            if FileSystems.match([path + "*"])[0].metadata_list:
+                FileSystems.delete([path])
+        elif os.path.isdir(path):
+            shutil.rmtree(path)
+        elif name != LOCK:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

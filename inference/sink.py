@@ -1,0 +1,184 @@
+"""Writes a slice and its receipt, and finds receipts: the only module that knows the files below predictions/,
+failures/ and receipts/.
+
+A receipt is written last, so a slice that has one is whole. Every file appears at once under its final name, and a
+slice that is written again gets the same bytes: retries and races are harmless.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from inference import records
+from inference.handler import ScoredSlice
+from inference.records import Prediction
+
+PREDICTIONS, FAILURES, RECEIPTS = "predictions", "failures", "receipts"
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """Where and how a slice is written."""
+
+    output: str
+    file_format: str  # jsonl or parquet
+    keep_fields: tuple[str, ...]
+    models: tuple[str, ...]  # names, in the order of the columns
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What is known of a finished slice. `predicted + failed + blank == lines`."""
+
+    slice: str
+    file: str
+    start: int
+    end: int
+    first_line: int
+    source_bytes: int
+    lines: int
+    predicted: int
+    failed: int
+    blank: int
+    failures: dict[str, int]  # by reason
+    tokens: dict[str, int]  # by model, like the next three
+    padded_tokens: dict[str, int]
+    truncated: dict[str, int]
+    labels: dict[str, dict[str, int]]
+    seconds: float  # reading, scoring and writing
+    scoring_seconds: float
+    finished: float  # seconds since the epoch
+    worker: str
+    sha256: dict[str, str] = field(default_factory=dict)  # of each file written, by its path below the output folder
+
+
+def write_slice(scored: ScoredSlice, options: SinkOptions) -> Receipt:
+    """Writes predictions, failures where there are any, and last the receipt.
+
+    Raises:
+        ArithmeticError: a line of the slice is neither predicted, failed nor blank; nothing is written.
+    """
+    predicted, failed = len(scored.predictions), len(scored.failures)
+    if predicted + failed + scored.blank != scored.lines:
+        raise ArithmeticError(
+            f"{scored.slice.name}: {scored.lines} lines, but {predicted} predicted + {failed} failed + "
+            f"{scored.blank} blank"
+        )
+    name = scored.slice.name
+    contents = {f"{PREDICTIONS}/{name}.{options.file_format}": _predictions_file(scored.predictions, options)}
+    if scored.failures:
+        rows = (orjson.dumps(failure.row(scored.slice.file.path)) for failure in scored.failures)
+        contents[f"{FAILURES}/{name}.jsonl"] = b"".join(row + b"\n" for row in rows)
+    for path, content in contents.items():
+        write_file(FileSystems.join(options.output, path), content)
+    receipt = _receipt(scored, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()})
+    write_file(FileSystems.join(options.output, RECEIPTS, f"{name}.json"), orjson.dumps(receipt))
+    return receipt
+
+
+def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
+    piece, counts, now = scored.slice, scored.counts, time.time()
+    reasons: dict[str, int] = {}
+    for failure in scored.failures:
+        reasons[failure.reason] = reasons.get(failure.reason, 0) + 1
+    return Receipt(
+        slice=piece.name,
+        file=piece.file.path,
+        start=piece.start,
+        end=piece.end,
+        first_line=piece.first_line,
+        source_bytes=piece.source_bytes,
+        lines=scored.lines,
+        predicted=len(scored.predictions),
+        failed=len(scored.failures),
+        blank=scored.blank,
+        failures=dict(sorted(reasons.items())),
+        tokens=counts.tokens,
+        padded_tokens=counts.padded_tokens,
+        truncated=counts.truncated,
+        labels=counts.labels,
+        seconds=round(now - scored.started, 3),
+        scoring_seconds=round(scored.scoring_seconds, 3),
+        finished=now,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        sha256=sha256,
+    )
+
+
+def _predictions_file(predictions: list[Prediction], options: SinkOptions) -> bytes:
+    rows = [prediction.row() for prediction in predictions]
+    if options.file_format == "jsonl":
+        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+    schema = records.predictions_schema(options.keep_fields, options.models)
+    table = pa.Table.from_pylist([records.arrow_row(row, options.keep_fields) for row in rows], schema=schema)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_ids(receipt: Receipt, output: str) -> list[str]:
+    """The ids of a slice's predictions, read back from its file."""
+    path = next(path for path in receipt.sha256 if path.startswith(PREDICTIONS))
+    content = read_file(FileSystems.join(output, path))
+    if path.endswith(".parquet"):
+        ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
+        return ids
+    return [orjson.loads(line)["id"] for line in content.splitlines()]
+
+
+def find_receipt(output: str, slice_name: str) -> Receipt | None:
+    """The receipt of a slice, or None where the slice is still to be done."""
+    path = FileSystems.join(output, RECEIPTS, f"{slice_name}.json")
+    return read_receipt(path) if FileSystems.exists(path) else None
+
+
+def read_receipt(path: str) -> Receipt | None:
+    """A receipt by its path; None where the file is no receipt, so that its slice is done again."""
+    try:
+        return Receipt(**orjson.loads(read_file(path)))
+    except (ValueError, TypeError):
+        return None
+
+
+def receipt_paths(output: str) -> Iterator[str]:
+    """The paths of all receipts that are there now."""
+    for match in FileSystems.match([FileSystems.join(output, RECEIPTS, "*.json")]):
+        yield from (metadata.path for metadata in match.metadata_list)
+
+
+def read_file(path: str) -> bytes:
+    """A file's bytes, from local disk or gs://."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        content: bytes = file.read()
+        return content
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Writes a file that is seen whole or not at all: an object appears on closing, a local file is renamed."""
+    if "://" in path:
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            file.write(content)
+        return
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    staging = f"{path}.{uuid.uuid4().hex}.part"
+    try:
+        with open(staging, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staging)

@@ -1,0 +1,113 @@
+"""Adds receipts up, checks that every line is accounted for, and shows the result."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import orjson
+from apache_beam.io.filesystems import FileSystems
+from rich.console import Console
+from rich.table import Table
+
+from inference import sink
+from inference.sink import Receipt
+
+SUMMARY = "summary.json"
+Totals = dict[str, Any]  # numbers, or dicts of them
+
+_ADDED = (
+    "lines predicted failed blank source_bytes seconds scoring_seconds failures tokens padded_tokens truncated labels"
+).split()
+_ID_BUCKETS = 256
+
+
+def totals_of(receipt: Receipt) -> Totals:
+    """The numbers of one receipt that add up over slices."""
+    return {"slices": 1, **{name: getattr(receipt, name) for name in _ADDED}}
+
+
+def add(parts: Iterable[Totals]) -> Totals:
+    """The sum of totals, key by key at every depth; associative, so that Beam may add in any order."""
+    total: Totals = {}
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                total[key] = add([total.get(key, {}), value])
+            else:
+                total[key] = total.get(key, 0) + value
+    return total
+
+
+def id_hashes(receipt: Receipt, output: str) -> list[tuple[int, bytes]]:
+    """The 64-bit hashes of a slice's ids, in buckets that can be looked at one by one."""
+    digests = [hashlib.blake2b(i.encode(), digest_size=8).digest() for i in sink.read_ids(receipt, output)]
+    buckets: dict[int, list[bytes]] = {}
+    for digest in digests:
+        buckets.setdefault(digest[0] % _ID_BUCKETS, []).append(digest)
+    return [(bucket, b"".join(members)) for bucket, members in buckets.items()]
+
+
+def count_duplicates(hashes: Iterable[bytes]) -> int:
+    """How many ids of one bucket had been there before."""
+    values = np.frombuffer(b"".join(hashes), np.uint64)
+    return len(values) - len(np.unique(values))
+
+
+def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
+    """What `summary.json` says.
+
+    Raises:
+        ArithmeticError: a slice has no receipt, or a line is neither predicted, failed nor blank.
+    """
+    if totals.get("slices", 0) != slices:
+        raise ArithmeticError(f"{slices} slices, but {totals.get('slices', 0)} receipts")
+    if totals["predicted"] + totals["failed"] + totals["blank"] != totals["lines"]:
+        raise ArithmeticError(f"the totals do not add up: {totals}")
+    documents = totals["predicted"] + totals["failed"]
+    return {
+        **totals,
+        "duplicate_ids": duplicates,
+        "failure_rate": totals["failed"] / documents if documents else 0.0,
+    }
+
+
+def write(summary: dict[str, Any], output: str) -> None:
+    """Writes `summary.json`."""
+    sink.write_file(FileSystems.join(output, SUMMARY), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+
+
+def read(output: str) -> dict[str, Any]:
+    """Reads `summary.json`."""
+    summary: dict[str, Any] = orjson.loads(sink.read_file(FileSystems.join(output, SUMMARY)))
+    return summary
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Prints the totals, what failed and what was predicted."""
+    console.print(
+        f"{summary['lines']:,} lines = {summary['predicted']:,} predicted + {summary['failed']:,} failed "
+        f"+ {summary['blank']:,} blank, in {summary['slices']:,} slices",
+        highlight=False,
+    )
+    if summary["duplicate_ids"]:
+        console.print(f"{summary['duplicate_ids']:,} ids had been there before (each one is labelled)", highlight=False)
+    for reason, count in summary["failures"].items():
+        console.print(f"  failed: {reason} {count:,}", highlight=False)
+    for model, labels in summary["labels"].items():
+        console.print(_labels_table(model, labels, summary))
+
+
+def _labels_table(model: str, labels: dict[str, int], summary: dict[str, Any]) -> Table:
+    predicted = summary["predicted"] or 1
+    caption = (
+        f"{summary['tokens'][model]:,} tokens, {summary['truncated'][model] / predicted:.1%} of texts truncated, "
+        f"padding {1 - summary['tokens'][model] / max(summary['padded_tokens'][model], 1):.1%}"
+    )
+    table = Table(title=f"model {model}", caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("label")
+    table.add_column("documents", justify="right")
+    table.add_column("share", justify="right")
+    for label, count in sorted(labels.items(), key=lambda item: -item[1]):
+        table.add_row(label, f"{count:,}", f"{count / predicted:.1%}")
+    return table

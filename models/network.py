@@ -1,0 +1,80 @@
+"""Builds the network from its configuration. Whatever the architecture, `forward` gives raw logits."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+# stock: the architecture's own sequence-classification head; first, mean: a linear layer on the pooled tokens.
+Pooling = Literal["stock", "first", "mean"]
+
+
+class StockClassifier(nn.Module):
+    """A transformers sequence-classification model, so that `state_dict` keys are the library's own."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Token ids and mask (documents, tokens) to logits (documents, labels)."""
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+class PooledClassifier(nn.Module):
+    """An encoder, its token states pooled into one vector, dropout, one linear layer."""
+
+    def __init__(self, encoder: PreTrainedModel, pooling: Pooling, num_labels: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # a layer for another task: it would be trained, stored and computed for nothing
+        self.encoder = encoder
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.hidden_size, num_labels)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Token ids and mask (documents, tokens) to logits (documents, labels); no mask means no padding."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits: Tensor = self.head(self.dropout(self._pool(states, attention_mask)))
+        return logits
+
+    def _pool(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        if self.pooling == "first":
+            return states[:, 0]
+        if mask is None:
+            return states.mean(dim=1)
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def from_config(config: PretrainedConfig, pooling: Pooling) -> nn.Module:
+    """An untrained network for `config.num_labels` labels, ready for `load_state_dict`."""
+    if pooling == "stock":
+        return StockClassifier(AutoModelForSequenceClassification.from_config(config))
+    return PooledClassifier(AutoModel.from_config(config), pooling, config.num_labels)
+
+
+def from_pretrained(base_model: str, pooling: Pooling, config: PretrainedConfig, revision: str | None) -> nn.Module:
+    """A network on pretrained weights, from a local folder or a hub name, with a fresh head."""
+    if pooling == "stock":
+        return StockClassifier(
+            AutoModelForSequenceClassification.from_pretrained(base_model, config=config, revision=revision)
+        )
+    encoder = AutoModel.from_pretrained(base_model, config=config, revision=revision)
+    return PooledClassifier(encoder, pooling, config.num_labels)
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Trainable numbers in the network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def full_precision_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, floating-point tensors in fp32: the form in which weights are kept."""
+    return {
+        name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in network.state_dict().items()
+    }

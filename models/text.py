@@ -1,0 +1,75 @@
+"""The text recipe: how a record becomes the text a model reads. Training and inference call the same function."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_WHITESPACE = re.compile(r"\s+")
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
+_HANDLE = re.compile(r"(?<!\w)@\w+")
+
+# A cleaning step is a function from text to text; a recipe names its steps, in order.
+CLEANING_STEPS: dict[str, Callable[[str], str]] = {
+    "nfc": lambda text: unicodedata.normalize("NFC", text),
+    "html_entities": html.unescape,
+    "urls": lambda text: _URL.sub("http", text),
+    "emails": lambda text: _EMAIL.sub("email", text),
+    "handles": lambda text: _HANDLE.sub("@user", text),
+    "lower_case": str.lower,
+    "whitespace": lambda text: _WHITESPACE.sub(" ", text).strip(),
+}
+
+
+class TextError(ValueError):
+    """A record has no usable text. `reason` is a short code for counting, the message says what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class TextRecipe(BaseModel):
+    """Which fields are joined, how they are cleaned, and how many tokens the model reads of the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fields: tuple[str, ...] = Field(("text",), min_length=1)
+    separator: str = "\n"
+    cleaning: tuple[str, ...] = ("nfc", "whitespace")
+    max_tokens: int = Field(256, ge=3, description="special tokens included")
+
+    @field_validator("cleaning")
+    @classmethod
+    def _steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [step for step in steps if step not in CLEANING_STEPS]
+        if unknown:
+            raise ValueError(f"unknown cleaning steps {unknown}; there are {sorted(CLEANING_STEPS)}")
+        return steps
+
+    def text_of(self, record: Mapping[str, Any]) -> str:
+        """Joins and cleans the recipe's fields of one record; an absent or null field counts as empty.
+
+        Raises:
+            TextError: `no_text` (every field absent or null), `text_not_string`, `empty_text` (after cleaning).
+        """
+        parts = []
+        for field in self.fields:
+            value = record.get(field)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise TextError("text_not_string", f"field {field!r} holds {type(value).__name__}, not a string")
+            parts.append(value)
+        if not parts:
+            raise TextError("no_text", f"none of the fields {list(self.fields)} is there")
+        text = self.separator.join(part for part in parts if part)
+        for step in self.cleaning:
+            text = CLEANING_STEPS[step](text)
+        if not text.strip():
+            raise TextError("empty_text", "nothing is left after cleaning")
+        return text

@@ -1,0 +1,65 @@
+"""The distribution `labelbeam`: what it is, what it needs, what a wheel of it holds.
+
+The tools' settings are in pyproject.toml. After a change of requirements, `make lock` renews the exact versions in
+requirements.txt and requirements-dev.txt.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+README = Path(__file__).parent / "README.md"
+
+REQUIREMENTS = [
+    # the pipeline
+    "apache-beam[gcp]==2.77.*",  # a worker's Beam must equal the launcher's
+    "google-cloud-storage>=2.18.2,<4",
+    "docker>=7,<8",
+    "backports.zstd>=1; python_version < '3.14'",
+    # the models
+    "torch>=2.6",
+    "transformers>=5,<6",
+    "accelerate>=1.1",
+    "scikit-learn>=1.5",
+    # data and settings
+    "datasets>=4",
+    "numpy>=2",
+    "orjson>=3.9.7,<4",
+    "pyarrow>=18",
+    "pydantic>=2.7,<3",
+    "rich>=13",
+]
+
+TOOLS = [
+    "build",
+    "gcp-storage-emulator",
+    "hypothesis",
+    "import-linter",
+    "mypy",
+    "pytest",
+    "pytest-timeout",
+    "ruff",
+    "setuptools",  # builds and installs without a download
+]
+
+setup(
+    name="labelbeam",
+    version="0.1.0",
+    description="Train a transformer text classifier, then label JSONL corpora with Apache Beam",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    packages=["models", "training", "inference"],
+    package_data={
+        "training": ["configs/*.toml", "templates/*"],
+        "inference": ["*.toml", "templates/*"],
+    },
+    python_requires=">=3.11,<3.14",
+    install_requires=REQUIREMENTS,
+    extras_require={"dev": TOOLS},
+)

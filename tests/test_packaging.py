@@ -1,0 +1,143 @@
+"""What is shipped and what it needs: the wheel's content, setup.py's requirements, the pinned versions."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from email.parser import Parser
+from functools import cache
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("models", "training", "inference")
+STANDARD_LIBRARY = {*sys.stdlib_module_names, "compression"}  # the latter from Python 3.14 on
+PINS = ("requirements.txt", "requirements-dev.txt", "requirements-demo.txt")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel, built from a copy of the tree that also holds a trained model, as a working tree does."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tree)
+    for package in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("trained", "__pycache__"))
+    (tree / "models/trained/mine").mkdir(parents=True)
+    (tree / "models/trained/mine/model.pth").write_bytes(b"weights")
+    build = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, tree],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert build.returncode == 0, build.stdout + build.stderr
+    (path,) = out.iterdir()
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def requirements(wheel: zipfile.ZipFile) -> dict[str, Requirement]:
+    """What an installation of the wheel asks for, by canonical name."""
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    fields = Parser().parsestr(wheel.read(metadata).decode())
+    asked = [Requirement(line) for line in fields.get_all("Requires-Dist", [])]
+    return {canonicalize_name(r.name): r for r in asked if "extra" not in str(r.marker)}
+
+
+def pins(file: str) -> list[str]:
+    """The requirement lines of one file, without comments."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def pinned(file: str) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in pins(file)}
+
+
+def source_files() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from (path for path in (ROOT / package).rglob("*.py") if "trained" not in path.parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of everything a module imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def owners() -> dict[str, list[str]]:
+    """Top-level package to the distributions that install into it."""
+    return {top: sorted({*names}) for top, names in packages_distributions().items()}
+
+
+@cache
+def modules(distribution_name: str) -> set[str]:
+    """Every dotted prefix of what a distribution installs."""
+    files = (str(file).removesuffix(".py").split("/") for file in distribution(distribution_name).files or [])
+    return {".".join(parts[:length]) for parts in files for length in range(1, len(parts) + 1)}
+
+
+def providers(name: str) -> set[str]:
+    """Distributions that `name` may come from; in a namespace such as google.cloud, those that hold most of it."""
+    found = owners().get(name.partition(".")[0], [])
+    while len(found) > 1 and not any(name in modules(d) for d in found):
+        name = name.rpartition(".")[0]
+    return {canonicalize_name(d) for d in found if len(found) == 1 or name in modules(d)}
+
+
+def test_wheel_holds_the_three_packages_and_their_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    found = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    code = {str(path.relative_to(ROOT)) for path in source_files()}
+    settings = {*(ROOT / "training/configs").glob("*.toml"), *(ROOT / "inference").glob("*.toml")}
+    templates = {path for package in PACKAGES for path in (ROOT / package / "templates").glob("*")}
+    assert found == code | {str(path.relative_to(ROOT)) for path in settings | templates}
+
+
+def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement]) -> None:
+    named = {*requirements, *pinned("requirements-demo.txt")}
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in source_files()
+        for name in imported(path)
+        if name.split(".")[0] not in {*STANDARD_LIBRARY, *PACKAGES} and not providers(name) & named
+    }
+    assert not missing, f"add to setup.py what these imports need: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("file", PINS)
+def test_every_pin_is_exact_and_names_no_index(file: str) -> None:
+    for line in pins(file):
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line), line
+
+
+def test_no_package_is_pinned_in_two_files() -> None:
+    names = [name for file in PINS for name in pinned(file)]
+    assert len(names) == len(set(names))
+
+
+def test_pins_satisfy_setup_py(requirements: dict[str, Requirement]) -> None:
+    versions = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in map(Requirement, pins(PINS[0]))}
+    wrong = {name: versions.get(name) for name, r in requirements.items() if versions.get(name) not in r.specifier}
+    assert not wrong, "run `make lock`"
+
+
+def test_one_beam_version_everywhere(requirements: dict[str, Requirement]) -> None:
+    (pin,) = (line for line in pins("requirements.txt") if line.startswith("apache-beam=="))
+    major_minor = pin.removeprefix("apache-beam==").rsplit(".", 1)[0]
+    assert str(requirements["apache-beam"]) == f"apache-beam[gcp]=={major_minor}.*"
+
+
+def test_torch_brings_its_own_cuda_libraries() -> None:
+    assert not [line for line in pins("requirements.txt") if line.startswith(("nvidia", "cuda", "triton"))]

@@ -1,0 +1,218 @@
+"""The training configuration: what a TOML file may say, checked at once, before any data or model is read.
+
+    [data]      files and how they are split
+    [labels]    the task, the label names, and how a cell encodes them
+    [text]      models.text.TextRecipe
+    [model]     the base model and its pooling
+    [training]  epochs, learning rates, seed, precision
+"""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import UserError
+from models.labels import LabelSchema, Task
+from models.network import Pooling
+from models.text import TextRecipe
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]  # TOML may give a string or a list of strings
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Split(Section):
+    """Shares of the training files set aside for a split that has no files of its own."""
+
+    validation: float = Field(0.15, ge=0, lt=1)
+    test: float = Field(0.15, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _something_left(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together must be below 1, or nothing is left to train on")
+        return self
+
+
+class DataConfig(Section):
+    """Files or globs relative to the data directory, their format told by the suffix (see training.data)."""
+
+    train: Strings = Field(min_length=1)
+    validation: Strings = ()
+    test: Strings = ()
+    split: Split = Split()
+    split_by: str | None = None  # rows with the same value in this column land in the same split
+    columns: Strings = ()  # names for CSV and TSV files that have no header line
+
+
+class LabelsConfig(Section):
+    """Which labels there are and how the label column of a row names them.
+
+    A cell may hold a label's name, its number (position in `names`), a list of either, or, with `delimiter`, several
+    in one string; for binary also true/false. With `groups` it holds codes, and a label applies when one of its
+    patterns (`*` and `?` allowed) matches one of the codes.
+    """
+
+    task: Task
+    column: str = "label"
+    names: tuple[str, ...] = ()
+    names_file: Path | None = None
+    delimiter: str | None = Field(None, min_length=1)
+    groups: dict[str, Strings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source_of_names(self) -> Self:
+        sources = [key for key in ("names", "names_file", "groups") if getattr(self, key)]
+        binary_group = self.task is Task.BINARY and sources == ["names", "groups"]
+        if len(sources) != 1 and not binary_group:
+            raise ValueError(f"give the labels once, as names, names_file or groups; found {sources or 'none'}")
+        if self.task is Task.BINARY and self.groups and len(self.groups) != 1:
+            raise ValueError(f"a binary task takes one group, the positive label; found {list(self.groups)}")
+        if binary_group and self.names[1:] != tuple(self.groups):
+            raise ValueError(f"names must be [negative, positive] with positive = {list(self.groups)[0]!r}, the group")
+        if not self.names_file:
+            LabelSchema(task=self.task, names=self._inline_names())
+        return self
+
+    def _inline_names(self) -> tuple[str, ...]:
+        if self.names:
+            return self.names
+        names = tuple(self.groups)
+        return (f"not_{names[0]}", names[0]) if self.task is Task.BINARY else names
+
+    def schema_in(self, data_dir: Path) -> LabelSchema:
+        """The label schema; a names file is looked up in `data_dir`.
+
+        Raises:
+            UserError: the names file is missing or its names do not fit the task.
+        """
+        if self.names_file is None:
+            return LabelSchema(task=self.task, names=self._inline_names())
+        path = data_dir / self.names_file
+        if not path.is_file():
+            raise UserError(
+                f"labels.names_file: expected a text file with a label a line at {path}, found none; check --data_dir."
+            )
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        try:
+            return LabelSchema(task=self.task, names=names)
+        except ValidationError as error:
+            raise UserError(f"{path}: {_message(error.errors()[0])}.") from None
+
+
+class ModelConfig(Section):
+    """The pretrained encoder: a local folder, a hub name, or `package:NAME/FOLDER` inside an installed package."""
+
+    base: str = Field(min_length=1)
+    revision: str | None = None
+    pooling: Pooling = "stock"
+
+
+class TrainingConfig(Section):
+    """How the weights are fitted."""
+
+    epochs: float = Field(3, gt=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-5, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)  # the fresh head's own; none: the same as the encoder's
+    head_bias: float | None = None  # where the head's bias starts; about log(p / (1 - p)) suits labels of frequency p
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    seed: int = Field(0, ge=0)
+    max_train_samples: int | None = Field(None, ge=1)
+    class_weights: bool = False  # rare labels weigh more in the loss
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class TrainConfig(Section):
+    """Everything one training needs, apart from where its data lies and where its model goes."""
+
+    data: DataConfig
+    labels: LabelsConfig
+    text: TextRecipe = TextRecipe()
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _validation_exists(self) -> Self:
+        if not self.data.validation and not self.data.split.validation:
+            raise ValueError("data: give validation files or a split.validation above 0; thresholds are chosen on them")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a TOML file, replaces `section.key=value` for each override, and validates the whole.
+
+    Raises:
+        UserError: the file is missing or not TOML, an override has no `=`, or a line for each wrong key or value.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: expected a TOML configuration, found no file; training/configs/ has examples.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_explain(dict(problem))}" for problem in error.errors())) from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set expects section.key=value, such as training.epochs=1; found {override!r}.")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise UserError(f"--set {override}: {section!r} is a value, not a section; check the key.")
+    content[last] = _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word: --set model.base=bert-base-uncased
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    location = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        valid = _keys_beside(problem["loc"])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.5)
+        advice = f"did you mean {close[0]!r}?" if close else f"valid keys are {', '.join(valid)}."
+        return f"unknown key {location!r}; {advice}"
+    if problem["type"] == "missing":
+        return f"{location!r} is missing; add it."
+    found = "" if isinstance(problem["input"], (dict, BaseModel)) else f", found {problem['input']!r}"
+    prefix = f"{location}: " if location else ""
+    return f"{prefix}{_message(problem)}{'' if problem['type'] == 'value_error' else found}."
+
+
+def _message(problem: Any) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _keys_beside(location: Sequence[int | str]) -> list[str]:
+    section: Any = TrainConfig
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
