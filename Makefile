@@ -1,11 +1,12 @@
 # `make` lists the targets. Where torch comes from is up to you, before the first install:
 #   make install TORCH_INDEX=URL     takes torch from that index: a small CPU build, or the build for your CUDA
 TORCH_INDEX =
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 
 BIN = .venv/bin
-PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 PACKAGES = models training inference
 DEMO_DATA = data/demo
 DEMO_MODEL = models/trained/demo
@@ -20,8 +21,10 @@ help:  ## list the targets
 install: .venv/installed  ## make .venv and install labelbeam, its requirements and its tools (minutes; then nothing to do)
 
 .venv/installed: setup.py requirements.txt requirements-dev.txt requirements-demo.txt
-	@test -n "$(PYTHON)" || { echo "labelbeam needs Python 3.11, 3.12 or 3.13, and found none: install one, or name it with make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "labelbeam needs Python 3.11, 3.12 or 3.13, found $(or $(PYTHON),none): install one, or name it: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv .venv; }
 ifneq ($(strip $(TORCH_INDEX)),)
 	@echo "Installing torch from $(TORCH_INDEX) ..."
@@ -66,7 +69,7 @@ TIDY = grep -vE "^(nvidia|cuda|triton)|; [^\#]*sys_platform == '(win32|emscripte
 
 lock:  ## write requirements.txt and requirements-dev.txt anew from setup.py
 	@echo "Resolving ..."
-	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip --quiet --disable-pip-version-check install uv
+	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip -qq --disable-pip-version-check install uv
 	@cat requirements.txt requirements-dev.txt > build/lock/all.txt && cp requirements.txt build/lock/run.txt
 	@$(RESOLVE) setup.py --output-file build/lock/run.txt
 	@$(RESOLVE) setup.py --extra dev --output-file build/lock/all.txt

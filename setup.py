@@ -48,7 +48,7 @@ setup(
     description="Train a transformer text classifier, then label JSONL corpora with Apache Beam",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
         "Programming Language :: Python :: 3",

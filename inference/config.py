@@ -199,10 +199,9 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
     problems = []
     for directory in dict.fromkeys(flags.model):
         try:
-            manifest = trained_model.verify(directory)
+            trained_model.verify(directory)
             if flags.max_tokens:
                 trained_model.check_max_tokens(directory, flags.max_tokens)
-            del manifest
         except UserError as error:
             problems.append(str(error))
     try:

@@ -8,6 +8,7 @@ The graph starts from the file list in `run.json`, so it does not grow with the 
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
@@ -77,7 +78,7 @@ class ReadSlice(beam.DoFn):
         """Learns from the models how a record becomes text."""
         self._read_options = read_options(self._options)
 
-    def process(self, piece: Slice) -> Iterator[SliceDocuments | beam.pvalue.TaggedOutput]:
+    def process(self, piece: Slice) -> Iterator[Any]:
         """One element in, one element out."""
         receipt = sink.find_receipt(self._options.output, piece.name)
         if receipt is not None:

@@ -1,6 +1,7 @@
 """One dataclass for each kind of data, how an input line becomes a Document, and the schema of what is written."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from models.text import TextError, TextRecipe
 
 RAW_CAP_BYTES = 1024  # how much of a failed line is kept
 MAX_LINE_BYTES = 10 * 1024 * 1024
+_HUGE_INTEGER = re.compile(rb"[0-9]{19}")
 _PARSE_ERRORS = (ValueError, RecursionError)  # orjson's and json's decode errors are ValueErrors
 
 
@@ -137,13 +139,15 @@ def read_documents(lines: Iterable[Line], file: str, options: ReadOptions) -> Do
 
 def parse_record(data: bytes) -> dict[str, Any]:
     """One JSON object from one line. What strict JSON forbids but a text can survive is accepted: raw control
-    characters inside strings, and unpaired surrogates, which become U+FFFD.
+    characters inside strings, and unpaired surrogates, which become U+FFFD. Integers beyond 64 bits become text.
 
     Raises:
         RecordError: `not_utf8`, `not_json`, `not_an_object`.
     """
     try:
         record = orjson.loads(data)
+        if _HUGE_INTEGER.search(data):  # orjson would round it to a float
+            record = _parse_leniently(data)
     except _PARSE_ERRORS:
         record = _parse_leniently(data)
     if not isinstance(record, dict):
@@ -157,7 +161,7 @@ def _parse_leniently(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise RecordError("not_utf8", f"byte {error.start} of the line is not UTF-8") from None
     try:
-        return _without_surrogates(json.loads(text, strict=False, parse_constant=_refuse_constant))
+        return _portable(json.loads(text, strict=False, parse_constant=_refuse_constant))
     except _PARSE_ERRORS as error:
         raise RecordError("not_json", str(error)[:200]) from None
 
@@ -166,13 +170,16 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _without_surrogates(value: Any) -> Any:
+def _portable(value: Any) -> Any:
+    """The value with only what UTF-8 and 64-bit JSON can hold."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [_portable(item) for item in value]
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        return {_portable(key): _portable(item) for key, item in value.items()}
     return value
 
 

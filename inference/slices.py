@@ -247,8 +247,22 @@ def _line(number: int, data: bytes, size: int) -> Line:
 
 
 def lines_of(stream: IO[bytes]) -> Iterator[Line]:
-    """All lines of an open stream, numbered from 1."""
-    chunks = iter(lambda: stream.read(CHUNK_BYTES), b"")
+    """All lines of an open stream, such as standard input."""
+    return _numbered(iter(lambda: stream.read(CHUNK_BYTES), b""))
+
+
+def all_lines(file: InputFile) -> Iterator[Line]:
+    """All lines of a file; a damaged one's last Line says so."""
+    last = 0
+    try:
+        for line in _numbered(_read(file)):
+            yield line
+            last = line.number
+    except DAMAGE as error:
+        yield Line(last + 1, b"", ("damaged_file", f"{file.path}: {error}"))
+
+
+def _numbered(chunks: Iterable[bytes]) -> Iterator[Line]:
     for number, (start, data, size) in enumerate(_split(chunks, 0), 1):
         yield _line(number, data.removeprefix(BYTE_ORDER_MARK) if start == 0 else data, size)
 

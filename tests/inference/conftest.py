@@ -1,0 +1,68 @@
+"""What several test files share: tiny models, corpora, and a run of the pipeline in this process."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import beam_runner
+from tests.tiny import tiny_model
+
+WORDS = ("red", "green", "blue", "sky", "grass", "rose", "the", "of", "a", "is")
+
+
+def texts(count: int) -> list[str]:
+    """Different texts of 1 to 40 words."""
+    return [" ".join(WORDS[(i * 7 + j * j * 3 + i * j) % 10] for j in range(1 + i * 13 % 40)) for i in range(count)]
+
+
+def write_corpus(path: Path, count: int) -> Path:
+    """`count` documents with ids d0, d1, ..."""
+    rows = ({"id": f"d{i}", "text": text, "year": 2000 + i % 20} for i, text in enumerate(texts(count)))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multi-label model."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "colours")
+
+
+@pytest.fixture(scope="session")
+def offensive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A binary model that reads fewer tokens, with the same tokenizer."""
+    directory = tmp_path_factory.mktemp("models") / "offensive"
+    return tiny_model(directory, task="binary", names=("no", "yes"), max_tokens=16, seed=1)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Three hundred good documents."""
+    return write_corpus(tmp_path / "corpus.jsonl", 300)
+
+
+@pytest.fixture
+def label(tmp_path: Path) -> Callable[..., Path]:
+    """Runs the pipeline in this process into a new folder and returns it; the run must end with `expect`."""
+
+    def run(*flags: object, output: Path | None = None, expect: int = 0) -> Path:
+        folder = output or tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        assert beam_runner.main([*map(str, flags), "--output", str(folder)]) == expect
+        return folder
+
+    return run
+
+
+def rows_of(folder: Path, kind: str = "predictions") -> list[dict[str, Any]]:
+    """All rows of a run's predictions or failures, in the order of the input."""
+    files = sorted((folder / kind).glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a run wrote for its reader: every predictions and failures file with its bytes."""
+    files = [*folder.glob("predictions/*"), *folder.glob("failures/*")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}

@@ -1,0 +1,125 @@
+"""One line to one Document or one Failure with a reason."""
+
+import json
+from typing import Any
+
+import pytest
+
+from inference.records import (
+    MAX_LINE_BYTES,
+    Line,
+    ReadOptions,
+    bigquery_schema,
+    parse_record,
+    predictions_schema,
+    read_documents,
+)
+from models.text import TextRecipe
+
+OPTIONS = ReadOptions((TextRecipe(fields=("title", "text")),), keep_fields=("year",))
+
+
+def read_one(data: bytes, options: ReadOptions = OPTIONS) -> Any:
+    read = read_documents([Line(7, data)], "f.jsonl", options)
+    assert read.lines == len(read.documents) + len(read.failures) + read.blank == 1
+    return [*read.documents, *read.failures][0]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"id": "1", "text": "caf\xe9"}', "not_utf8"),
+        (b"{broken", "not_json"),
+        (b'{"id": "1", "text": NaN}', "not_json"),
+        (b"[" * 100_000, "not_json"),
+        (b"\0\0\0", "not_json"),
+        (b'["a list"]', "not_an_object"),
+        (b"17", "not_an_object"),
+        (b'{"text": "no id"}', "no_id"),
+        (b'{"id": "", "text": "empty id"}', "no_id"),
+        (b'{"id": null, "text": "null id"}', "no_id"),
+        (b'{"id": ["x"], "text": "list id"}', "id_not_string"),
+        (b'{"id": 1.5, "text": "float id"}', "id_not_string"),
+        (b'{"id": true, "text": "bool id"}', "id_not_string"),
+        (b'{"id": "1"}', "no_text"),
+        (b'{"id": "1", "text": null}', "no_text"),
+        (b'{"id": "1", "text": 5}', "text_not_string"),
+        (b'{"id": "1", "text": ["x"]}', "text_not_string"),
+        (b'{"id": "1", "text": " \\t\\n "}', "empty_text"),
+        (b'{"id": "1", "text": ""}', "empty_text"),
+    ],
+)
+def test_bad_line(data: bytes, reason: str) -> None:
+    failure = read_one(data)
+    assert (failure.reason, failure.line) == (reason, 7)
+    assert failure.detail
+    assert failure.raw.encode() == data[:1024] or reason == "not_utf8"
+
+
+def test_what_a_failure_keeps_of_a_long_line_is_capped() -> None:
+    assert len(read_one(b'{"id": "1", "broken": "' + b"x" * 50_000).raw) == 1024
+    assert read_one(b'{"id": "\xff"').raw == '{"id": "\\xff"'
+
+
+def test_a_line_that_could_not_be_read_keeps_its_own_reason() -> None:
+    problem = ("line_too_long", f"at most {MAX_LINE_BYTES}")
+    (failure,) = read_documents([Line(1, b"xxx", problem)], "f", OPTIONS).failures
+    assert (failure.reason, failure.detail) == problem
+
+
+@pytest.mark.parametrize("data", [b"", b"   ", b"\t", b"\r"])
+def test_blank_lines_are_counted(data: bytes) -> None:
+    read = read_documents([Line(1, data)], "f", OPTIONS)
+    assert (read.lines, read.blank, read.documents, read.failures) == (1, 1, [], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b'{"id": "1", "title": "A", "text": "b"}\r', "A b"),
+        (b'{"id": "1", "title": null, "text": "b"}', "b"),
+        (b'{"id": "1", "title": "A"}', "A"),
+        ('{"id": "1", "text": "smile \U0001f600"}'.encode(), "smile \U0001f600"),
+        (b'{"id": "1", "text": "pair \\ud83d\\ude00"}', "pair \U0001f600"),
+        (b'{"id": "1", "text": "half \\ud83d!"}', "half \ufffd!"),
+        (b'{"id": "1", "text": "nul \\u0000 x"}', "nul \0 x"),
+        (b'{"id": "1", "text": "raw nul \0 x"}', "raw nul \0 x"),
+        (b'{"id": "1", "text": "raw\ttab"}', "raw tab"),
+    ],
+)
+def test_odd_but_usable_line(data: bytes, text: str) -> None:
+    document = read_one(data)
+    assert document.texts == (text,)
+    json.dumps(document.texts).encode()
+    document.texts[0].encode()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(b"17", "17"), (b"123456789012345678901234567890", "123456789012345678901234567890")])
+def test_integer_ids_become_text_without_loss(value: bytes, expected: str) -> None:
+    assert read_one(b'{"id": %s, "text": "x"}' % value).id == expected
+
+
+def test_without_an_id_field_the_id_is_file_and_line() -> None:
+    assert read_one(b'{"text": "x"}', ReadOptions((TextRecipe(),), id_field="")).id == "f.jsonl:7"
+
+
+def test_kept_fields_keep_their_values_and_absent_ones_are_null() -> None:
+    assert read_one(b'{"id": 1, "text": "x", "year": [2021, {"a": null}]}').kept == {"year": [2021, {"a": None}]}
+    assert read_one(b'{"id": 1, "text": "x"}').kept == {"year": None}
+
+
+def test_surrogates_are_replaced_at_every_depth() -> None:
+    record = parse_record(b'{"a\\ud800": ["\\udfff", {"b": "\\ud83d\\ude00"}]}')
+    assert record == {"a\ufffd": ["\ufffd", {"b": "\U0001f600"}]}
+
+
+def test_bigquery_schema_follows_the_arrow_schema() -> None:
+    fields = bigquery_schema(predictions_schema(["year"], ["ai"]), ["year"], "jsonl")
+    assert [(f["name"], f["type"], f["mode"]) for f in fields] == [
+        ("id", "STRING", "REQUIRED"),
+        ("year", "JSON", "NULLABLE"),
+        ("ai", "RECORD", "NULLABLE"),
+    ]
+    labels, scores = fields[2]["fields"]
+    assert (labels["type"], labels["mode"]) == ("STRING", "REPEATED")
+    assert (scores["mode"], [f["type"] for f in scores["fields"]]) == ("REPEATED", ["STRING", "FLOAT"])

@@ -1,0 +1,152 @@
+"""Slices: every line read exactly once with its number, whatever the cut, the compression or the damage."""
+
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+from backports import zstd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference import slices
+from inference.records import MAX_LINE_BYTES, Line
+from inference.slices import InputFile, Slice
+from models.errors import UserError
+
+COMPRESS = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstd.compress,
+}
+COMPRESSED = [suffix for suffix in COMPRESS if suffix]
+
+
+def write(folder: Path, content: bytes, suffix: str = "") -> InputFile:
+    path = folder / f"corpus.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](content))
+    return InputFile(str(path), path.stat().st_size)
+
+
+def cut(file: InputFile, slice_bytes: int) -> list[Slice]:
+    return slices.number(counted for s in slices.cut(file, slice_bytes) for counted in slices.count_lines(s))
+
+
+def read(file: InputFile, slice_bytes: int) -> list[Line]:
+    return [line for piece in cut(file, slice_bytes) for line in slices.read_lines(piece)]
+
+
+def lines_of(content: bytes) -> list[bytes]:
+    lines = content.split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@given(content=st.binary(max_size=200).map(lambda b: bytes(b"\nab\r "[x % 5] for x in b)), slice_bytes=st.integers(1, 60))
+def test_every_line_is_read_once_with_its_number(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes, slice_bytes: int
+) -> None:
+    file = write(tmp_path_factory.mktemp("s"), content, suffix)
+    found = read(file, slice_bytes)
+    assert [line.data for line in found] == lines_of(content)
+    assert [line.number for line in found] == list(range(1, len(found) + 1))
+    assert sum(piece.source_bytes for piece in cut(file, slice_bytes)) == file.size
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("slice_bytes", [100, 5_000, 10**7])
+def test_what_a_truncated_file_still_gives_is_read_and_the_rest_is_one_problem(
+    tmp_path: Path, suffix: str, share: float, slice_bytes: int
+) -> None:
+    content = b"".join(b'{"id": "%d", "text": "%d"}\n' % (i, i * i * 7919) for i in range(2_000))
+    whole = write(tmp_path, content, suffix)
+    data = Path(whole.path).read_bytes()
+    Path(whole.path).write_bytes(data[: max(int(len(data) * share), 12)])
+    file = InputFile(whole.path, Path(whole.path).stat().st_size)
+    found = read(file, slice_bytes)
+    *good, broken = found
+    assert [line.data for line in good] == lines_of(content)[: len(good)]
+    assert all(line.problem is None for line in good)
+    assert broken.problem is not None
+    assert broken.problem[0] == "damaged_file"
+    assert file.path in broken.problem[1]
+    assert "at byte" in broken.problem[1]
+    assert broken.number == len(found)
+    assert sum(piece.source_bytes for piece in cut(file, slice_bytes)) == file.size
+
+
+def test_corrupt_bytes_in_the_middle_are_reported(tmp_path: Path) -> None:
+    file = write(tmp_path, b"".join(b'{"id": "%d"}\n' % (i * 7919) for i in range(100_000)), ".gz")
+    data = bytearray(Path(file.path).read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    Path(file.path).write_bytes(data)
+    found = read(file, 50_000)
+    assert 1_000 < len(found) < 100_000
+    assert [line.number for line in found if line.problem] == [len(found)]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    assert [line.data for line in read(write(tmp_path, b"\xef\xbb\xbfone\ntwo"), 100)] == [b"one", b"two"]
+
+
+def test_a_line_over_the_limit_is_one_problem_and_kept_out_of_memory(tmp_path: Path) -> None:
+    content = b"first\n" + b"x" * (MAX_LINE_BYTES + 5_000_000) + b"\nlast\n"
+    first, long, last = read(write(tmp_path, content), 3_000_000)
+    assert (first.data, last.data, last.number) == (b"first", b"last", 3)
+    assert long.problem is not None
+    assert long.problem[0] == "line_too_long"
+    assert f"{MAX_LINE_BYTES + 5_000_000:,}" in long.problem[1]
+    assert len(long.data) <= MAX_LINE_BYTES
+
+
+def test_an_empty_file_is_one_slice_without_lines(tmp_path: Path) -> None:
+    for suffix in ("", ".gz", ".xz"):
+        path = tmp_path / f"empty.jsonl{suffix}"
+        path.write_bytes(b"")
+        (piece,) = cut(InputFile(str(path), 0), 100)
+        assert list(slices.read_lines(piece)) == []
+
+
+def test_names_depend_on_path_and_range_and_sort_in_input_order(tmp_path: Path) -> None:
+    file = write(tmp_path, b"12345\n" * 100)
+    names = [piece.name for piece in cut(file, 50)]
+    assert names == sorted(names)
+    assert len(set(names)) == 12
+    elsewhere = Slice(InputFile("/other/corpus.jsonl", 600), 0, 50, 1, 8, 50)
+    assert elsewhere.name != names[0]
+
+
+def test_a_file_that_lost_lines_since_it_was_counted_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path, b"1\n2\n3\n")
+    (piece,) = cut(file, 100)
+    Path(file.path).write_bytes(b"1\n")
+    with pytest.raises(slices.SourceError, match="2 lines fewer"):
+        list(slices.read_lines(piece))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_limit_takes_the_first_lines_of_the_input_in_order(tmp_path: Path, suffix: str) -> None:
+    files = []
+    for name, count in (("a", 5), ("b", 0), ("c", 5), ("d", 5)):
+        path = tmp_path / f"{name}.jsonl{suffix}"
+        path.write_bytes(COMPRESS[suffix](b"".join(b"%s%d\n" % (name.encode(), i) for i in range(count))))
+        files.append(InputFile(str(path), path.stat().st_size))
+    limited = slices.limit_lines(files, 7)
+    found = [line.data for file in limited for line in read(file, 4)]
+    assert found == [b"a0", b"a1", b"a2", b"a3", b"a4", b"c0", b"c1"]
+
+
+def test_find_files_reports_every_pattern_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "b.jsonl").write_text("{}")
+    (tmp_path / "a.ndjson.zst").write_text("{}")
+    with pytest.raises(UserError) as error:
+        slices.find_files([f"{tmp_path}/*.txt", f"{tmp_path}/nothing*.jsonl"])
+    assert "notes.txt is not one of .jsonl, .json, .ndjson" in str(error.value)
+    assert "nothing*.jsonl: expected at least one file, found none" in str(error.value)
+    found = slices.find_files([f"{tmp_path}/b.jsonl", f"{tmp_path}/*.zst", f"{tmp_path}/*.jsonl"])
+    assert [Path(file.path).name for file in found] == ["a.ndjson.zst", "b.jsonl"]

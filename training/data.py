@@ -1,0 +1,223 @@
+"""Reads labelled files through `datasets` and turns rows into texts and targets."""
+
+import fnmatch
+import glob
+import hashlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError
+from models.labels import LabelSchema, Task
+from models.text import TextError, TextRecipe
+from training.config import DataConfig, LabelsConfig, TrainConfig
+
+READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
+QUOTE_NONE = 3  # csv.QUOTE_NONE: in TSV a quote is a character like any other
+
+
+@dataclass
+class Examples:
+    """Texts and targets of one split; `targets` is float32 (documents, labels), 1 where a label applies."""
+
+    texts: list[str]
+    targets: NDArray[np.float32]
+    skipped: dict[str, int] = field(default_factory=dict)  # rows without a usable text, by reason
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def sha256(self) -> str:
+        """Hash of texts and targets: tells on which data a metric was measured."""
+        digest = hashlib.sha256(self.targets.tobytes())
+        for text in self.texts:
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return digest.hexdigest()
+
+    def take(self, indices: NDArray[np.int64]) -> "Examples":
+        """The examples at these places."""
+        return Examples([self.texts[i] for i in indices], self.targets[indices], self.skipped)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of the labelled data; `test` may be empty."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+def load(config: TrainConfig, data_dir: Path) -> tuple[LabelSchema, Splits]:
+    """Reads every split.
+
+    Raises:
+        UserError: a file or column is missing, a label is not in the schema, or a split is empty.
+    """
+    schema = config.labels.schema_in(data_dir)
+    given = {name: _rows(config.data, name, data_dir) for name in ("train", "validation", "test")}
+    rows = {name: found for name, found in given.items() if found is not None}
+    _cut_missing_splits(rows, config.data, config.training.seed)
+    parts = {name: _examples(found, name, config, schema) for name, found in rows.items()}
+    for name in ("train", "validation"):
+        if not len(parts[name]):
+            raise UserError(f"data.{name}: expected at least one row with a text, found none; check files and fields.")
+    return schema, Splits(parts["train"], parts["validation"], parts["test"])
+
+
+def _rows(config: DataConfig, split: str, data_dir: Path) -> list[dict[str, Any]] | None:
+    patterns: Sequence[str] = getattr(config, split)
+    if not patterns:
+        return None
+    return [row for pattern in patterns for path in _files(pattern, split, data_dir) for row in _read(path, config)]
+
+
+def _files(pattern: str, split: str, data_dir: Path) -> list[str]:
+    paths = sorted(glob.glob(str(data_dir / pattern)))
+    if not paths:
+        raise UserError(f"data.{split}: expected files at {data_dir / pattern}, found none; check --data_dir.")
+    return paths
+
+
+def _read(path: str, config: DataConfig) -> Iterable[dict[str, Any]]:
+    name = path
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    reader = READERS.get(Path(name).suffix)
+    if reader is None:
+        raise UserError(f"{path}: expected one of {', '.join(READERS)}, also compressed; convert the file.")
+    options: dict[str, Any] = {}
+    if reader == "csv":
+        options["keep_default_na"] = False  # "NA" and "null" are words
+        if name.endswith(".tsv"):
+            options |= {"sep": "\t", "quoting": QUOTE_NONE}
+        if config.columns:
+            options["names"] = list(config.columns)
+            options["header"] = None
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            table = datasets.load_dataset(
+                reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            cause = " ".join(str(error.__cause__ or error).split())[:200]
+            raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
+        rows: list[dict[str, Any]] = table.to_list()
+        return rows
+
+
+def _cut_missing_splits(rows: dict[str, list[dict[str, Any]]], config: DataConfig, seed: int) -> None:
+    """Cuts validation and test from the training rows where they have no files of their own."""
+    shares = {name: getattr(config.split, name) for name in ("test", "validation") if name not in rows}
+    if not shares:
+        return
+    kept: dict[str, list[dict[str, Any]]] = {name: [] for name in ("train", *shares)}
+    for row in rows["train"]:
+        if config.split_by and config.split_by not in row:
+            raise UserError(f"data.split_by: expected a column {config.split_by!r}, found {sorted(row)}.")
+        place = _place(str(row[config.split_by] if config.split_by else row), seed)
+        for name, share in shares.items():
+            place -= share
+            if place < 0:
+                kept[name].append(row)
+                break
+        else:
+            kept["train"].append(row)
+    rows |= kept
+
+
+def _place(key: str, seed: int) -> float:
+    """A number from 0 to 1 that depends on the key and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _examples(rows: list[dict[str, Any]], split: str, config: TrainConfig, schema: LabelSchema) -> Examples:
+    texts: list[str] = []
+    targets: list[NDArray[np.float32]] = []
+    skipped: dict[str, int] = {}
+    _check_columns(rows, split, config.labels.column, config.text)
+    reader = _LabelReader(config.labels, schema)
+    for number, row in enumerate(rows, 1):
+        try:
+            text = config.text.text_of(row)
+        except TextError as error:
+            skipped[error.reason] = skipped.get(error.reason, 0) + 1
+            continue
+        try:
+            targets.append(reader.target(row.get(config.labels.column)))
+        except ValueError as error:
+            raise UserError(f"data.{split}, row {number}, column {config.labels.column!r}: {error}") from None
+        texts.append(text)
+    stacked = np.stack(targets) if targets else np.zeros((0, len(schema.names)), np.float32)
+    return Examples(texts, stacked, skipped)
+
+
+def _check_columns(rows: list[dict[str, Any]], split: str, label_column: str, recipe: TextRecipe) -> None:
+    if not rows:
+        return
+    found = sorted(rows[0])
+    missing = [name for name in (label_column, *recipe.fields) if name not in rows[0]]
+    if missing:
+        raise UserError(
+            f"data.{split}: expected columns {missing}, found {found}; set labels.column and text.fields, or "
+            "data.columns for a file without a header."
+        )
+
+
+class _LabelReader:
+    """Turns a label cell into a row of targets."""
+
+    def __init__(self, config: LabelsConfig, schema: LabelSchema) -> None:
+        self._config = config
+        self._schema = schema
+        self._index = {name: i for i, name in enumerate(schema.names)}
+
+    def target(self, cell: object) -> NDArray[np.float32]:
+        """0 or 1 for each label.
+
+        Raises:
+            ValueError: an unknown label, or not exactly one where the task wants one.
+        """
+        target = np.zeros(len(self._schema.names), np.float32)
+        indices = self._of_groups(cell) if self._config.groups else [self._index_of(v) for v in self._values(cell)]
+        target[indices] = 1
+        if self._schema.task is not Task.MULTI_LABEL and len(set(indices)) != 1:
+            raise ValueError(f"a {self._schema.task} row has exactly one label, found {cell!r}; check the column.")
+        return target
+
+    def _values(self, cell: object) -> list[object]:
+        if cell is None or cell == "":
+            return []
+        if isinstance(cell, list | tuple):
+            return list(cell)
+        if self._config.delimiter and isinstance(cell, str):
+            return [part.strip() for part in cell.split(self._config.delimiter) if part.strip()]
+        return [cell]
+
+    def _index_of(self, value: object) -> int:
+        text = str(value).strip()
+        if text in self._index:
+            return self._index[text]
+        if self._schema.task is Task.BINARY and text.lower() in ("true", "false"):
+            return int(text.lower() == "true")
+        if text.removesuffix(".0").isdecimal() and int(text.removesuffix(".0")) < len(self._schema.names):
+            return int(text.removesuffix(".0"))
+        names = ", ".join(self._schema.names[:8]) + (", ..." if len(self._schema.names) > 8 else "")
+        raise ValueError(f"expected one of the labels {names} or its number, found {value!r}; mend the row or the names.")
+
+    def _of_groups(self, cell: object) -> list[int]:
+        codes = [str(code) for code in self._values(cell)]
+        matched = [
+            self._index[name]
+            for name, patterns in self._config.groups.items()
+            if any(fnmatch.fnmatchcase(code, pattern) for code in codes for pattern in patterns)
+        ]
+        return matched or ([0] if self._schema.task is Task.BINARY else [])
