@@ -1,6 +1,6 @@
 """Labels a corpus with Apache Beam.
 
-    python -m inference.beam_runner --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
+python -m inference.beam_runner --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
 """
 
 import logging

@@ -50,6 +50,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        """What argparse calls on a wrong value."""
         raise UserError(f"{message} (see --help)")
 
 
@@ -61,7 +62,9 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     reading.add_argument("--keep_fields", type=names, default=(), metavar="A,B", help="input fields to carry along")
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--scores", type=scores, default="predicted", metavar="WHICH", help="predicted, all or top:K")
-    scoring.add_argument("--max_tokens", type=positive(int), metavar="N", help="tokens read, instead of the model's own")
+    scoring.add_argument(
+        "--max_tokens", type=positive(int), metavar="N", help="tokens read, instead of the model's own"
+    )
     scoring.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if there)")
     scoring.add_argument(
         "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(auto: bf16 where hardware has it)"
@@ -151,9 +154,11 @@ def parse(argv: Sequence[str]) -> Command:
     except UserError as error:
         problems.append(str(error))
     problems += _inside(files, flags.output)
+    beam = PipelineOptions(rest)
+    if beam.view_as(StandardOptions).streaming:
+        problems.append("--streaming: a corpus is labelled by a batch job; drop the flag.")
     if problems:
         raise UserError("\n".join(problems))
-    beam = PipelineOptions(rest)
     beam.view_as(StandardOptions).runner = beam.view_as(StandardOptions).runner or "DirectRunner"
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)

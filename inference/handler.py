@@ -50,7 +50,10 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         return Scorer(self._options)
 
     def run_inference(
-        self, batch: Sequence[SliceDocuments], model: Scorer, inference_args: dict[str, Any] | None = None
+        self,
+        batch: Sequence[SliceDocuments],
+        model: Scorer,
+        inference_args: dict[str, Any] | None = None,  # noqa: ARG002  (Beam's signature)
     ) -> Iterable[ScoredSlice]:
         """Scores each slice of the batch."""
         return [score_slice(element, model) for element in batch]

@@ -44,9 +44,7 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
         | "WriteSlice" >> beam.Map(sink.write_slice, sink_options).with_output_types(Receipt)
     )
     receipts = (written, read[ReadSlice.FOUND]) | "Receipts" >> beam.Flatten()
-    totals = (
-        receipts | "Totals" >> beam.Map(summary.totals_of) | "AddTotals" >> beam.CombineGlobally(summary.add)
-    )
+    totals = receipts | "Totals" >> beam.Map(summary.totals_of) | "AddTotals" >> beam.CombineGlobally(summary.add)
     duplicates = (
         receipts
         | "IdHashes" >> beam.FlatMap(summary.id_hashes, output)
@@ -56,7 +54,8 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
     )
     (
         totals
-        | "Summarise" >> beam.Map(
+        | "Summarise"
+        >> beam.Map(
             summary.summarise,
             slices=beam.pvalue.AsSingleton(pieces | "CountSlices" >> beam.combiners.Count.Globally()),
             duplicates=beam.pvalue.AsSingleton(duplicates),

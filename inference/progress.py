@@ -65,7 +65,8 @@ class ProgressWatcher:
         left = "time left not yet known"
         if gained:
             left = f"{_duration(self.seconds * (self._total - self._done) / gained)} left"
-        return f"{share:6.1%}  {self._documents:,} documents  {self.documents / max(self.seconds, 1e-9):.1f} docs/s  {left}"
+        rate = self.documents / max(self.seconds, 1e-9)
+        return f"{share:6.1%}  {self._documents:,} documents  {rate:.1f} docs/s  {left}"
 
     def _update(self) -> None:
         for path in sink.receipt_paths(self._output):

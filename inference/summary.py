@@ -17,8 +17,9 @@ SUMMARY = "summary.json"
 Totals = dict[str, Any]  # numbers, or dicts of them
 
 _ADDED = (
-    "lines predicted failed blank source_bytes seconds scoring_seconds failures tokens padded_tokens truncated labels"
-).split()
+    *("lines", "predicted", "failed", "blank", "source_bytes", "seconds", "scoring_seconds"),
+    *("failures", "tokens", "padded_tokens", "truncated", "labels"),
+)
 _ID_BUCKETS = 256
 
 

@@ -1,7 +1,7 @@
 """The project's exceptions: mistakes that a user can mend.
 
-    UserError           one clear sentence, exit code 2, no traceback
-    └── ModelError      a trained model's directory is missing, damaged or does not fit
+UserError           one clear sentence, exit code 2, no traceback
+└── ModelError      a trained model's directory is missing, damaged or does not fit
 """
 
 

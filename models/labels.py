@@ -41,5 +41,5 @@ class LabelSchema(BaseModel):
 
     @property
     def thresholds_needed(self) -> int:
-        """How many thresholds turn probabilities into labels: one for binary, one a label for multi_label, else none."""
+        """How many thresholds turn probabilities into labels: binary one, multi_label one a label."""
         return {Task.BINARY: 1, Task.MULTI_CLASS: 0, Task.MULTI_LABEL: len(self.names)}[self.task]

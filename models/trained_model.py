@@ -1,9 +1,9 @@
 """Saves, checks and loads a trained model's directory; the only module that knows its file names.
 
-    model.json    labels, text recipe, decision, where it comes from, and the SHA-256 of every other file
-    model.pth     the state dict, fp32
-    config.json   the architecture, as transformers writes it
-    tokenizer.json, tokenizer_config.json, ...
+model.json    labels, text recipe, decision, where it comes from, and the SHA-256 of every other file
+model.pth     the state dict, fp32
+config.json   the architecture, as transformers writes it
+tokenizer.json, tokenizer_config.json, ...
 """
 
 import hashlib

@@ -1,10 +1,10 @@
 """The training configuration: what a TOML file may say, checked at once, before any data or model is read.
 
-    [data]      files and how they are split
-    [labels]    the task, the label names, and how a cell encodes them
-    [text]      models.text.TextRecipe
-    [model]     the base model and its pooling
-    [training]  epochs, learning rates, seed, precision
+[data]      files and how they are split
+[labels]    the task, the label names, and how a cell encodes them
+[text]      models.text.TextRecipe
+[model]     the base model and its pooling
+[training]  epochs, learning rates, seed, precision
 """
 
 import difflib
@@ -84,8 +84,14 @@ class LabelsConfig(Section):
         if binary_group and self.names[1:] != tuple(self.groups):
             raise ValueError(f"names must be [negative, positive] with positive = {list(self.groups)[0]!r}, the group")
         if not self.names_file:
-            LabelSchema(task=self.task, names=self._inline_names())
+            self._schema(self._inline_names())
         return self
+
+    def _schema(self, names: tuple[str, ...]) -> LabelSchema:
+        try:
+            return LabelSchema(task=self.task, names=names)
+        except ValidationError as error:
+            raise ValueError(_message(error.errors()[0])) from None
 
     def _inline_names(self) -> tuple[str, ...]:
         if self.names:
@@ -100,7 +106,7 @@ class LabelsConfig(Section):
             UserError: the names file is missing or its names do not fit the task.
         """
         if self.names_file is None:
-            return LabelSchema(task=self.task, names=self._inline_names())
+            return self._schema(self._inline_names())
         path = data_dir / self.names_file
         if not path.is_file():
             raise UserError(
@@ -108,9 +114,9 @@ class LabelsConfig(Section):
             )
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
         try:
-            return LabelSchema(task=self.task, names=names)
-        except ValidationError as error:
-            raise UserError(f"{path}: {_message(error.errors()[0])}.") from None
+            return self._schema(names)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}.") from None
 
 
 class ModelConfig(Section):

@@ -211,7 +211,9 @@ class _LabelReader:
         if text.removesuffix(".0").isdecimal() and int(text.removesuffix(".0")) < len(self._schema.names):
             return int(text.removesuffix(".0"))
         names = ", ".join(self._schema.names[:8]) + (", ..." if len(self._schema.names) > 8 else "")
-        raise ValueError(f"expected one of the labels {names} or its number, found {value!r}; mend the row or the names.")
+        raise ValueError(
+            f"expected one of the labels {names} or its number, found {value!r}; mend the row or the names."
+        )
 
     def _of_groups(self, cell: object) -> list[int]:
         codes = [str(code) for code in self._values(cell)]

@@ -1,6 +1,6 @@
 """Trains a classifier and writes it as a trained model.
 
-    python -m training.train training/configs/demo.toml --data_dir data/demo --output models/trained/demo
+python -m training.train training/configs/demo.toml --data_dir data/demo --output models/trained/demo
 """
 
 import argparse
@@ -20,7 +20,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.utils import logging as transformers_logging
 
 from models import network as networks
@@ -70,6 +77,7 @@ def train(config: TrainConfig, data_dir: Path, output: Path) -> dict[str, Any]:
         The metrics of the validation and the test split, as they stand in `model.json`.
     """
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # the bar of loading; training has its own
     torch.manual_seed(config.training.seed)
     schema, splits = data.load(config, data_dir)
     splits = _sample(splits, config.training)
@@ -141,10 +149,14 @@ def _start(
         network = networks.from_pretrained(base, config.model.pooling, model_config, revision)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model.base {config.model.base!r} cannot be loaded as a transformers encoder: {reason}") from None
+        raise UserError(
+            f"model.base {config.model.base!r} cannot be loaded as a transformers encoder: {reason}"
+        ) from None
     positions = getattr(model_config, "max_position_embeddings", None) or config.text.max_tokens
     if config.text.max_tokens > positions:
-        raise UserError(f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} has {positions} positions.")
+        raise UserError(
+            f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} has {positions} positions."
+        )
     if config.training.head_bias is not None and isinstance(network, networks.PooledClassifier):
         nn.init.constant_(network.head.bias, config.training.head_bias)
     return model_config, tokenizer, network
@@ -206,6 +218,7 @@ def _arguments(training: TrainingConfig) -> TrainingArguments:
         train_sampling_strategy="group_by_length",
         save_strategy="no",
         logging_strategy="no",
+        disable_tqdm=False,
         report_to="none",
         remove_unused_columns=False,
         label_names=["labels"],
@@ -276,7 +289,9 @@ def _print_counts(splits: Splits) -> None:
 def _print_metrics(metrics: dict[str, Any]) -> None:
     split = "test" if "test" in metrics else "validation"
     found = metrics[split]
-    table = Table(title=f"{split}: macro-F1 {found['macro_f1']:.3f}, micro-F1 {found['micro_f1']:.3f}", title_justify="left")
+    table = Table(
+        title=f"{split}: macro-F1 {found['macro_f1']:.3f}, micro-F1 {found['micro_f1']:.3f}", title_justify="left"
+    )
     for heading in ("label", "precision", "recall", "F1", "support"):
         table.add_column(heading, justify="left" if heading == "label" else "right")
     for name, values in found["labels"].items():

@@ -94,7 +94,9 @@ def test_odd_but_usable_line(data: bytes, text: str) -> None:
     document.texts[0].encode()
 
 
-@pytest.mark.parametrize(("value", "expected"), [(b"17", "17"), (b"123456789012345678901234567890", "123456789012345678901234567890")])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(b"17", "17"), (b"123456789012345678901234567890", "123456789012345678901234567890")]
+)
 def test_integer_ids_become_text_without_loss(value: bytes, expected: str) -> None:
     assert read_one(b'{"id": %s, "text": "x"}' % value).id == expected
 

@@ -45,7 +45,9 @@ def lines_of(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-@given(content=st.binary(max_size=200).map(lambda b: bytes(b"\nab\r "[x % 5] for x in b)), slice_bytes=st.integers(1, 60))
+@given(
+    content=st.binary(max_size=200).map(lambda b: bytes(b"\nab\r "[x % 5] for x in b)), slice_bytes=st.integers(1, 60)
+)
 def test_every_line_is_read_once_with_its_number(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes, slice_bytes: int
 ) -> None:

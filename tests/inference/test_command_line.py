@@ -1,0 +1,109 @@
+"""Wrong use: one message that lists every problem, exit code 2, nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from inference import beam_runner, config, run
+
+CASES = [
+    (["--forma", "parquet"], "unknown flag --forma: did you mean --format?"),
+    (["--max_num_workerz", "5"], "unknown flag --max_num_workerz: did you mean --max_num_workers?"),
+    (["stray"], "unexpected argument 'stray'"),
+    (["--scores", "top:0"], "expected predicted, all or top:K with K from 1, found 'top:0'"),
+    (["--limit", "0"], "expected a number greater than 0, found '0'"),
+    (["--limit", "ten"], "expected a number greater than 0, found 'ten'"),
+    (["--slice_mb", "nan"], "expected a number greater than 0, found 'nan'"),
+    (["--max_failure_rate", "7"], "expected a share from 0 to 1, found '7'"),
+    (["--keep_fields", "a,,b"], "expected distinct names separated by commas, found 'a,,b'"),
+    (["--keep_fields", "id"], "two columns named id"),
+    (["--keep_fields", "colours"], "two columns named colours"),
+    (["--device", "cuda"], "--device cuda: expected a CUDA GPU, found none"),
+    (["--device", "tpu"], "invalid choice: 'tpu'"),
+    (["--max_tokens", "5000"], "reads at most 128 tokens, but 5000 were asked for"),
+    (["--input", "/nowhere/*.jsonl"], "--input /nowhere/*.jsonl: expected at least one file, found none"),
+    (["--model", "/nowhere/model"], "Model '/nowhere/model': expected a directory"),
+    (["--streaming"], "--streaming"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), CASES, ids=lambda value: str(value)[:30])
+def test_wrong_flag(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    output = tmp_path / "out"
+    right = ["--model", str(colours), "--input", str(corpus), "--output", str(output)]
+    assert beam_runner.main([*right, *flags]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert not output.exists()
+
+
+def test_all_problems_come_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", "/nowhere/a", "--model", "/nowhere/b", "--input", "/nowhere/*.jsonl", "--device", "cuda"]
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "out"), "--scorez", "all"]) == 2
+    errors = capsys.readouterr().err
+    for part in ("/nowhere/a", "/nowhere/b", "/nowhere/*.jsonl", "--device cuda", "--scorez"):
+        assert part in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_flags_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert beam_runner.main([]) == 2
+    assert "--model, --input, --output" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_named(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.tiny import tiny_model
+
+    model = tiny_model(tmp_path / "broken")
+    with (model / "model.pth").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"?")
+    assert beam_runner.main(["--model", str(model), "--input", str(corpus), "--output", str(tmp_path / "o")]) == 2
+    assert f"{model}/model.pth is not the file that was saved" in capsys.readouterr().err
+
+
+def test_output_inside_the_input_is_refused(corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(corpus.parent)]
+    assert beam_runner.main(flags) == 2
+    assert f"the input {corpus} lies in it" in capsys.readouterr().err
+
+
+def test_a_file_as_output_is_refused(corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(colours / "model.json")]
+    assert beam_runner.main(flags) == 2
+    assert "expected a folder, found a file" in capsys.readouterr().err
+
+
+def test_more_failures_than_allowed_exit_3_and_keep_the_output(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with corpus.open("a") as file:
+        file.write("broken\n" * 10)
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "o")]
+    assert beam_runner.main(flags) == 3
+    assert "3.23% of the documents failed" in capsys.readouterr().err
+    assert (tmp_path / "o" / "summary.json").exists()
+    assert beam_runner.main([*flags, "--max_failure_rate", "0.05"]) == 0
+
+
+@pytest.mark.parametrize("parser", [config.make_parser(), run.make_parser()], ids=["beam_runner", "run"])
+def test_every_flag_has_help(parser: config.Parser) -> None:
+    text = parser.format_help()
+    assert text.startswith("usage: python -m inference.")
+    assert all(action.help for action in parser._actions)
+
+
+def test_slices_are_small_for_small_corpora_and_never_above_8_mib() -> None:
+    from inference.slices import InputFile
+
+    def size(count: int, suffix: str = "") -> int:
+        return config.slice_bytes([InputFile(f"a.jsonl{suffix}", count)], None)
+
+    assert size(1_000) == 256 * 1024
+    assert size(64 * 1024 * 1024) == 1024 * 1024
+    assert size(16 * 1024 * 1024, ".gz") == 1024 * 1024
+    assert size(10**12) == 8 * 1024 * 1024

@@ -1,0 +1,70 @@
+"""The text recipe: which fields, which cleaning, and what happens to records without a text."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from models.text import CLEANING_STEPS, TextError, TextRecipe
+
+
+def test_fields_are_joined_in_their_order_and_absent_ones_left_out() -> None:
+    recipe = TextRecipe(fields=("title", "abstract"), separator=" | ")
+    assert recipe.text_of({"abstract": "An  abstract.\n", "title": "A title", "year": 2020}) == "A title | An abstract."
+    assert recipe.text_of({"abstract": "An abstract.", "title": None}) == "An abstract."
+    assert recipe.text_of({"abstract": "", "title": "A title"}) == "A title"
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "cleaned"),
+    [
+        ("nfc", "cafe\u0301", "caf\u00e9"),
+        ("html_entities", "a &amp; b &lt; c", "a & b < c"),
+        ("urls", "see https://a.org/x?y=1 or www.b.org now", "see http or http now"),
+        ("emails", "write to a.b+c@d-e.org!", "write to email!"),
+        ("handles", "@ann and b@c", "@user and b@c"),
+        ("lower_case", "ABC", "abc"),
+        ("whitespace", "  a\t\n b\u00a0c ", "a b c"),
+    ],
+)
+def test_cleaning_steps(step: str, text: str, cleaned: str) -> None:
+    assert TextRecipe(cleaning=(step,)).text_of({"text": text}) == cleaned
+
+
+def test_steps_run_in_the_order_given() -> None:
+    assert TextRecipe(cleaning=("html_entities", "lower_case")).text_of({"text": "&Auml;"}) == "ä"
+    assert TextRecipe(cleaning=()).text_of({"text": " As it IS \n"}) == " As it IS \n"
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({}, "no_text"),
+        ({"text": None}, "no_text"),
+        ({"text": 5}, "text_not_string"),
+        ({"text": ["a"]}, "text_not_string"),
+        ({"text": " \n"}, "empty_text"),
+    ],
+)
+def test_records_without_a_text_say_why(record: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TextError) as caught:
+        TextRecipe().text_of(record)
+    assert caught.value.reason == reason
+
+
+def test_an_unknown_step_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="unknown cleaning steps.*lowercase.*lower_case"):
+        TextRecipe(cleaning=("lowercase",))
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_any_text_with_something_in_it_comes_through_and_cleaning_twice_changes_nothing(text: str) -> None:
+    recipe = TextRecipe(cleaning=("nfc", "whitespace"))
+    once = recipe.text_of({"text": text})
+    assert recipe.text_of({"text": once}) == once
+
+
+def test_every_step_is_a_function_of_text() -> None:
+    assert all(isinstance(step("A b"), str) for step in CLEANING_STEPS.values())

@@ -1,0 +1,126 @@
+"""Makes a labelled corpus from what every installation has: the docstrings of the installed packages.
+
+    python -m training.demo_corpus --output data/demo
+
+The task is to tell from a docstring which package it comes from. Modules, not docstrings, are dealt out to the splits,
+so that near-copies within a module never stand on both sides.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from models.errors import UserError
+
+PACKAGES = (
+    "apache_beam",
+    "datasets",
+    "google",
+    "huggingface_hub",
+    "networkx",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "torch",
+    "transformers",
+)
+FEWEST_WORDS = 25
+PER_PACKAGE = {"train": 300, "validation": 60, "test": 100}
+CORPUS_PER_PACKAGE = 500
+Row = dict[str, str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes train, validation and test with labels, and corpus.jsonl without. Returns 0 done, 2 wrong use."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.demo_corpus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the four files go")
+    try:
+        write(Path(sysconfig.get_paths()["purelib"]), parser.parse_args(argv).output)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(site_packages: Path, output: Path) -> None:
+    """Writes the four files; the same packages give the same bytes.
+
+    Raises:
+        UserError: a package is not installed.
+    """
+    parts: dict[str, list[Row]] = {name: [] for name in (*PER_PACKAGE, "corpus")}
+    seen: set[str] = set()
+    for package in PACKAGES:
+        if not (site_packages / package).is_dir():
+            raise UserError(f"expected the package {package} in {site_packages}, found none: run `make install`.")
+        for split, rows in _rows(site_packages, package, seen).items():
+            parts[split] += rows
+    output.mkdir(parents=True, exist_ok=True)
+    for name, rows in parts.items():
+        rows.sort(key=lambda row: _hash(row["id"]))
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (output / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        print(f"{output / name}.jsonl: {len(rows):,} docstrings of {len(PACKAGES)} packages")
+
+
+def _rows(site_packages: Path, package: str, seen: set[str]) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {name: [] for name in (*PER_PACKAGE, "corpus")}
+    modules = [str(path.relative_to(site_packages)) for path in (site_packages / package).rglob("*.py")]
+    for module in sorted(modules, key=lambda name: _hash(f"order:{name}")):
+        split = _split_of(module)
+        full = len(rows[split]) >= PER_PACKAGE[split]
+        if full and len(rows["corpus"]) >= CORPUS_PER_PACKAGE:
+            if all(len(rows[name]) >= count for name, count in PER_PACKAGE.items()):
+                break
+            continue
+        for place, text in _docstrings(site_packages / module):
+            if text in seen:
+                continue
+            seen.add(text)
+            row = {"id": f"{module}:{place}", "text": text}
+            if len(rows[split]) < PER_PACKAGE[split]:
+                rows[split].append({**row, "package": package})
+            if len(rows["corpus"]) < CORPUS_PER_PACKAGE:
+                rows["corpus"].append({**row, "module": module})
+    return rows
+
+
+def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    """Each docstring long enough, with the line of what it documents; the module is parsed, never imported."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escapes
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text and len(text.split()) >= FEWEST_WORDS:
+                yield str(getattr(node, "lineno", 1)), text.encode("utf-8", "replace").decode()
+
+
+def _split_of(module: str) -> str:
+    place = int(_hash(module)[:8], 16) / 2**32
+    return "test" if place < 0.2 else "validation" if place < 0.3 else "train"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
