@@ -1,197 +1,117 @@
-"""A trained model's directory: what is saved is what is loaded, and every damage is found and named."""
+"""The model's directory: what goes in comes out, and every kind of damage is named."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from models import network as networks
 from models import trained_model
 from models.errors import ModelError
 from tests.tiny import tiny_model
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("m") / "colours")
+
+
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return tiny_model(tmp_path / "colours")
+def model(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "colours"))
 
 
-def edit_manifest(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = directory / "model.json"
+def test_what_is_saved_is_loaded(model: Path, tmp_path: Path) -> None:
+    loaded = trained_model.load(model)
+    assert loaded.name == "colours"
+    assert not loaded.network.training
+    assert loaded.manifest.labels.names == ("red", "green", "blue")
+    state = torch.load(model / "model.pth", weights_only=True)
+    assert all(torch.equal(state[name], tensor) for name, tensor in loaded.network.state_dict().items())
+    assert sorted(loaded.manifest.files) == sorted(f.name for f in model.iterdir() if f.name != "model.json")
+
+
+def test_equal_models_have_equal_fingerprints(tmp_path: Path) -> None:
+    first, second, other = (tiny_model(tmp_path / n / "m", seed=s) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert trained_model.fingerprint(first) == trained_model.fingerprint(second) != trained_model.fingerprint(other)
+    tokenizers = [trained_model.tokenizer_fingerprint(trained_model.read_manifest(m)) for m in (first, other)]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def edit(model: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+    path = model / "model.json"
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    ("task", "names", "pooling"),
-    [
-        ("multi_label", ("red", "green", "blue"), "mean"),
-        ("multi_class", ("red", "green", "blue"), "first"),
-        ("binary", ("no", "yes"), "stock"),
-    ],
-)
-def test_what_is_saved_is_what_is_loaded(
-    tmp_path: Path, task: str, names: tuple[str, ...], pooling: networks.Pooling
-) -> None:
-    directory = tiny_model(tmp_path / "first one", task=task, names=names, pooling=pooling)
-    loaded = trained_model.load(directory)
-    assert loaded.name == "first_one"
-    assert not loaded.network.training
-    assert loaded.manifest.labels.names == names
-    again = tmp_path / "second"
-    config = trained_model.AutoConfig.from_pretrained(directory)
-    trained_model.save(again, loaded.network, config, loaded.tokenizer, loaded.manifest)
-    copy = trained_model.load(again)
-    assert copy.manifest.files["model.pth"] == loaded.manifest.files["model.pth"]
-    assert copy.manifest.model_dump(exclude={"files"}) == loaded.manifest.model_dump(exclude={"files"})
-    tokens = loaded.tokenizer(["a red rose"], return_tensors="pt")
-    with torch.inference_mode():
-        expected = loaded.network(tokens["input_ids"], tokens["attention_mask"])
-        assert torch.equal(copy.network(tokens["input_ids"], tokens["attention_mask"]), expected)
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
-def test_the_directory_holds_plain_files_and_the_manifest_lists_all_others(model: Path) -> None:
-    manifest = trained_model.verify(model)
-    assert {file.name for file in model.iterdir()} == {*manifest.files, "model.json"}
-    assert {"model.pth", "config.json", "tokenizer.json"} <= set(manifest.files)
-    assert not [path for path in model.parent.iterdir() if path != model], "the staging folder is gone"
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no directory": (shutil.rmtree, "expected a directory written by"),
+    "no manifest": (lambda m: (m / "model.json").unlink(), "model.json is missing"),
+    "manifest cut short": (lambda m: (m / "model.json").write_text('{"format_version": 1,'), "model.json is not valid"),
+    "newer format": (lambda m: edit(m, lambda c: c.update(format_version=2, new_key=1)), "has format 2, this version"),
+    "unknown key": (lambda m: edit(m, lambda c: c.update(labelz=1)), "labelz"),
+    "no weights": (lambda m: (m / "model.pth").unlink(), "model.pth is missing"),
+    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    "changed weights": (lambda m: flip_a_byte(m / "model.pth"), "model.pth is not the file that was saved"),
+    "changed config": (lambda m: flip_a_byte(m / "config.json"), "config.json is not the file that was saved"),
+    "fewer labels": (
+        lambda m: edit(m, lambda c: (c["labels"].update(names=["a", "b"]), c["decision"].update(thresholds=[0.5] * 2))),
+        "model.json names 2 labels, but",
+    ),
+    "thresholds missing": (
+        lambda m: edit(m, lambda c: c["decision"].update(thresholds=[])),
+        "has 3 thresholds, found 0",
+    ),
+    "path outside": (lambda m: edit(m, lambda c: c["files"].update({"../../etc/passwd": "0"})), "plain names inside"),
+    "weights unlisted": (lambda m: edit(m, lambda c: c["files"].pop("model.pth")), "does not list model.pth"),
+    "duplicate labels": (lambda m: edit(m, lambda c: c["labels"].update(names=["a", "a", "b"])), "must be distinct"),
+}
 
 
-def test_saving_replaces_what_was_there_and_a_failed_save_leaves_it(model: Path) -> None:
-    loaded = trained_model.load(model)
-    config = trained_model.AutoConfig.from_pretrained(model)
-    before = trained_model.fingerprint(model)
-
-    class Broken:
-        def save_pretrained(self, directory: Path) -> None:
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        trained_model.save(model, loaded.network, config, Broken(), loaded.manifest)  # type: ignore[arg-type]
-    assert trained_model.fingerprint(model) == before
-    (model / "left_over.txt").write_text("old")
-    trained_model.save(model, loaded.network, config, loaded.tokenizer, loaded.manifest)
-    assert not (model / "left_over.txt").exists()
-    assert [path.name for path in model.parent.iterdir()] == [model.name]
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named(model: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(model)
+    with pytest.raises(ModelError) as error:
+        trained_model.load(model)
+    assert message in str(error.value)
+    assert str(model) in str(error.value)
 
 
-def test_fingerprints_tell_models_and_tokenizers_apart(tmp_path: Path, model: Path) -> None:
-    same, other, words = (tmp_path / name for name in ("same", "other", "words"))
-    tiny_model(same)
-    tiny_model(other, seed=1)
-    tiny_model(words, vocabulary_from=["unheard-of"])
-    prints = {path.name: trained_model.fingerprint(path) for path in (model, same, other, words)}
-    assert prints["colours"] == prints["same"]
-    assert len(set(prints.values())) == 3
-    tokenizers = {
-        path.name: trained_model.tokenizer_fingerprint(trained_model.read_manifest(path))
-        for path in (model, other, words)
-    }
-    assert tokenizers["colours"] == tokenizers["other"] != tokenizers["words"]
+def replace_weights(model: Path, content: object) -> None:
+    torch.save(content, model / "model.pth")
+    edit(model, lambda c: c["files"].update({"model.pth": trained_model.sha256(model / "model.pth")}))
 
 
-@pytest.mark.parametrize("name", ["model.pth", "config.json", "tokenizer.json", "model.json"])
-def test_a_missing_file_is_named(model: Path, name: str) -> None:
-    (model / name).unlink()
-    with pytest.raises(ModelError, match=f"{name} is missing"):
+def test_weights_that_do_not_fit_are_refused(model: Path) -> None:
+    state = torch.load(model / "model.pth", weights_only=True)
+    replace_weights(model, {**state, "extra": torch.zeros(1)})
+    with pytest.raises(ModelError, match=r"model\.pth does not fit config\.json.*extra"):
+        trained_model.load(model)
+    del state["head.bias"]
+    replace_weights(model, state)
+    with pytest.raises(ModelError, match=r"head\.bias"):
         trained_model.load(model)
 
 
-@pytest.mark.parametrize("name", ["model.pth", "config.json", "tokenizer.json"])
-def test_one_changed_byte_is_named(model: Path, name: str) -> None:
-    content = bytearray((model / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (model / name).write_bytes(content)
-    with pytest.raises(ModelError, match=f"{name} is not the file that was saved"):
+def test_a_pickle_that_would_run_code_is_refused(model: Path, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    replace_weights(model, {"head.bias": Evil()})
+    with pytest.raises(ModelError, match=r"model\.pth"):
         trained_model.load(model)
+    assert not (tmp_path / "ran").exists()
 
 
-def test_every_problem_is_told_at_once(model: Path) -> None:
-    (model / "model.pth").unlink()
-    (model / "config.json").write_text("{}")
-    with pytest.raises(ModelError) as caught:
-        trained_model.verify(model)
-    assert "model.pth is missing" in str(caught.value)
-    assert "config.json is not the file that was saved" in str(caught.value)
-
-
-def test_labels_that_do_not_fit_the_head(model: Path) -> None:
-    def one_more(content: dict[str, Any]) -> None:
-        content["labels"]["names"].append("violet")
-        content["decision"]["thresholds"].append(0.5)
-
-    edit_manifest(model, one_more)
-    with pytest.raises(ModelError, match=r"model\.json names 4 labels, but .*config\.json describes .*3 outputs"):
-        trained_model.load(model)
-
-
-def test_thresholds_that_do_not_fit_the_labels(model: Path) -> None:
-    edit_manifest(model, lambda content: content["decision"]["thresholds"].pop())
-    with pytest.raises(ModelError, match=r"model\.json is not valid: .*3 thresholds, found 2"):
-        trained_model.read_manifest(model)
-
-
-def test_weights_that_do_not_fit_the_architecture(model: Path) -> None:
-    torch.save({"head.weight": torch.zeros(3, 32)}, model / "model.pth")
-    digest = trained_model.sha256(model / "model.pth")
-    edit_manifest(model, lambda content: content["files"].update({"model.pth": digest}))
-    with pytest.raises(ModelError, match=r"model\.pth does not fit config\.json and model\.json"):
-        trained_model.load(model)
-
-
-def test_weights_that_would_run_code_are_not_unpickled(model: Path) -> None:
-    class Attack:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (model / "ran",)
-
-    torch.save({"head.weight": Attack()}, model / "model.pth")
-    digest = trained_model.sha256(model / "model.pth")
-    edit_manifest(model, lambda content: content["files"].update({"model.pth": digest}))
-    with pytest.raises(ModelError, match=r"model\.pth does not fit"):
-        trained_model.load(model)
-    assert not (model / "ran").exists()
-
-
-def test_a_newer_format_asks_for_an_upgrade(model: Path) -> None:
-    edit_manifest(model, lambda content: content.update(format_version=99, something_new=1))
-    with pytest.raises(ModelError, match=r"model\.json has format 99, .*upgrade"):
-        trained_model.read_manifest(model)
-
-
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", ".hidden", ""])
-def test_a_file_name_that_leads_elsewhere_is_refused(model: Path, name: str) -> None:
-    edit_manifest(model, lambda content: content["files"].update({name: "0" * 64}))
-    with pytest.raises(ModelError, match=r"model\.json is not valid: .*plain names"):
-        trained_model.load(model)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 1}', "\u0000"])
-def test_a_manifest_that_is_no_manifest_is_named(model: Path, content: str) -> None:
-    (model / "model.json").write_text(content)
-    with pytest.raises(ModelError, match=r"model\.json is not valid"):
-        trained_model.load(model)
-
-
-def test_a_manifest_must_list_weights_and_configuration(model: Path) -> None:
-    edit_manifest(model, lambda content: content["files"].pop("model.pth"))
-    with pytest.raises(ModelError, match=r"model\.json does not list model\.pth"):
-        trained_model.load(model)
-
-
-def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="found nothing"):
-        trained_model.load(tmp_path / "nowhere")
-    (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match="found a file"):
-        trained_model.load(tmp_path / "file")
-
-
-@pytest.mark.parametrize(
-    ("path", "name"), [("a/b-c.d", "b_c_d"), ("a/b/", "b"), ("a/b/../c", "c"), ("a/été", "_t_"), ("models/x_1", "x_1")]
-)
-def test_the_name_of_a_model_comes_from_its_directory(path: str, name: str) -> None:
-    assert trained_model.model_name(path) == name
+def test_names_are_fit_for_columns() -> None:
+    assert trained_model.model_name("/models/ai-2024.v2/") == "ai_2024_v2"
