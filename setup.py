@@ -23,8 +23,10 @@ REQUIREMENTS = [
     "scikit-learn>=1.5",
     # data and settings
     "datasets>=4",
+    "fsspec>=2024.9",
     "numpy>=2",
     "orjson>=3.9.7,<4",
+    "pandas>=2.2",
     "pyarrow>=18",
     "pydantic>=2.7,<3",
     "rich>=13",

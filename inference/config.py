@@ -213,8 +213,7 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
         scorer.resolve_device(flags.device)
     except UserError as error:
         problems.append(str(error))
-    columns = [flags.id_field or "id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
-    columns[0] = "id"
+    columns = ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
         problems.append(

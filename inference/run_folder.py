@@ -21,7 +21,7 @@ from models.errors import UserError
 
 RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
 FORMAT_VERSION = 1
-CONTENTS = (RUN, SCHEMA, LOCK, REPORT, summary.SUMMARY, sink.PREDICTIONS, sink.FAILURES, sink.RECEIPTS)
+CONTENTS = (LOCK, RUN, SCHEMA, sink.PREDICTIONS, sink.FAILURES, REPORT, summary.SUMMARY, sink.RECEIPTS)
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,13 @@ def _lock(output: str) -> Iterator[None]:
 
 
 def _clear(output: str) -> None:
-    for name in CONTENTS:
+    """Deletes what a run writes, receipts first: a half-deleted run has no slice that looks whole."""
+    for name in reversed(CONTENTS):
         path = FileSystems.join(output, name)
         if "://" in output:
-            if FileSystems.match([path + "*"])[0].metadata_list:
-                FileSystems.delete([path])
+            matches = FileSystems.match([path, f"{path}/*"])
+            if found := [metadata.path for match in matches for metadata in match.metadata_list]:
+                FileSystems.delete(found)
         elif os.path.isdir(path):
             shutil.rmtree(path)
         elif name != LOCK:

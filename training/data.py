@@ -1,16 +1,21 @@
 """Reads labelled files through `datasets` and turns rows into texts and targets."""
 
+import csv
 import fnmatch
 import glob
 import hashlib
+import lzma
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 
 from models.errors import UserError
@@ -20,7 +25,17 @@ from training.config import DataConfig, LabelsConfig, TrainConfig
 
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
-QUOTE_NONE = 3  # csv.QUOTE_NONE: in TSV a quote is a character like any other
+UNREADABLE = (  # what the readers raise: broken content, broken compression, too many cells, no rows
+    datasets.exceptions.DatasetsError,
+    ValueError,
+    OSError,
+    EOFError,
+    lzma.LZMAError,
+    csv.Error,
+    pandas.errors.ParserWarning,
+    StopIteration,
+)
+JSON_CHUNK = 1 << 29  # bytes: one chunk a file as a rule, so that a field may first appear on a late line
 
 
 @dataclass
@@ -29,7 +44,7 @@ class Examples:
 
     texts: list[str]
     targets: NDArray[np.float32]
-    skipped: dict[str, int] = field(default_factory=dict)  # rows without a usable text, by reason
+    skipped: dict[str, int] = field(default_factory=dict)  # rows without a usable text or label, by reason
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -64,11 +79,14 @@ def load(config: TrainConfig, data_dir: Path) -> tuple[LabelSchema, Splits]:
     schema = config.labels.schema_in(data_dir)
     given = {name: _rows(config.data, name, data_dir) for name in ("train", "validation", "test")}
     rows = {name: found for name, found in given.items() if found is not None}
-    _cut_missing_splits(rows, config.data, config.training.seed)
+    _cut_missing_splits(rows, config)
     parts = {name: _examples(found, name, config, schema) for name, found in rows.items()}
-    for name in ("train", "validation"):
-        if not len(parts[name]):
-            raise UserError(f"data.{name}: expected at least one row with a text, found none; check files and fields.")
+    for name, part in parts.items():
+        if not len(part) and (name != "test" or config.data.test or config.data.split.test):
+            raise UserError(
+                f"data.{name}: expected at least one row with a text and a label, found none "
+                f"(left out: {part.skipped or 'none'}); check the files, text.fields, labels.column and data.split."
+            )
     return schema, Splits(parts["train"], parts["validation"], parts["test"])
 
 
@@ -80,7 +98,8 @@ def _rows(config: DataConfig, split: str, data_dir: Path) -> list[dict[str, Any]
 
 
 def _files(pattern: str, split: str, data_dir: Path) -> list[str]:
-    paths = sorted(glob.glob(str(data_dir / pattern)))
+    exact = data_dir / pattern
+    paths = [str(exact)] if exact.is_file() else sorted(glob.glob(str(exact), recursive=True))
     if not paths:
         raise UserError(f"data.{split}: expected files at {data_dir / pattern}, found none; check --data_dir.")
     return paths
@@ -93,36 +112,58 @@ def _read(path: str, config: DataConfig) -> Iterable[dict[str, Any]]:
     reader = READERS.get(Path(name).suffix)
     if reader is None:
         raise UserError(f"{path}: expected one of {', '.join(READERS)}, also compressed; convert the file.")
-    options: dict[str, Any] = {}
-    if reader == "csv":
-        options["keep_default_na"] = False  # "NA" and "null" are words
-        if name.endswith(".tsv"):
-            options |= {"sep": "\t", "quoting": QUOTE_NONE}
-        if config.columns:
-            options["names"] = list(config.columns)
-            options["header"] = None
-    with tempfile.TemporaryDirectory() as cache:
-        try:
+    try:
+        # A temporary cache, and the table in memory: nothing stays behind in the user's cache folder.
+        with tempfile.TemporaryDirectory(prefix="labelbeam_") as cache, warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)  # cells beyond the header would be dropped
+            options = _options(reader, path, Path(name).suffix, config)
             table = datasets.load_dataset(
                 reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
             )
-        except datasets.exceptions.DatasetGenerationError as error:
-            cause = " ".join(str(error.__cause__ or error).split())[:200]
-            raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
-        rows: list[dict[str, Any]] = table.to_list()
-        return rows
+    except UNREADABLE as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:200] or "it is empty"
+        raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
+    rows: list[dict[str, Any]] = table.to_list()
+    return rows
 
 
-def _cut_missing_splits(rows: dict[str, list[dict[str, Any]]], config: DataConfig, seed: int) -> None:
-    """Cuts validation and test from the training rows where they have no files of their own."""
-    shares = {name: getattr(config.split, name) for name in ("test", "validation") if name not in rows}
+def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[str, Any]:
+    if reader == "json":
+        return {"chunksize": JSON_CHUNK, "parse_agent_traces": False}
+    if reader == "parquet":
+        return {}
+    # In TSV a quote is a character like any other.
+    separator, quoting = ("\t", csv.QUOTE_NONE) if suffix == ".tsv" else (",", csv.QUOTE_MINIMAL)
+    names = list(config.columns)
+    if not names:
+        with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer", newline="") as file:
+            names = next(csv.reader(file, delimiter=separator, quoting=quoting), [])
+    return {
+        "sep": separator,
+        "quoting": quoting,
+        "names": names,
+        "header": None if config.columns else 0,
+        "features": datasets.Features({name: datasets.Value("string") for name in names}),  # "007" stays "007"
+        "index_col": False,
+        "keep_default_na": False,  # "NA" and "null" are words
+    }
+
+
+def _cut_missing_splits(rows: dict[str, list[dict[str, Any]]], config: TrainConfig) -> None:
+    """Cuts validation and test from the training rows where they have no files of their own.
+
+    A row's place depends on its `split_by` column, or else on its text: equal texts never stand on both sides.
+    """
+    shares = {name: getattr(config.data.split, name) for name in ("test", "validation") if name not in rows}
     if not shares:
         return
+    column, fields = config.data.split_by, config.text.fields
     kept: dict[str, list[dict[str, Any]]] = {name: [] for name in ("train", *shares)}
     for row in rows["train"]:
-        if config.split_by and config.split_by not in row:
-            raise UserError(f"data.split_by: expected a column {config.split_by!r}, found {sorted(row)}.")
-        place = _place(str(row[config.split_by] if config.split_by else row), seed)
+        if column and column not in row:
+            raise UserError(f"data.split_by: expected a column {column!r}, found {sorted(row)}.")
+        key = row[column] if column and row[column] is not None else [row.get(field) for field in fields]
+        place = _place(str(key), config.training.seed)
         for name, share in shares.items():
             place -= share
             if place < 0:
@@ -147,15 +188,15 @@ def _examples(rows: list[dict[str, Any]], split: str, config: TrainConfig, schem
     reader = _LabelReader(config.labels, schema)
     for number, row in enumerate(rows, 1):
         try:
-            text = config.text.text_of(row)
-        except TextError as error:
-            skipped[error.reason] = skipped.get(error.reason, 0) + 1
+            text, target = config.text.text_of(row), reader.target(row.get(config.labels.column))
+        except (TextError, NoLabelError) as error:
+            reason = error.reason if isinstance(error, TextError) else "no_label"
+            skipped[reason] = skipped.get(reason, 0) + 1
             continue
-        try:
-            targets.append(reader.target(row.get(config.labels.column)))
         except ValueError as error:
             raise UserError(f"data.{split}, row {number}, column {config.labels.column!r}: {error}") from None
         texts.append(text)
+        targets.append(target)
     stacked = np.stack(targets) if targets else np.zeros((0, len(schema.names)), np.float32)
     return Examples(texts, stacked, skipped)
 
@@ -172,6 +213,10 @@ def _check_columns(rows: list[dict[str, Any]], split: str, label_column: str, re
         )
 
 
+class NoLabelError(Exception):
+    """A row has no label where its task wants one: it is counted and left out."""
+
+
 class _LabelReader:
     """Turns a label cell into a row of targets."""
 
@@ -183,21 +228,28 @@ class _LabelReader:
     def target(self, cell: object) -> NDArray[np.float32]:
         """0 or 1 for each label.
 
+        An empty list or string is no label, which only multi_label allows; null is a label that nobody gave.
+
         Raises:
-            ValueError: an unknown label, or not exactly one where the task wants one.
+            NoLabelError: null, or no label where the task wants one.
+            ValueError: an unknown label, or several where the task wants one.
         """
+        if cell is None:
+            raise NoLabelError
         target = np.zeros(len(self._schema.names), np.float32)
         indices = self._of_groups(cell) if self._config.groups else [self._index_of(v) for v in self._values(cell)]
         target[indices] = 1
+        if self._schema.task is not Task.MULTI_LABEL and not indices:
+            raise NoLabelError
         if self._schema.task is not Task.MULTI_LABEL and len(set(indices)) != 1:
             raise ValueError(f"a {self._schema.task} row has exactly one label, found {cell!r}; check the column.")
         return target
 
     def _values(self, cell: object) -> list[object]:
-        if cell is None or cell == "":
-            return []
         if isinstance(cell, list | tuple):
-            return list(cell)
+            return [value for value in cell if value is not None]
+        if isinstance(cell, str) and not cell.strip():
+            return []
         if self._config.delimiter and isinstance(cell, str):
             return [part.strip() for part in cell.split(self._config.delimiter) if part.strip()]
         return [cell]

@@ -5,28 +5,25 @@ python -m training.train training/configs/demo.toml --data_dir data/demo --outpu
 
 import argparse
 import importlib.util
-import math
 import platform
 import sys
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+import datasets
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
-    Trainer,
-    TrainingArguments,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -35,7 +32,7 @@ from models import trained_model
 from models.decision import Decision, probabilities
 from models.errors import UserError
 from models.labels import LabelSchema
-from training import data, evaluate, objective
+from training import data, evaluate, fit
 from training.config import ModelConfig, TrainConfig, TrainingConfig, load_config
 from training.data import Examples, Splits
 
@@ -61,13 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         flags = parser.parse_args(argv)
         config = load_config(flags.config, flags.set)
-        if flags.output.exists() and not flags.overwrite and (flags.output.is_file() or any(flags.output.iterdir())):
-            raise UserError(f"--output {flags.output} is there already: name another directory, or add --overwrite.")
+        _check_output(flags.output, flags.overwrite)
         train(config, flags.data_dir, flags.output)
     except UserError as error:
         print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
         return 2
     return 0
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """A missing or empty directory is free; only a trained model is ever replaced."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(f"--output {output} is there already: name another directory, or add --overwrite.")
+    if not (output / trained_model.MANIFEST).is_file():
+        raise UserError(f"--output {output}: --overwrite replaces trained models only, and this is none; name another.")
 
 
 def train(config: TrainConfig, data_dir: Path, output: Path) -> dict[str, Any]:
@@ -78,14 +84,15 @@ def train(config: TrainConfig, data_dir: Path, output: Path) -> dict[str, Any]:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # the bar of loading; training has its own
+    datasets.disable_progress_bars()
     torch.manual_seed(config.training.seed)
+    base = base_folder(config.model)
     schema, splits = data.load(config, data_dir)
     splits = _sample(splits, config.training)
     _print_counts(splits)
-    base = base_folder(config.model)
     model_config, tokenizer, network = _start(base, config, schema)
     began = time.monotonic()
-    _fit(network, tokenizer, splits.train, config, schema)
+    fit.fit(network, tokenizer, splits.train, config, schema)
     seconds = time.monotonic() - began
     decision, metrics = _measure(network, tokenizer, splits, config, schema)
     manifest = trained_model.Manifest(
@@ -106,6 +113,9 @@ def train(config: TrainConfig, data_dir: Path, output: Path) -> dict[str, Any]:
         },
         versions=_versions(),
     )
+    if tokenizer.is_fast:  # as loaded: without the truncation and padding that the last call left in it
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     trained_model.save(output, network, model_config, tokenizer, manifest)
     _print_metrics(metrics)
     print(f"{networks.num_parameters(network):,} parameters, trained in {seconds:,.0f} s: {output}")
@@ -118,6 +128,8 @@ def base_folder(model: ModelConfig) -> str:
     Raises:
         UserError: the package or the folder is not there.
     """
+    if model.base.startswith(("/", "./", "../")) and not Path(model.base).is_dir():
+        raise UserError(f"model.base: expected a folder {model.base}, found none; check the path.")
     if not model.base.startswith("package:"):
         return model.base
     package, _, folder = model.base.removeprefix("package:").partition("/")
@@ -146,109 +158,20 @@ def _start(
             base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}
         )
         tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
-        network = networks.from_pretrained(base, config.model.pooling, model_config, revision)
+        network = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"model.base {config.model.base!r} cannot be loaded as a transformers encoder: {reason}"
         ) from None
-    positions = getattr(model_config, "max_position_embeddings", None) or config.text.max_tokens
+    positions = min(getattr(model_config, "max_position_embeddings", None) or sys.maxsize, tokenizer.model_max_length)
     if config.text.max_tokens > positions:
         raise UserError(
-            f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} has {positions} positions."
+            f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} reads {positions} at most; lower it."
         )
-    if config.training.head_bias is not None and isinstance(network, networks.PooledClassifier):
-        nn.init.constant_(network.head.bias, config.training.head_bias)
+    if config.training.head_bias is not None:
+        fit.set_head_bias(network, config.training.head_bias)
     return model_config, tokenizer, network
-
-
-class _Trainer(Trainer):
-    """transformers' Trainer with our loss."""
-
-    def __init__(self, schema: LabelSchema, weights: Tensor | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._task, self._weights = schema.task, weights
-
-    def compute_loss(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False, **_: Any
-    ) -> Any:
-        """The loss of a batch, with its logits where they are wanted."""
-        logits = model(inputs["input_ids"], inputs["attention_mask"])
-        weights = self._weights.to(logits.device) if self._weights is not None else None
-        value = objective.loss(logits.float(), inputs["labels"], self._task, weights)
-        return (value, {"logits": logits}) if return_outputs else value
-
-
-def _fit(
-    network: nn.Module, tokenizer: PreTrainedTokenizerBase, examples: Examples, config: TrainConfig, schema: LabelSchema
-) -> None:
-    encoded = tokenizer(examples.texts, truncation=True, max_length=config.text.max_tokens)["input_ids"]
-    rows = [{"input_ids": ids, "labels": target} for ids, target in zip(encoded, examples.targets, strict=True)]
-    targets = objective.as_tensor(examples.targets)
-    trainer = _Trainer(
-        schema,
-        objective.label_weights(targets, schema.task) if config.training.class_weights else None,
-        model=network,
-        args=_arguments(config.training),
-        train_dataset=rows,
-        data_collator=lambda batch: _collate(batch, tokenizer),
-        optimizers=(_optimizer(network, config.training), None),
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        result = trainer.train()
-    if not math.isfinite(result.training_loss):
-        raise UserError(
-            f"the training loss became {result.training_loss}: expected a finite number; lower training.learning_rate."
-        )
-
-
-def _arguments(training: TrainingConfig) -> TrainingArguments:
-    cuda = torch.cuda.is_available()
-    in_hardware = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
-    return TrainingArguments(
-        output_dir="unused",
-        num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_ratio,
-        max_grad_norm=training.max_grad_norm,
-        seed=training.seed,
-        bf16=training.precision == "bf16" or (training.precision == "auto" and in_hardware),
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=False,
-        report_to="none",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=cuda,
-    )
-
-
-def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW; the head may learn at its own rate, and biases and normalisation weights do not decay."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        is_head = name.startswith(("head.", "model.classifier."))
-        groups.setdefault((is_head, parameter.ndim >= 2), []).append(parameter)
-    head_rate = training.head_learning_rate or training.learning_rate
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": head_rate if is_head else training.learning_rate,
-                "weight_decay": training.weight_decay if decays else 0.0,
-            }
-            for (is_head, decays), parameters in groups.items()
-        ]
-    )
-
-
-def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    padded = tokenizer.pad([{"input_ids": row["input_ids"]} for row in batch], return_tensors="pt")
-    targets = objective.as_tensor(np.stack([row["labels"] for row in batch]))
-    return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"], "labels": targets}
 
 
 def _measure(
@@ -274,8 +197,11 @@ def _metrics(
 
 
 def _versions() -> dict[str, str]:
+    installed = {distribution.name for distribution in metadata.distributions()}
     return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "accelerate")
+        name: metadata.version(name)
+        for name in ("labelbeam", "torch", "transformers", "tokenizers", "accelerate", "scikit-learn")
+        if name in installed  # a checkout that runs in place has no version of its own
     }
 
 

@@ -1,0 +1,51 @@
+"""What the training tests share: a toy problem that is easy to learn, in a folder with its base model."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import tiny_base
+
+COLOURS = ("red", "green", "blue")
+FILLERS = ("the sky is of a", "in the grass and", "a rose is", "of the", "sky and grass in the")
+
+
+def toy_rows(count: int = 240) -> list[dict[str, Any]]:
+    """Texts that hold the words of their colours, none to three of them, among other words and a number."""
+    chance = random.Random(0)
+    rows = []
+    for number in range(count):
+        colours = [colour for colour in COLOURS if chance.random() < 0.5]
+        words = " ".join(colours)
+        text = f"{chance.choice(FILLERS)} {words} {chance.choice(FILLERS)} {chance.randrange(10**6)}"
+        rows.append({"id": f"d{number}", "text": text, "colours": colours, "has_red": "red" in colours})
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random encoder that knows the words of the toy problem."""
+    return tiny_base(tmp_path_factory.mktemp("base") / "tiny", [row["text"] for row in toy_rows(8)])
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a configuration of the given sections, each TOML lines, and returns its path."""
+
+    def write(name: str = "config.toml", **sections: str) -> Path:
+        lines = (f"[{section}]\n{content}\n" for section, content in sections.items())
+        path = tmp_path / name
+        path.write_text("\n".join(lines))
+        return path
+
+    return write

