@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import fsspec
@@ -133,7 +133,8 @@ def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[st
     if reader == "parquet":
         return {}
     # In TSV a quote is a character like any other.
-    separator, quoting = ("\t", csv.QUOTE_NONE) if suffix == ".tsv" else (",", csv.QUOTE_MINIMAL)
+    separator = "\t" if suffix == ".tsv" else ","
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
     names = list(config.columns)
     if not names:
         with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer", newline="") as file:

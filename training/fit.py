@@ -4,7 +4,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -125,8 +125,9 @@ def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Opti
 
 
 def _encoder(network: nn.Module) -> nn.Module:
-    encoder: nn.Module = network.model.base_model if isinstance(network, networks.StockClassifier) else network.encoder
-    return encoder
+    if isinstance(network, networks.StockClassifier):
+        return cast(nn.Module, network.model.base_model)
+    return cast(networks.PooledClassifier, network).encoder
 
 
 def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
