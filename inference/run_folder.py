@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def check(run: dict[str, Any], output: str, overwrite: bool) -> list[str]:
 def _foreign_entries(output: str) -> list[str]:
     if "://" in output or not os.path.isdir(output):
         return []
-    return sorted(set(os.listdir(output)) - set(CONTENTS))
+    return sorted(name for name in set(os.listdir(output)) - set(CONTENTS) if not name.endswith(sink.PART))
 
 
 def _differences(previous: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -168,6 +169,9 @@ def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator
     """
     output = options.output
     with _lock(output):
+        if problems := check(run, output, overwrite):  # again: another run may have come and gone
+            raise UserError("\n".join(problems))
+        _sweep(output)
         if overwrite:
             _clear(output)
         if read(output) is None:
@@ -192,6 +196,13 @@ def _lock(output: str) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
         yield
+
+
+def _sweep(output: str) -> None:
+    """Removes what a killed run had begun to write."""
+    if "://" not in output:
+        for path in glob.glob(f"{glob.escape(output)}/**/*{sink.PART}", recursive=True):
+            os.unlink(path)
 
 
 def _clear(output: str) -> None:

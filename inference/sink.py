@@ -26,6 +26,7 @@ from inference.handler import ScoredSlice
 from inference.records import Prediction
 
 PREDICTIONS, FAILURES, RECEIPTS = "predictions", "failures", "receipts"
+PART = ".part"  # ends the name of a local file that is still being written
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def write_file(path: str, content: bytes) -> None:
             file.write(content)
         return
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    staging = f"{path}.{uuid.uuid4().hex}.part"
+    staging = f"{path}.{uuid.uuid4().hex}{PART}"
     try:
         with open(staging, "wb") as file:
             file.write(content)

@@ -38,15 +38,17 @@ class PooledClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Token ids and mask (documents, tokens) to logits (documents, labels); no mask means no padding."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        logits: Tensor = self.head(self.dropout(self._pool(states, attention_mask)))
+        pooled = self._pool(states, attention_mask).to(self.head.weight.dtype)
+        logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
     def _pool(self, states: Tensor, mask: Tensor | None) -> Tensor:
         if self.pooling == "first":
             return states[:, 0]
+        states = states.float()  # bf16 cannot count beyond 256 tokens
         if mask is None:
             return states.mean(dim=1)
-        weights = mask.unsqueeze(-1).to(states.dtype)
+        weights = mask.unsqueeze(-1).float()
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 

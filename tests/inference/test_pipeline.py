@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from models import trained_model
+from models.decision import probabilities
 from models.network import PooledClassifier
-from tests.inference.conftest import contents, rows_of, write_corpus
+from tests.inference.conftest import contents, rows_of, texts, write_corpus
 from tests.tiny import encode
+from training import evaluate
 
 Label = Callable[..., Path]
 
@@ -131,6 +135,14 @@ def test_rows_of_several_models_equal_those_of_single_runs(
     assert list(both[0]) == ["id", "year", "colours", "offensive"]
     assert [row["id"] for row in both] == [f"d{i}" for i in range(300)]
     assert len({row["colours"]["scores"][0]["score"] for row in both}) > 30
+
+
+def test_scores_are_those_of_the_evaluation_that_training_does(corpus: Path, colours: Path, label: Label) -> None:
+    model = trained_model.load(colours)
+    run = label("--model", colours, "--input", corpus, "--scores", "all", "--precision", "fp32")
+    found = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
+    logits = evaluate.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)
+    assert np.abs(found - probabilities(logits, model.manifest.labels.task)).max() < 1e-5
 
 
 def test_parquet_holds_what_jsonl_holds(corpus: Path, colours: Path, label: Label) -> None:

@@ -39,6 +39,8 @@ def test_kill_and_the_same_command_again(tmp_path: Path, colours: Path) -> None:
     with subprocess.Popen(command(colours, corpus, killed), stderr=subprocess.PIPE) as process:
         wait_for(lambda: len(receipts(killed)) >= 3, process)
         process.send_signal(signal.SIGKILL)
+    (killed / "predictions" / "half.jsonl.0123.part").write_text("half a fi")
+    (killed / "run.json.0123.part").write_text("half a fi")
     done = receipts(killed)
     assert 3 <= len(done) < 100
     assert not (killed / "summary.json").exists()
