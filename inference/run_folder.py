@@ -165,7 +165,7 @@ def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator
     """Holds the folder for this run and writes `run.json` and the schema into it where they are not there yet.
 
     Raises:
-        UserError: another run is at work in the folder.
+        UserError: another run is at work in the folder, or it cannot be written.
     """
     output = options.output
     with _lock(output):
@@ -188,9 +188,12 @@ def _lock(output: str) -> Iterator[None]:
     if "://" in output:
         yield
         return
-    os.makedirs(output, exist_ok=True)
-    file: IO[bytes]
-    with open(os.path.join(output, LOCK), "ab") as file:
+    try:
+        os.makedirs(output, exist_ok=True)
+        file: IO[bytes] = open(os.path.join(output, LOCK), "ab")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror}; name another folder.") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

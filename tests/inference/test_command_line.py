@@ -78,6 +78,14 @@ def test_a_file_as_output_is_refused(corpus: Path, colours: Path, capsys: pytest
     assert "expected a folder, found a file" in capsys.readouterr().err
 
 
+def test_an_output_that_cannot_be_made_is_one_sentence(
+    corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", "/proc/nothing/out"]
+    assert beam_runner.main(flags) == 2
+    assert "--output /proc/nothing/out cannot be written" in capsys.readouterr().err
+
+
 def test_more_failures_than_allowed_exit_3_and_keep_the_output(
     corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
