@@ -11,9 +11,9 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
 from inference import run_folder, scorer, slices
+from inference.files import InputFile, compression_of, find_files
 from inference.run_folder import RunOptions
 from inference.scorer import ScoringOptions
-from inference.slices import InputFile
 from models import trained_model
 from models.errors import UserError
 
@@ -150,7 +150,7 @@ def parse(argv: Sequence[str]) -> Command:
     problems += found
     files: list[InputFile] = []
     try:
-        files = slices.find_files(flags.input)
+        files = find_files(flags.input)
     except UserError as error:
         problems.append(str(error))
     problems += _inside(files, flags.output)
@@ -243,7 +243,7 @@ def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:
     """The size at which files are cut; depends on the input alone, so that the same command finds its slices again."""
     if slice_mb:
         return max(int(slice_mb * MIB), 1)
-    expanded = sum(file.size * (4 if slices.compression_of(file.path) else 1) for file in files)
+    expanded = sum(file.size * (4 if compression_of(file.path) else 1) for file in files)
     return min(max(expanded // FEWEST_SLICES, SMALLEST_SLICE_BYTES), LARGEST_SLICE_BYTES)
 
 

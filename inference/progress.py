@@ -10,7 +10,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from inference import sink
-from inference.slices import InputFile
+from inference.files import InputFile
 
 POLL_SECONDS = 2.0
 LINE_SECONDS = 10.0

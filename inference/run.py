@@ -15,6 +15,7 @@ from typing import IO
 import orjson
 
 from inference import config, slices
+from inference.files import find_files
 from inference.records import Line, ReadOptions, read_documents
 from inference.scorer import Scorer, ScoringOptions, text_recipes
 from models import trained_model
@@ -57,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     problems += [f"unknown flag or argument {argument}: see --help" for argument in rest]
     if flags.input != "-":
         try:
-            files = slices.find_files([flags.input])
+            files = find_files([flags.input])
             problems += [f"--input {flags.input}: expected one file, found {len(files)}"] if len(files) > 1 else []
         except UserError as error:
             problems.append(str(error))

@@ -14,9 +14,9 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference import records, sink, summary
+from inference.files import InputFile
 from inference.scorer import ScoringOptions
 from inference.sink import SinkOptions
-from inference.slices import InputFile
 from models import trained_model
 from models.errors import UserError
 

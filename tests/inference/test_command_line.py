@@ -106,7 +106,7 @@ def test_every_flag_has_help(parser: config.Parser) -> None:
 
 
 def test_slices_are_small_for_small_corpora_and_never_above_8_mib() -> None:
-    from inference.slices import InputFile
+    from inference.files import InputFile
 
     def size(count: int, suffix: str = "") -> int:
         return config.slice_bytes([InputFile(f"a.jsonl{suffix}", count)], None)

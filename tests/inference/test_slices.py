@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import slices
+from inference.files import InputFile, SourceError, find_files
 from inference.records import MAX_LINE_BYTES, Line
-from inference.slices import InputFile, Slice
+from inference.slices import Slice
 from models.errors import UserError
 
 COMPRESS = {
@@ -126,7 +127,7 @@ def test_a_file_that_lost_lines_since_it_was_counted_is_an_error(tmp_path: Path)
     file = write(tmp_path, b"1\n2\n3\n")
     (piece,) = cut(file, 100)
     Path(file.path).write_bytes(b"1\n")
-    with pytest.raises(slices.SourceError, match="2 lines fewer"):
+    with pytest.raises(SourceError, match="2 lines fewer"):
         list(slices.read_lines(piece))
 
 
@@ -147,8 +148,8 @@ def test_find_files_reports_every_pattern_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text("{}")
     (tmp_path / "a.ndjson.zst").write_text("{}")
     with pytest.raises(UserError) as error:
-        slices.find_files([f"{tmp_path}/*.txt", f"{tmp_path}/nothing*.jsonl"])
+        find_files([f"{tmp_path}/*.txt", f"{tmp_path}/nothing*.jsonl"])
     assert "notes.txt is not one of .jsonl, .json, .ndjson" in str(error.value)
     assert "nothing*.jsonl: expected at least one file, found none" in str(error.value)
-    found = slices.find_files([f"{tmp_path}/b.jsonl", f"{tmp_path}/*.zst", f"{tmp_path}/*.jsonl"])
+    found = find_files([f"{tmp_path}/b.jsonl", f"{tmp_path}/*.zst", f"{tmp_path}/*.jsonl"])
     assert [Path(file.path).name for file in found] == ["a.ndjson.zst", "b.jsonl"]
