@@ -96,16 +96,18 @@ def show(summary: dict[str, Any], console: Console) -> None:
     for reason, count in summary["failures"].items():
         console.print(f"  failed: {reason} {count:,}", highlight=False)
     for model, labels in summary["labels"].items():
-        console.print(_labels_table(model, labels, summary))
+        predicted = max(summary["predicted"], 1)
+        console.print(_labels_table(model, labels, predicted))
+        tokens, padded = summary["tokens"][model], max(summary["padded_tokens"][model], 1)
+        console.print(
+            f"{tokens:,} tokens, padding {1 - tokens / padded:.1%}; "
+            f"{summary['truncated'][model] / predicted:.1%} of the texts were truncated",
+            highlight=False,
+        )
 
 
-def _labels_table(model: str, labels: dict[str, int], summary: dict[str, Any]) -> Table:
-    predicted = summary["predicted"] or 1
-    caption = (
-        f"{summary['tokens'][model]:,} tokens, {summary['truncated'][model] / predicted:.1%} of texts truncated, "
-        f"padding {1 - summary['tokens'][model] / max(summary['padded_tokens'][model], 1):.1%}"
-    )
-    table = Table(title=f"model {model}", caption=caption, title_justify="left", caption_justify="left")
+def _labels_table(model: str, labels: dict[str, int], predicted: int) -> Table:
+    table = Table(title=f"model {model}", title_justify="left")
     table.add_column("label")
     table.add_column("documents", justify="right")
     table.add_column("share", justify="right")
