@@ -33,8 +33,8 @@ PACKAGES = (
     "transformers",
 )
 FEWEST_WORDS = 25
-PER_PACKAGE = {"train": 300, "validation": 60, "test": 100}
-CORPUS_PER_PACKAGE = 500
+PER_PACKAGE = {"train": 200, "validation": 50, "test": 80}
+CORPUS_PER_PACKAGE = 400
 Row = dict[str, str]
 
 
