@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from inference import sink
@@ -85,8 +86,6 @@ class ProgressWatcher:
         self._update()
 
     def _watch_terminal(self) -> None:
-        from rich.console import Console
-
         columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task("starting", total=self._total or 1)
