@@ -1,10 +1,11 @@
 """The training configuration: what a TOML file may say, checked at once, before any data or model is read.
 
-[data]      files and how they are split
+[data]      files, how they are split and sampled
 [labels]    the task, the label names, and how a cell encodes them
 [text]      models.text.TextRecipe
 [model]     the base model and its pooling
-[training]  epochs, learning rates, seed, precision
+[training]  epochs, learning rates, checkpoints, seed, precision
+[search]    what training.sweep tries
 """
 
 import difflib
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
@@ -47,15 +48,41 @@ class Split(Section):
         return self
 
 
+class LabelFiles(Section):
+    """For line files (`.txt`, a text a line): the files with their labels, a line each."""
+
+    train: Strings = ()
+    validation: Strings = ()
+    test: Strings = ()
+
+
+class WeakNegatives(Section):
+    """Texts of another corpus that are taken to have no label, mixed into the training split only."""
+
+    files: Strings = Field(min_length=1)
+    share: float = Field(gt=0, lt=1)  # of the training documents, once mixed in
+
+
 class DataConfig(Section):
-    """Files or globs relative to the data directory, their format told by the suffix (see training.data)."""
+    """Files or globs relative to the data directory, their format told by the suffix (see training.data).
+
+    With `dataset`, a Hugging Face dataset's name or folder, train, validation and test name its splits instead.
+    """
 
     train: Strings = Field(min_length=1)
     validation: Strings = ()
     test: Strings = ()
+    dataset: str | None = None
+    subset: str | None = None  # of the dataset; some call it its configuration
+    label_files: LabelFiles = LabelFiles()
+    columns: Strings = ()  # names for CSV and TSV files that have no header line
     split: Split = Split()
     split_by: str | None = None  # rows with the same value in this column land in the same split
-    columns: Strings = ()  # names for CSV and TSV files that have no header line
+    near_duplicate: float = Field(0.8, gt=0, le=1)  # two texts' Jaccard similarity from which they are near duplicates
+    drop_leaks: bool = True  # leave out of training what stands, exactly or nearly, in validation or test
+    subsample: float = Field(1.0, gt=0, le=1)  # share of the training documents kept
+    undersample: float | None = Field(None, gt=0)  # the largest class is cut to this many times all others together
+    weak_negatives: WeakNegatives | None = None
 
 
 class LabelsConfig(Section):
@@ -63,11 +90,13 @@ class LabelsConfig(Section):
 
     A cell may hold a label's name, its number (position in `names`), a list of either, or, with `delimiter`, several
     in one string; for binary also true/false. With `groups` it holds codes, and a label applies when one of its
-    patterns (`*` and `?` allowed) matches one of the codes.
+    patterns (`*` and `?` allowed) matches one of the codes. With `columns` each label has a column of its own, of
+    0 and 1 or true and false.
     """
 
     task: Task
     column: str = "label"
+    columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     names_file: Path | None = None
     delimiter: str | None = Field(None, min_length=1)
@@ -75,10 +104,12 @@ class LabelsConfig(Section):
 
     @model_validator(mode="after")
     def _one_source_of_names(self) -> Self:
-        sources = [key for key in ("names", "names_file", "groups") if getattr(self, key)]
+        sources = [key for key in ("names", "names_file", "groups", "columns") if getattr(self, key)]
         binary_group = self.task is Task.BINARY and sources == ["names", "groups"]
         if len(sources) != 1 and not binary_group:
-            raise ValueError(f"give the labels once, as names, names_file or groups; found {sources or 'none'}")
+            raise ValueError(f"give the labels once, as names, names_file, groups or columns; found {sources or 'none'}")
+        if self.columns and self.task is not Task.MULTI_LABEL:
+            raise ValueError(f"columns, one a label, are for multi_label; a {self.task} task has a single column")
         if self.task is Task.BINARY and self.groups and len(self.groups) != 1:
             raise ValueError(f"a binary task takes one group, the positive label; found {list(self.groups)}")
         if binary_group and self.names[1:] != tuple(self.groups):
@@ -94,8 +125,8 @@ class LabelsConfig(Section):
             raise ValueError(_message(error.errors()[0])) from None
 
     def _inline_names(self) -> tuple[str, ...]:
-        if self.names:
-            return self.names
+        if self.names or self.columns:
+            return self.names or self.columns
         names = tuple(self.groups)
         return (f"not_{names[0]}", names[0]) if self.task is Task.BINARY else names
 
@@ -127,21 +158,59 @@ class ModelConfig(Section):
     pooling: Pooling = "stock"
 
 
+Metric = Literal["macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1", "accuracy", "average_precision", "loss"]
+
+
 class TrainingConfig(Section):
     """How the weights are fitted."""
 
     epochs: float = Field(3, gt=0)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1)  # documents a device and step
+    gradient_accumulation: int = Field(1, ge=1)  # steps whose gradients make one update
     learning_rate: float = Field(2e-5, gt=0)
     head_learning_rate: float | None = Field(None, gt=0)  # the fresh head's own; none: the same as the encoder's
     head_bias: float | None = None  # where the head's bias starts; about log(p / (1 - p)) suits labels of frequency p
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     weight_decay: float = Field(0.01, ge=0)
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
+    class_weights: bool | dict[str, float] = False  # true: rare labels weigh more in the loss; or a weight by label
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    one_vs_rest: bool = False  # a binary model for each label, instead of one for all
+    evaluate_every: Literal["epoch"] | PositiveInt = "epoch"  # or a number of updates; also when checkpoints are saved
+    metric: Metric = "macro_f1"  # of validation, for the best checkpoint
+    early_stopping: int | None = Field(None, ge=1)  # evaluations without a better metric
     seed: int = Field(0, ge=0)
     max_train_samples: int | None = Field(None, ge=1)
-    class_weights: bool = False  # rare labels weigh more in the loss
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    report_to: Strings = ()  # trackers: tensorboard, wandb, mlflow, ...
+
+
+class Range(Section):
+    """Numbers from low to high; whole ones where both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False  # as many trials between 1e-5 and 1e-4 as between 1e-4 and 1e-3
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, found low = {self.low}, high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range starts above 0, found low = {self.low}")
+        return self
+
+
+Choices = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
+
+
+class SearchConfig(Section):
+    """What training.sweep tries: a range, or a list of values, for any key such as training.learning_rate."""
+
+    trials: int = Field(20, ge=1)
+    prune: bool = True  # stop a trial that is worse than the median of the others at the same evaluation
+    space: dict[str, Range | Choices] = Field(min_length=1)
 
 
 class TrainConfig(Section):
@@ -152,11 +221,24 @@ class TrainConfig(Section):
     text: TextRecipe = TextRecipe()
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
+    search: SearchConfig | None = None
 
     @model_validator(mode="after")
     def _validation_exists(self) -> Self:
         if not self.data.validation and not self.data.split.validation:
             raise ValueError("data: give validation files or a split.validation above 0; thresholds are chosen on them")
+        return self
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        task, training = self.labels.task, self.training
+        if training.one_vs_rest and task is not Task.MULTI_LABEL:
+            raise ValueError(f"training.one_vs_rest makes binary models of a multi_label task; labels.task is {task}")
+        binary = task is Task.BINARY or training.one_vs_rest
+        if training.metric == "f1" and not binary:
+            raise ValueError(f"training.metric 'f1' is of a binary task's positive label; for {task} take 'macro_f1'")
+        if training.metric == "samples_f1" and (binary or task is not Task.MULTI_LABEL):
+            raise ValueError("training.metric 'samples_f1' is for a multi_label task; take 'macro_f1'")
         return self
 
 

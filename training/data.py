@@ -44,6 +44,7 @@ class Examples:
 
     texts: list[str]
     targets: NDArray[np.float32]
+    ids: list[str]  # where each comes from, as FILE:ROW
     skipped: dict[str, int] = field(default_factory=dict)  # rows without a usable text or label, by reason
 
     def __len__(self) -> int:
@@ -58,7 +59,8 @@ class Examples:
 
     def take(self, indices: NDArray[np.int64]) -> "Examples":
         """The examples at these places."""
-        return Examples([self.texts[i] for i in indices], self.targets[indices], self.skipped)
+        texts, ids = [self.texts[i] for i in indices], [self.ids[i] for i in indices]
+        return Examples(texts, self.targets[indices], ids, self.skipped)
 
 
 @dataclass(frozen=True)

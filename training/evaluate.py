@@ -1,21 +1,73 @@
-"""Scores texts, measures predictions and chooses thresholds."""
+"""Evaluates a trained model on labelled files.
 
-from collections.abc import Sequence
+python -m training.evaluate --model models/trained/demo --data data/demo/test.jsonl --output runs/demo_evaluation
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve, precision_recall_fscore_support
+from rich.console import Console
+from rich.table import Table
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from models.decision import decide
+from models import trained_model
+from models.decision import Decision, Floats, decide, probabilities
+from models.errors import UserError
 from models.labels import LabelSchema, Task
+from models.trained_model import Manifest
+from training import calibrate, command, data, metrics
+from training.config import TrainConfig, parse_config
+from training.data import Examples
 
-Floats = NDArray[np.floating[Any]]
 
-FEWEST_POSITIVES = 20  # below it a label's own best threshold is noise: it gets the one that suits all labels
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's scores on one split beside the truth; arrays are (documents, labels)."""
+
+    split: str  # validation or test
+    labels: LabelSchema
+    examples: Examples
+    probs: Floats  # after the temperature
+    predicted: NDArray[np.bool_]  # by the model's thresholds
+    metrics: dict[str, Any]  # as they stand in model.json
+
+
+def evaluate(split: str, examples: Examples, logits: Floats, labels: LabelSchema, decision: Decision) -> Evaluation:
+    """Measures logits (documents, labels) of these examples under a decision: everything that is reported of a split.
+
+    At the top level the measures at the thresholds; `at_half` those at 0.5 (not for multi_class, which has none).
+    """
+    targets = examples.targets
+    raw = probabilities(logits, labels.task)
+    probs = probabilities(logits, labels.task, decision.temperature)
+    predicted = decide(probs, labels, decision.thresholds)
+    found = metrics.measure(probs, targets, labels, decision.thresholds)
+    ranked = metrics.ranking(probs, targets, labels)
+    for name, values in ranked.pop("labels").items():
+        found["labels"][name] |= values
+    found |= ranked
+    if labels.thresholds_needed:
+        # Halves of the calibrated scores; where sigmoid or two-way softmax gives 0.5, temperature changes nothing.
+        found["at_half"] = metrics.measure(probs, targets, labels, (0.5,) * labels.thresholds_needed)
+    found["intervals"] = metrics.intervals(predicted, targets, labels)
+    found["calibration_error"] = {
+        "before": calibrate.calibration_error(raw, targets, labels.task),
+        "after": calibrate.calibration_error(probs, targets, labels.task),
+    }
+    found["confusion"] = metrics.confusion(predicted, targets, labels)
+    found["data_sha256"] = examples.sha256()
+    return Evaluation(split, labels, examples, probs, predicted, found)
 
 
 @torch.inference_mode()
@@ -39,56 +91,131 @@ def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequenc
     return np.stack([rows[index] for index in range(len(texts))])
 
 
-def choose_thresholds(probs: Floats, targets: Floats, labels: LabelSchema) -> tuple[float, ...]:
-    """The thresholds with the best F1 on these documents: probabilities and 0/1 targets, both (documents, labels).
+def write_tables(evaluation: Evaluation, decision: Decision, directory: Path, data_path: str, run_id: str) -> None:
+    """Two CSV files for each label: `<split>_<label>_evaluation.csv` and `<split>_<label>_scores.csv`.
 
-    A label with fewer than FEWEST_POSITIVES positives gets the threshold that is best for all labels together.
+    The first has a row a metric, at 0.5 and at the threshold, with date, data path and run id; the second a row a
+    document: its id, the truth (0 or 1), the score, and whether the model gives the label (0 or 1).
     """
-    if labels.task is Task.MULTI_CLASS:
-        return ()
-    if labels.task is Task.BINARY:
-        return (_best_threshold(probs[:, 1], targets[:, 1]),)
-    shared = _best_threshold(probs.ravel(), targets.ravel())
-    return tuple(
-        _best_threshold(probs[:, i], targets[:, i]) if targets[:, i].sum() >= FEWEST_POSITIVES else shared
-        for i in range(len(labels.names))
+    directory.mkdir(parents=True, exist_ok=True)
+    prefix = {"validation": "val", "test": "holdout"}[evaluation.split]
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    labels, found = evaluation.labels, evaluation.metrics
+    thresholds = dict(zip(_decided(labels), decision.thresholds, strict=True))
+    for i, name in enumerate(labels.names):
+        if labels.task is Task.BINARY and i == 0:
+            continue  # the positive label says it all
+        stem = f"{prefix}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}"
+        rows: list[tuple[str, Any]] = [("date", date), ("data_path", data_path), ("run_id", run_id)]
+        rows += [("documents", found["documents"]), ("threshold", thresholds.get(name, "highest score"))]
+        rows += _label_rows(found, name)
+        _write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)
+        scores = zip(
+            evaluation.examples.ids,
+            evaluation.examples.targets[:, i].astype(int).tolist(),
+            evaluation.probs[:, i].round(6).tolist(),
+            evaluation.predicted[:, i].astype(int).tolist(),
+            strict=True,
+        )
+        _write_csv(directory / f"{stem}_scores.csv", ("id", "truth", "score", "predicted"), scores)
+
+
+def _decided(labels: LabelSchema) -> tuple[str, ...]:
+    """The labels that have thresholds, in their order."""
+    return {Task.BINARY: labels.names[1:], Task.MULTI_CLASS: (), Task.MULTI_LABEL: labels.names}[labels.task]
+
+
+def _label_rows(found: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    at_threshold = found["labels"][name]
+    for key in ("support", "average_precision", "roc_auc"):
+        yield key, at_threshold[key]
+    for suffix, values in (("at_threshold", at_threshold), ("at_0.5", found.get("at_half", {}).get("labels", {}).get(name))):
+        if values:
+            yield from ((f"{key}_{suffix}", values[key]) for key in (*metrics.MEASURES, "predicted"))
+    for key, (low, high) in found["intervals"]["labels"][name].items():
+        yield f"{key}_at_threshold_low", low
+        yield f"{key}_at_threshold_high", high
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def show(evaluation: Evaluation) -> None:
+    """Prints the split's measures as a table."""
+    found = evaluation.metrics
+    low, high = found["intervals"]["macro_f1"]
+    table = Table(
+        title=f"{evaluation.split}: macro-F1 {found['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), "
+        f"micro-F1 {found['micro_f1']:.3f}",
+        title_justify="left",
     )
+    columns = {"precision": "precision", "recall": "recall", "F1": "f1", "avg. precision": "average_precision"}
+    table.add_column("label")
+    for heading in (*columns, "support"):
+        table.add_column(heading, justify="right")
+    for name, values in found["labels"].items():
+        cells = ("–" if values[key] is None else f"{values[key]:.3f}" for key in columns.values())
+        table.add_row(name, *cells, f"{values['support']:,}")
+    Console().print(table)
 
 
-def _best_threshold(probs: Floats, targets: Floats) -> float:
-    if not targets.any():
-        return 0.5
-    precision, recall, cuts = precision_recall_curve(targets, probs)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(f1[: len(cuts)].argmax())
-    below = cuts[best - 1] if best else 0.0
-    # Half way between the score that must pass and the next lower one: no text sits on the edge.
-    return round(float((cuts[best] + below) / 2), 6)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates what the flags say. Returns 0 done, 2 wrong use."""
+    return command.exit_code(lambda: _evaluate_files(argv))
 
 
-def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) -> dict[str, Any]:
-    """Precision, recall, F1 and support of each label, macro and micro F1, and the share of documents all right.
+def _evaluate_files(argv: Sequence[str] | None) -> None:
+    parser = command.Parser("training.evaluate", __doc__)
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a trained model")
+    parser.add_argument("--data", action="append", required=True, metavar="FILE", help="labelled files; may repeat")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write metrics.json, report.html and CSV tables here")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how the file names its labels, where it is not as in training: labels.column=sdg, labels.delimiter=;",
+    )
+    flags = parser.parse_args(argv)
+    command.check_free(flags.output)
+    model = trained_model.load(flags.model)
+    config = _config(model.manifest, flags.data, flags.set)
+    examples = data.read(config, "train", Path(), model.manifest.labels)
+    if examples is None or not len(examples):
+        raise UserError(f"--data {flags.data[0]}: expected labelled rows, found none; check the file and the columns.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    logits = score(model.network.to(device), model.tokenizer, examples.texts, model.manifest.text.max_tokens)
+    evaluation = evaluate("test", examples, logits, model.manifest.labels, model.manifest.decision)
+    show(evaluation)
+    if flags.output:
+        write(evaluation, model.manifest, flags.output, ", ".join(flags.data))
 
-    For binary, macro_f1 is over both labels and `f1` is the positive label's.
-    """
-    predicted = decide(probs, labels, thresholds).astype(int)
-    truth = targets.astype(int)
-    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, average=None, zero_division=0)
-    metrics: dict[str, Any] = {
-        "documents": len(truth),
-        "macro_f1": float(f1.mean()),
-        "micro_f1": float(f1_score(truth, predicted, average="micro", zero_division=0)),
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "labels": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, name in enumerate(labels.names)
-        },
+
+def write(evaluation: Evaluation, manifest: Manifest, output: Path, data_path: str) -> None:
+    """Writes metrics.json and the CSV tables into a directory."""
+    write_tables(evaluation, manifest.decision, output, data_path, manifest.training.get("run_id", ""))
+    (output / "metrics.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n", encoding="utf-8")
+    print(f"metrics and tables: {output}")
+
+
+def _config(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]) -> TrainConfig:
+    """How to read the files: as the model's own training read its labels, or by names in a column `label`."""
+    labels = dict(manifest.training.get("config", {}).get("labels", {}))
+    labels = {key: value for key, value in labels.items() if value and key not in ("names_file", "task")}
+    if "groups" not in labels and "columns" not in labels:
+        labels["names"] = list(manifest.labels.names)
+    content = {
+        "data": {"train": list(files)},
+        "labels": {"task": manifest.labels.task.value, **labels},
+        "text": manifest.text.model_dump(),
+        "model": {"base": "none"},
     }
-    if labels.task is Task.BINARY:
-        metrics["f1"] = float(f1[1])
-    return metrics
+    return parse_config(content, overrides, source="--set")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

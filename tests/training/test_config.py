@@ -67,7 +67,7 @@ def test_overrides_replace_and_add_values_of_every_kind(tmp_path: Path) -> None:
         ("labels.task=multilabel", "labels.task: Input should be 'binary', 'multi_class' or 'multi_label'"),
         ("labels.names_file=names.txt", "found ['names', 'names_file']"),
         ('labels.names=["red", "red"]', "label names must be distinct"),
-        ("labels.names=[]", "give the labels once, as names, names_file or groups; found none."),
+        ("labels.names=[]", "give the labels once, as names, names_file, groups or columns; found none."),
         ('text.cleaning=["lower"]', "unknown cleaning steps ['lower']"),
         ("data.split={validation = 0.5, test = 0.5}", "must be below 1"),
         ("data.split.validation=0", "give validation files or a split.validation above 0"),

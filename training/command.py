@@ -1,0 +1,45 @@
+"""What the commands of this package share: a parser, and mistakes that end in one sentence and exit code 2."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from models.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags by their full names only; a mistake is a UserError."""
+
+    def __init__(self, module: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m {module}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of argparse's own exit.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message} (see --help)")
+
+    def add_config(self) -> None:
+        """The configuration, where its data lies, and changes to it: CONFIG.toml, --data_dir, --set."""
+        self.add_argument("config", type=Path, metavar="CONFIG.toml", help="see training/configs/")
+        self.add_argument("--data_dir", type=Path, default=Path(), metavar="DIR", help="where the data files lie (.)")
+        self.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.epochs=1")
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Does the work. Returns 0 done, 2 wrong use, with a line on stderr for each mistake."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
+        return 2
+    return 0
