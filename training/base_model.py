@@ -1,12 +1,52 @@
-"""Finds the pretrained encoder that a training starts from."""
+"""The pretrained encoder that a training starts from: finds it, and gives it a fresh head."""
 
 import importlib.util
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from models import network as networks
 from models.errors import UserError
-from training.config import ModelConfig
+from models.labels import LabelSchema
+from training.config import ModelConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained, and what it was made from."""
+
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    module: nn.Module
+
+
+def start(config: TrainConfig, schema: LabelSchema) -> Network:
+    """The base model with a fresh head for these labels, drawn from torch's random state.
+
+    Raises:
+        UserError: it cannot be loaded, or reads fewer tokens than the recipe wants.
+    """
+    base, revision = folder(config.model), config.model.revision
+    names = dict(enumerate(schema.names))
+    pieces = tokenizer(config.model)
+    try:
+        model_config = AutoConfig.from_pretrained(
+            base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}
+        )
+        module = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
+    except (OSError, ValueError) as error:
+        raise _unusable(config.model, error) from None
+    positions = min(getattr(model_config, "max_position_embeddings", None) or sys.maxsize, pieces.model_max_length)
+    if config.text.max_tokens > positions:
+        raise UserError(
+            f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} reads {positions} at most; lower it."
+        )
+    if config.training.head_bias is not None:
+        set_head_bias(module, config.training.head_bias)
+    return Network(model_config, pieces, module)
 
 
 def folder(model: ModelConfig) -> str:
@@ -36,10 +76,22 @@ def tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder(model), revision=model.revision)
     except (OSError, ValueError) as error:
-        raise unusable(model, error) from None
+        raise _unusable(model, error) from None
 
 
-def unusable(model: ModelConfig, error: Exception) -> UserError:
+def _unusable(model: ModelConfig, error: Exception) -> UserError:
     """One sentence for what transformers said of the base model."""
     reason = " ".join(str(error).split())[:200]
     return UserError(f"model.base {model.base!r} cannot be loaded as a transformers encoder: {reason}")
+
+
+def set_head_bias(network: nn.Module, bias: float) -> None:
+    """Lets every label start from the same logit: about log(p / (1 - p)) for labels of frequency p.
+
+    Raises:
+        UserError: the head has no bias.
+    """
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]  # in a head of any depth
+    if last.bias is None:
+        raise UserError("training.head_bias: expected a head with a bias, this base model's has none; remove the key.")
+    nn.init.constant_(last.bias, bias)

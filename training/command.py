@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from models import trained_model
 from models.errors import UserError
 
 
@@ -43,3 +44,17 @@ def exit_code(work: Callable[[], None]) -> int:
         print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
         return 2
     return 0
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """A missing or empty directory is free; only a trained model is ever replaced.
+
+    Raises:
+        UserError: the directory holds something that must stay.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(f"--output {output} is there already: name another directory, or add --overwrite.")
+    if not (output / trained_model.MANIFEST).is_file():
+        raise UserError(f"--output {output}: --overwrite replaces trained models only, and this is none; name another.")

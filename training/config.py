@@ -9,8 +9,9 @@
 """
 
 import difflib
+import glob
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -107,7 +108,9 @@ class LabelsConfig(Section):
         sources = [key for key in ("names", "names_file", "groups", "columns") if getattr(self, key)]
         binary_group = self.task is Task.BINARY and sources == ["names", "groups"]
         if len(sources) != 1 and not binary_group:
-            raise ValueError(f"give the labels once, as names, names_file, groups or columns; found {sources or 'none'}")
+            raise ValueError(
+                f"give the labels once, as names, names_file, groups or columns; found {sources or 'none'}"
+            )
         if self.columns and self.task is not Task.MULTI_LABEL:
             raise ValueError(f"columns, one a label, are for multi_label; a {self.task} task has a single column")
         if self.task is Task.BINARY and self.groups and len(self.groups) != 1:
@@ -148,6 +151,15 @@ class LabelsConfig(Section):
             return self._schema(names)
         except ValueError as error:
             raise UserError(f"{path}: {error}.") from None
+
+    def one_vs_rest(self, schema: LabelSchema, label: str) -> Self:
+        """The binary configuration that reads the same cells as this label or not this label."""
+        names = (f"not_{label}", label)
+        if self.columns:
+            return self.model_copy(update={"task": Task.BINARY, "columns": (), "column": label, "names": names})
+        either = (glob.escape(label), str(schema.names.index(label)))  # a cell holds names or numbers
+        groups = {label: self.groups.get(label, either)}
+        return self.model_copy(update={"task": Task.BINARY, "names": names, "names_file": None, "groups": groups})
 
 
 class ModelConfig(Section):
@@ -254,24 +266,49 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
+    return parse_config(content, overrides, source=str(path))
+
+
+def parse_config(content: dict[str, Any], overrides: Sequence[str] = (), *, source: str) -> TrainConfig:
+    """The same for content that is already read; `source` names it in messages.
+
+    Raises:
+        UserError: as for `load_config`.
+    """
     for override in overrides:
         _apply(content, override)
     try:
         return TrainConfig.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(dict(problem))}" for problem in error.errors())) from None
+        raise UserError("\n".join(f"{source}: {_explain(dict(problem))}" for problem in error.errors())) from None
+
+
+def with_values(config: TrainConfig, values: Mapping[str, Any], *, source: str) -> TrainConfig:
+    """The configuration with other values for some keys, such as training.learning_rate; without [search].
+
+    Raises:
+        UserError: a key that does not exist, or a value that it does not take.
+    """
+    content = config.model_dump(mode="json", exclude={"search"}, exclude_defaults=True)
+    for key, value in values.items():
+        _put(content, key, value)
+    return parse_config(content, source=source)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set expects section.key=value, such as training.epochs=1; found {override!r}.")
-    *sections, last = key.strip().split(".")
+    _put(content, key.strip(), _toml_value(text))
+
+
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
-            raise UserError(f"--set {override}: {section!r} is a value, not a section; check the key.")
-    content[last] = _toml_value(text)
+            raise UserError(f"key {key!r}: {section!r} is a value, not a section; check the key.")
+    content[last] = value
 
 
 def _toml_value(text: str) -> Any:

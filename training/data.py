@@ -72,24 +72,14 @@ class Splits:
     test: Examples
 
 
-def load(config: TrainConfig, data_dir: Path) -> tuple[LabelSchema, Splits]:
-    """Reads every split.
+def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -> Examples | None:
+    """One given split; None where the configuration names no files for it.
 
     Raises:
-        UserError: a file or column is missing, a label is not in the schema, or a split is empty.
+        UserError: a file or column is missing, or a label is not in the schema.
     """
-    schema = config.labels.schema_in(data_dir)
-    given = {name: _rows(config.data, name, data_dir) for name in ("train", "validation", "test")}
-    rows = {name: found for name, found in given.items() if found is not None}
-    _cut_missing_splits(rows, config)
-    parts = {name: _examples(found, name, config, schema) for name, found in rows.items()}
-    for name, part in parts.items():
-        if not len(part) and (name != "test" or config.data.test or config.data.split.test):
-            raise UserError(
-                f"data.{name}: expected at least one row with a text and a label, found none "
-                f"(left out: {part.skipped or 'none'}); check the files, text.fields, labels.column and data.split."
-            )
-    return schema, Splits(parts["train"], parts["validation"], parts["test"])
+    rows = _rows(config.data, split, data_dir)
+    return None if rows is None else _examples(rows, split, config, schema)
 
 
 def _rows(config: DataConfig, split: str, data_dir: Path) -> list[dict[str, Any]] | None:
@@ -185,6 +175,7 @@ def _place(key: str, seed: int) -> float:
 
 def _examples(rows: list[dict[str, Any]], split: str, config: TrainConfig, schema: LabelSchema) -> Examples:
     texts: list[str] = []
+    ids: list[str] = []
     targets: list[NDArray[np.float32]] = []
     skipped: dict[str, int] = {}
     _check_columns(rows, split, config.labels.column, config.text)
@@ -199,9 +190,10 @@ def _examples(rows: list[dict[str, Any]], split: str, config: TrainConfig, schem
         except ValueError as error:
             raise UserError(f"data.{split}, row {number}, column {config.labels.column!r}: {error}") from None
         texts.append(text)
+        ids.append(f"{split}:{number}")
         targets.append(target)
     stacked = np.stack(targets) if targets else np.zeros((0, len(schema.names)), np.float32)
-    return Examples(texts, stacked, skipped)
+    return Examples(texts, stacked, ids, skipped)
 
 
 def _check_columns(rows: list[dict[str, Any]], split: str, label_column: str, recipe: TextRecipe) -> None:

@@ -129,7 +129,8 @@ def _label_rows(found: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     at_threshold = found["labels"][name]
     for key in ("support", "average_precision", "roc_auc"):
         yield key, at_threshold[key]
-    for suffix, values in (("at_threshold", at_threshold), ("at_0.5", found.get("at_half", {}).get("labels", {}).get(name))):
+    at_half = found["at_half"]["labels"][name] if "at_half" in found else None
+    for suffix, values in (("at_threshold", at_threshold), ("at_0.5", at_half)):
         if values:
             yield from ((f"{key}_{suffix}", values[key]) for key in (*metrics.MEASURES, "predicted"))
     for key, (low, high) in found["intervals"]["labels"][name].items():
@@ -172,7 +173,9 @@ def _evaluate_files(argv: Sequence[str] | None) -> None:
     parser = command.Parser("training.evaluate", __doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a trained model")
     parser.add_argument("--data", action="append", required=True, metavar="FILE", help="labelled files; may repeat")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write metrics.json, report.html and CSV tables here")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="write metrics.json, report.html and CSV tables here"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -181,7 +184,6 @@ def _evaluate_files(argv: Sequence[str] | None) -> None:
         help="how the file names its labels, where it is not as in training: labels.column=sdg, labels.delimiter=;",
     )
     flags = parser.parse_args(argv)
-    command.check_free(flags.output)
     model = trained_model.load(flags.model)
     config = _config(model.manifest, flags.data, flags.set)
     examples = data.read(config, "train", Path(), model.manifest.labels)

@@ -1,108 +1,264 @@
-"""Fits a network's weights to examples: transformers' Trainer with our loss, optimizer and batches."""
+"""Fits a network's weights to examples: transformers' Trainer with our loss, optimizer, batches and checkpoints."""
 
+import json
 import math
-import tempfile
+import shutil
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from models import network as networks
+from models.decision import probabilities
 from models.errors import UserError
-from models.labels import LabelSchema
-from training import objective
+from models.labels import LabelSchema, Task
+from training import calibrate, metrics, objective
+from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig
 from training.data import Examples
+from training.prepare import Prepared
 
 
-def set_head_bias(network: nn.Module, bias: float) -> None:
-    """Lets every label start from the same logit: about log(p / (1 - p)) for labels of frequency p.
+class DivergedError(UserError):
+    """The loss is no longer a number."""
 
-    Raises:
-        UserError: the head has no bias.
-    """
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]  # in a head of any depth
-    if last.bias is None:
-        raise UserError("training.head_bias: expected a head with a bias, this base model's has none; remove the key.")
-    nn.init.constant_(last.bias, bias)
+
+LOGGED = 0.02  # of all updates between two records of the training loss
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a training went."""
+
+    seconds: float  # spent on updates, evaluations and checkpoints, all attempts together
+    history: list[dict[str, Any]]  # as the Trainer logs: loss and learning rate, or eval_ metrics, at a step
+    best: float  # the chosen metric of the weights that were kept
 
 
 def fit(
-    network: nn.Module, tokenizer: PreTrainedTokenizerBase, examples: Examples, config: TrainConfig, schema: LabelSchema
-) -> None:
-    """Fits the network in place, with a progress bar; the seed of the configuration decides the order of the examples.
+    network: Network,
+    prepared: Prepared,
+    config: TrainConfig,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Fitted:
+    """Fits the network in place and keeps the weights of the evaluation with the best metric.
+
+    Goes on from the last complete checkpoint where there is one; the end is the same as without the break.
 
     Raises:
-        UserError: the loss is no longer a number.
+        DivergedError: the loss is no longer a number.
+        UserError: a tracker is not installed, or class weights name a label that there is not.
     """
-    encoded = tokenizer(examples.texts, truncation=True, max_length=config.text.max_tokens)["input_ids"]
-    rows = [{"input_ids": ids, "labels": target} for ids, target in zip(encoded, examples.targets, strict=True)]
-    targets = objective.as_tensor(examples.targets)
-    weights = objective.label_weights(targets, schema.task) if config.training.class_weights else None
-    with tempfile.TemporaryDirectory(prefix="labelbeam_") as scratch:  # the Trainer wants one, though it saves nothing
-        trainer = _Trainer(
-            schema,
-            weights,
-            model=network,
-            args=_arguments(config.training, scratch),
-            train_dataset=rows,
-            data_collator=lambda batch: _collate(batch, tokenizer),
-            optimizers=(_optimizer(network, config.training), None),
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*pin_memory.*")
-            result = trainer.train()
-    if not math.isfinite(result.training_loss):
+    training = config.training
+    check_trackers(training)
+    schema, splits, tokenizer = prepared.schema, prepared.splits, network.tokenizer
+    weights = _label_weights(splits.train, schema, training)
+    trainer = _Trainer(
+        schema,
+        weights,
+        training,
+        model=network.module,
+        args=_arguments(training, checkpoints),
+        train_dataset=_rows(splits.train, tokenizer, config.text.max_tokens),
+        eval_dataset=_rows(splits.validation, tokenizer, config.text.max_tokens),
+        data_collator=lambda batch: _collate(batch, tokenizer),
+        compute_metrics=lambda prediction: _measure(prediction, schema),
+        optimizers=(_optimizer(network.module, training), None),
+        callbacks=[_StopAtNoNumber(), _Clock(), *_early_stopping(training), *callbacks],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Progress(training.metric))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    clock = next(found for found in trainer.callback_handler.callbacks if isinstance(found, _Clock))
+    return Fitted(clock.seconds, trainer.state.log_history, float(cast(float, trainer.state.best_metric)))
+
+
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest complete checkpoint; those that a kill left half-written are removed."""
+    found = sorted(checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[-1]))
+    for path in reversed(found):
+        try:
+            json.loads((path / "trainer_state.json").read_bytes())  # the Trainer writes it last
+            return str(path)
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+    return None
+
+
+def check_trackers(training: TrainingConfig) -> None:
+    """Refuses trackers that are not installed.
+
+    Raises:
+        UserError: names them.
+    """
+    missing = sorted(set(training.report_to) - set(get_available_reporting_integrations()))
+    if missing:
         raise UserError(
-            f"the training loss became {result.training_loss}: expected a finite number; lower training.learning_rate."
+            f"training.report_to: expected installed trackers, found no {', '.join(missing)}; install it with pip, "
+            "or remove it from the list."
         )
 
 
 class _Trainer(Trainer):
-    """transformers' Trainer with our loss."""
+    """transformers' Trainer with our loss, and an order of the examples that a resumed training repeats."""
 
-    def __init__(self, schema: LabelSchema, weights: Tensor | None, **kwargs: Any) -> None:
+    def __init__(self, schema: LabelSchema, weights: Tensor | None, training: TrainingConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._task, self._weights = schema.task, weights
+        self._task, self._weights, self._training = schema.task, weights, training
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
         """The loss of a batch, with its logits where they are wanted."""
-        logits = model(inputs["input_ids"], inputs["attention_mask"])
+        logits = model(inputs["input_ids"], inputs["attention_mask"]).float()
         weights = self._weights.to(logits.device) if self._weights is not None else None
-        value = objective.loss(logits.float(), inputs["labels"], self._task, weights)
+        value = objective.loss(logits, inputs["labels"], self._task, weights, self._training.label_smoothing)
         return (value, {"logits": logits}) if return_outputs else value
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return _ByLength(self._training.seed, batch, lengths=[len(row["input_ids"]) for row in rows])
 
-def _arguments(training: TrainingConfig, scratch: str) -> TrainingArguments:
+
+class _ByLength(LengthGroupedSampler):
+    """Texts of similar length together, in an order that depends on seed and epoch alone."""
+
+    def __init__(self, seed: int, batch_size: int, lengths: list[int]) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before each epoch."""
+        self.generator = torch.Generator().manual_seed(self._seed * 1000 + epoch)
+
+
+class _StopAtNoNumber(TrainerCallback):
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Ends a training whose loss is infinite or not a number."""
+        for key in ("loss", "eval_loss"):
+            if not math.isfinite(logs.get(key, 0.0)):
+                raise DivergedError(
+                    f"the training loss became {logs[key]} at update {state.global_step:,}: expected a finite number; "
+                    "lower training.learning_rate and train again."
+                )
+
+
+class _Clock(TrainerCallback, ExportableState):
+    """Seconds of training, counted on through checkpoints."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before, self._began = before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """All attempts together."""
+        return self._before + time.monotonic() - self._began
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"args": {"before": self.seconds}, "attributes": {}}
+
+
+class _Progress(ProgressCallback):
+    """The Trainer's bar with time left, none for evaluations; of what is logged only those, a line each."""
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """A line for each evaluation."""
+        if not state.is_world_process_zero or "eval_loss" not in logs:
+            return
+        chosen = "" if self._metric == "loss" else f"   {self._metric} {logs[f'eval_{self._metric}']:.4f}"
+        line = f"epoch {logs['epoch']:.2f}   validation loss {logs['eval_loss']:.4f}{chosen}"
+        self.training_bar.write(line) if self.training_bar is not None else print(line)
+
+    def on_prediction_step(self, *_: Any, **__: Any) -> None:
+        """No bar in the bar."""
+
+
+def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     in_hardware = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
     bf16 = training.precision == "bf16" or (training.precision == "auto" and in_hardware)
+    whole_epochs = training.evaluate_every == "epoch"
     return TrainingArguments(
-        output_dir=scratch,
+        output_dir=str(checkpoints),
+        run_name=checkpoints.stem,
         num_train_epochs=training.epochs,
         per_device_train_batch_size=training.batch_size,
+        per_device_eval_batch_size=64,
+        gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler,
         warmup_steps=training.warmup_ratio,
         max_grad_norm=training.max_grad_norm,
+        train_sampling_strategy="group_by_length",
         seed=training.seed,
         bf16=bf16,
         use_cpu=bf16 and not cuda,  # otherwise bf16 is refused there
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        logging_strategy="no",
+        eval_strategy="epoch" if whole_epochs else "steps",
+        eval_steps=None if whole_epochs else training.evaluate_every,
+        save_strategy="epoch" if whole_epochs else "steps",
+        save_steps=500 if whole_epochs else training.evaluate_every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=training.metric,
+        greater_is_better=training.metric != "loss",
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=LOGGED,
         logging_nan_inf_filter=False,  # or a loss that is no number would be hidden
         disable_tqdm=False,
-        report_to="none",
+        report_to=list(training.report_to) or "none",
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=cuda,
     )
+
+
+def _early_stopping(training: TrainingConfig) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(training.early_stopping)] if training.early_stopping else []
+
+
+def _label_weights(examples: Examples, schema: LabelSchema, training: TrainingConfig) -> Tensor | None:
+    given = training.class_weights
+    if isinstance(given, dict):
+        unknown = sorted(set(given) - set(schema.names))
+        if unknown:
+            raise UserError(f"training.class_weights: expected labels among {list(schema.names)}, found {unknown}.")
+        return objective.as_tensor([given.get(name, 1.0) for name in schema.names])
+    return objective.label_weights(objective.as_tensor(examples.targets), schema.task) if given else None
 
 
 def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
@@ -120,7 +276,8 @@ def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Opti
                 "weight_decay": training.weight_decay if decays else 0.0,
             }
             for (is_head, decays), parameters in groups.items()
-        ]
+        ],
+        fused=True,  # on a CPU an update costs a seventh of the default's
     )
 
 
@@ -130,7 +287,23 @@ def _encoder(network: nn.Module) -> nn.Module:
     return cast(networks.PooledClassifier, network).encoder
 
 
+def _rows(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[dict[str, Any]]:
+    encoded = tokenizer(examples.texts, truncation=True, max_length=max_tokens)["input_ids"]
+    return [{"input_ids": ids, "labels": target} for ids, target in zip(encoded, examples.targets, strict=True)]
+
+
 def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     padded = tokenizer.pad([{"input_ids": row["input_ids"]} for row in batch], return_tensors="pt")
     targets = objective.as_tensor(np.stack([row["labels"] for row in batch]))
     return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"], "labels": targets}
+
+
+def _measure(prediction: EvalPrediction, schema: LabelSchema) -> dict[str, float]:
+    """What each evaluation logs: measures at the thresholds that suit this evaluation's scores."""
+    targets = prediction.label_ids
+    probs = probabilities(np.nan_to_num(prediction.predictions), schema.task)
+    found = metrics.measure(probs, targets, schema, calibrate.choose_thresholds(probs, targets, schema))
+    precision = metrics.ranking(probs, targets, schema)["average_precision"]
+    names = ["macro_f1", "micro_f1", "weighted_f1", "accuracy"]
+    names += {Task.BINARY: ["f1"], Task.MULTI_CLASS: [], Task.MULTI_LABEL: ["samples_f1"]}[schema.task]
+    return {name: found[name] for name in names} | {"average_precision": precision or 0.0}

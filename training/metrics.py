@@ -39,7 +39,7 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tup
 
 def ranking(probs: Floats, targets: Floats, labels: LabelSchema) -> dict[str, Any]:
     """Average precision and ROC AUC of each label and their means; None where a label has only one kind of document."""
-    of_label = {}
+    of_label: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(labels.names):
         mixed = 0 < targets[:, i].sum() < len(targets)
         of_label[name] = {

@@ -7,14 +7,18 @@ from torch.nn import functional
 from models.labels import Task
 
 
-def loss(logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None) -> Tensor:
+def loss(
+    logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
     """Mean loss of a batch: logits and 0/1 targets (documents, labels), weights (labels) or none.
 
     multi_label: binary cross-entropy for each label, weights on its positives; otherwise cross-entropy over labels.
+    Label smoothing moves targets by its half (multi_label) or its share of all labels towards even odds.
     """
     if task is Task.MULTI_LABEL:
-        return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
-    return functional.cross_entropy(logits, targets.argmax(dim=1), weight=weights)
+        smooth = targets * (1 - label_smoothing) + label_smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
+    return functional.cross_entropy(logits, targets.argmax(dim=1), weight=weights, label_smoothing=label_smoothing)
 
 
 def label_weights(targets: Tensor, task: Task) -> Tensor:

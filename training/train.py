@@ -1,199 +1,255 @@
-"""Trains a classifier and writes it as a trained model.
+"""Trains a classifier and writes it as a trained model, with its evaluation, a report and a model card.
 
 python -m training.train training/configs/demo.toml --data_dir data/demo --output models/trained/demo
+
+A training that was killed goes on with --resume from its last checkpoint, in OUTPUT.checkpoints.
+Several GPUs: accelerate launch -m training.train CONFIG.toml ...
 """
 
-import argparse
-import importlib.util
+import contextlib
+import hashlib
+import json
+import os
 import platform
+import resource
+import shutil
 import sys
-import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
 from transformers.utils import logging as transformers_logging
 
 from models import network as networks
 from models import trained_model
-from models.decision import Decision, probabilities
 from models.errors import UserError
-from models.labels import LabelSchema
-from training import data, evaluate, fit
-from training.config import ModelConfig, TrainConfig, TrainingConfig, load_config
+from models.labels import LabelSchema, Task
+from models.trained_model import Manifest
+from training import base_model, calibrate, command, fit, hub, prepare
+from training.base_model import Network
+from training.config import TrainConfig, TrainingConfig, load_config
 from training.data import Examples, Splits
+from training.evaluate import Evaluation, evaluate, score, show, write_tables
+from training.prepare import Prepared
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
+EVALUATION = "evaluation"  # the folder of the CSV tables, inside the model's directory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains what the configuration says. Returns 0 done, 2 wrong use."""
-    parser = _Parser(
-        prog="python -m training.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="see training/configs/")
+    return command.exit_code(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    parser = command.Parser("training.train", __doc__)
+    parser.add_config()
+    parser.add_argument("--prepared", type=Path, metavar="DIR", help="take what training.prepare wrote there")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the trained model's directory")
-    parser.add_argument("--data_dir", type=Path, default=Path(), metavar="DIR", help="where the data files lie (.)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.epochs=1")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
-    try:
-        flags = parser.parse_args(argv)
-        config = load_config(flags.config, flags.set)
-        _check_output(flags.output, flags.overwrite)
-        train(config, flags.data_dir, flags.output)
-    except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
-    return 0
+    parser.add_argument("--push_to_hub", metavar="REPO", help="upload the model to huggingface.co (token: HF_TOKEN)")
+    flags = parser.parse_args(argv)
+    config = load_config(flags.config, flags.set)
+    fit.check_trackers(config.training)
+    if flags.push_to_hub:
+        hub.check(flags.push_to_hub)
+    with _only_first_process_speaks():
+        quiet_libraries()
+        prepared = prepare.read(flags.prepared, config) if flags.prepared else prepare.prepare(config, flags.data_dir)
+        for job in pending(jobs(config, prepared, flags.output), flags.resume, flags.overwrite):
+            train(job)
+            if flags.push_to_hub and _is_first_process():
+                label = f"-{job.output.name}" if config.training.one_vs_rest else ""
+                hub.push(job.output, f"{flags.push_to_hub}{label}")
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    """A missing or empty directory is free; only a trained model is ever replaced."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not overwrite:
-        raise UserError(f"--output {output} is there already: name another directory, or add --overwrite.")
-    if not (output / trained_model.MANIFEST).is_file():
-        raise UserError(f"--output {output}: --overwrite replaces trained models only, and this is none; name another.")
+@dataclass(frozen=True)
+class Job:
+    """One model to train."""
+
+    config: TrainConfig
+    prepared: Prepared
+    output: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its training keeps checkpoints until the model is written."""
+        return self.output.with_name(self.output.name + ".checkpoints")
+
+    @property
+    def identity(self) -> str:
+        """Equal for trainings that would give the same model."""
+        splits = [getattr(self.prepared.splits, name).sha256() for name in ("train", "validation", "test")]
+        return json.dumps({"config": self.config.model_dump(mode="json", exclude={"search"}), "splits": splits})
 
 
-def train(config: TrainConfig, data_dir: Path, output: Path) -> dict[str, Any]:
-    """Reads the data, fits the network, chooses thresholds on validation, measures, and writes the model.
+def jobs(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
+    """One job, or with `one_vs_rest` a binary one for each label, in a directory below `output`."""
+    if not config.training.one_vs_rest:
+        return [Job(config, prepared, output)]
+    schema = prepared.schema
+    return [_one_vs_rest(config, prepared, schema, i, output) for i in range(len(schema.names))]
 
-    Returns:
-        The metrics of the validation and the test split, as they stand in `model.json`.
+
+def _one_vs_rest(config: TrainConfig, prepared: Prepared, schema: LabelSchema, place: int, output: Path) -> Job:
+    def binary(examples: Examples) -> Examples:
+        positive = examples.targets[:, place]
+        return replace(examples, targets=np.stack([1 - positive, positive], axis=1))
+
+    name = schema.names[place]
+    labels = config.labels.one_vs_rest(schema, name)
+    training = config.training.model_copy(update={"one_vs_rest": False})
+    splits = Splits(*(binary(getattr(prepared.splits, part)) for part in ("train", "validation", "test")))
+    return Job(
+        config.model_copy(update={"labels": labels, "training": training}),
+        replace(prepared, schema=LabelSchema(task=Task.BINARY, names=labels.names), splits=splits),
+        output / trained_model.model_name(name),
+    )
+
+
+def pending(of: Sequence[Job], resume: bool, overwrite: bool) -> list[Job]:
+    """The jobs that are to be trained, once it is certain that nothing stands in their way."""
+    if resume:
+        finished = [job for job in of if _is_finished(job)]
+        for job in finished:
+            print(f"{job.output} is finished already.")
+        return [job for job in of if job not in finished]
+    if _is_first_process():
+        for job in of:
+            _make_room(job, overwrite)
+    return list(of)
+
+
+def _make_room(job: Job, overwrite: bool) -> None:
+    command.check_output(job.output, overwrite)
+    if job.checkpoints.exists():
+        if fit.last_checkpoint(job.checkpoints) and not overwrite:
+            raise UserError(
+                f"{job.checkpoints} holds an unfinished training: add --resume to go on with it, or --overwrite to "
+                "start anew."
+            )
+        shutil.rmtree(job.checkpoints)
+
+
+def _is_finished(job: Job) -> bool:
+    """The model is there and its checkpoints are gone, which is the last that a training does."""
+    if not (job.output / trained_model.MANIFEST).is_file() or job.checkpoints.exists():
+        return False
+    if trained_model.read_manifest(job.output).training.get("identity") != _hash(job.identity):
+        raise UserError(
+            f"--output {job.output} holds a model of another configuration or of other data: name another directory, "
+            "or train anew with --overwrite and without --resume."
+        )
+    return True
+
+
+def _claim_checkpoints(job: Job) -> None:
+    """Makes the folder of checkpoints, or sees that it belongs to this very job."""
+    claim = job.checkpoints / "training.json"
+    if claim.is_file() and claim.read_text(encoding="utf-8") != job.identity:
+        raise UserError(
+            f"{job.checkpoints} belongs to a training with another configuration or other data: give back what was "
+            "changed, or start anew with --overwrite and without --resume."
+        )
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    claim.write_text(job.identity, encoding="utf-8")
+
+
+def train(job: Job) -> None:
+    """Fits the network, its temperature and thresholds, measures, and writes the model with its report.
+
+    Raises:
+        UserError: the base model or the checkpoints do not fit, or the loss is no longer a number.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()  # the bar of loading; training has its own
-    datasets.disable_progress_bars()
+    config, schema = job.config, job.prepared.schema
     torch.manual_seed(config.training.seed)
-    base = base_folder(config.model)
-    schema, splits = data.load(config, data_dir)
-    splits = _sample(splits, config.training)
+    prepared = sample(job.prepared, config.training)
+    splits = prepared.splits
     _print_counts(splits)
-    model_config, tokenizer, network = _start(base, config, schema)
-    began = time.monotonic()
-    fit.fit(network, tokenizer, splits.train, config, schema)
-    seconds = time.monotonic() - began
-    decision, metrics = _measure(network, tokenizer, splits, config, schema)
-    manifest = trained_model.Manifest(
+    network = base_model.start(config, schema)
+    _claim_checkpoints(job)
+    try:
+        fitted = fit.fit(network, prepared, config, job.checkpoints)
+    except fit.DivergedError:
+        shutil.rmtree(job.checkpoints, ignore_errors=True)  # nothing to go on from
+        raise
+    if not _is_first_process():
+        return
+    logits = {
+        name: score(network.module, network.tokenizer, part.texts, config.text.max_tokens)
+        for name in ("validation", "test")
+        if len(part := getattr(splits, name))
+    }
+    decision = calibrate.fit(logits["validation"], splits.validation.targets, schema)
+    evaluations = [evaluate(name, getattr(splits, name), found, schema, decision) for name, found in logits.items()]
+    manifest = Manifest(
         labels=schema,
         text=config.text,
         decision=decision,
         pooling=config.model.pooling,
         base_model=config.model.base,
         base_revision=config.model.revision,
-        metrics=metrics,
-        training={
-            "config": config.model_dump(mode="json"),
-            "documents": len(splits.train),
-            "label_counts": dict(zip(schema.names, splits.train.targets.sum(axis=0).astype(int).tolist(), strict=True)),
-            "data_sha256": splits.train.sha256(),
-            "seconds": round(seconds, 1),
-            "examples_per_second": round(len(splits.train) * config.training.epochs / seconds, 1),
-        },
+        metrics={evaluation.split: evaluation.metrics for evaluation in evaluations},
+        training=_record(job, splits.train, fitted),
         versions=_versions(),
     )
-    if tokenizer.is_fast:  # as loaded: without the truncation and padding that the last call left in it
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
-    trained_model.save(output, network, model_config, tokenizer, manifest)
-    _print_metrics(metrics)
-    print(f"{networks.num_parameters(network):,} parameters, trained in {seconds:,.0f} s: {output}")
-    return metrics
+    _write(job, network, manifest, evaluations)
+    show(evaluations[-1])
+    parameters = networks.num_parameters(network.module)
+    print(f"{parameters:,} parameters, trained in {fitted.seconds:,.0f} s: {job.output}")
 
 
-def base_folder(model: ModelConfig) -> str:
-    """Where the base model is loaded from: `package:NAME/FOLDER` becomes a folder of the installed package.
-
-    Raises:
-        UserError: the package or the folder is not there.
-    """
-    if model.base.startswith(("/", "./", "../")) and not Path(model.base).is_dir():
-        raise UserError(f"model.base: expected a folder {model.base}, found none; check the path.")
-    if not model.base.startswith("package:"):
-        return model.base
-    package, _, folder = model.base.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / folder if spec and spec.submodule_search_locations else None
-    if path is None or not path.is_dir():
-        raise UserError(f"model.base: expected a folder {folder!r} in the installed package {package!r}, found none.")
-    return str(path)
+def sample(prepared: Prepared, training: TrainingConfig) -> Prepared:
+    """At most `max_train_samples` of the training documents, drawn by the seed."""
+    limit, train_split = training.max_train_samples, prepared.splits.train
+    if limit is None or limit >= len(train_split):
+        return prepared
+    chosen = np.random.default_rng(training.seed).permutation(len(train_split))[:limit]
+    return replace(prepared, splits=replace(prepared.splits, train=train_split.take(np.sort(chosen))))
 
 
-def _sample(splits: Splits, training: TrainingConfig) -> Splits:
-    limit = training.max_train_samples
-    if limit is None or limit >= len(splits.train):
-        return splits
-    chosen = np.random.default_rng(training.seed).permutation(len(splits.train))[:limit]
-    return Splits(splits.train.take(np.sort(chosen)), splits.validation, splits.test)
+def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
+    """What `model.json` says of the training."""
+    counts = examples.targets.sum(axis=0).astype(int).tolist()
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    cuda = torch.cuda.is_available()
+    return {
+        "run_id": uuid.uuid4().hex[:12],
+        "identity": _hash(job.identity),
+        "config": job.config.model_dump(mode="json", exclude={"search"}),
+        "documents": len(examples),
+        "label_counts": dict(zip(job.prepared.schema.names, counts, strict=True)),
+        "data_sha256": examples.sha256(),
+        "card": job.prepared.card,
+        "seconds": round(fitted.seconds, 1),
+        "examples_per_second": round(len(examples) * job.config.training.epochs / fitted.seconds, 1),
+        "peak_memory_mib": round(peak / 2**20),
+        "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
+        "history": fitted.history,
+    }
 
 
-def _start(
-    base: str, config: TrainConfig, schema: LabelSchema
-) -> tuple[PretrainedConfig, PreTrainedTokenizerBase, nn.Module]:
-    names = dict(enumerate(schema.names))
-    revision = config.model.revision
-    try:
-        model_config = AutoConfig.from_pretrained(
-            base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}
-        )
-        tokenizer = AutoTokenizer.from_pretrained(base, revision=revision)
-        network = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model.base {config.model.base!r} cannot be loaded as a transformers encoder: {reason}"
-        ) from None
-    positions = min(getattr(model_config, "max_position_embeddings", None) or sys.maxsize, tokenizer.model_max_length)
-    if config.text.max_tokens > positions:
-        raise UserError(
-            f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} reads {positions} at most; lower it."
-        )
-    if config.training.head_bias is not None:
-        fit.set_head_bias(network, config.training.head_bias)
-    return model_config, tokenizer, network
+def _write(job: Job, network: Network, manifest: Manifest, evaluations: Sequence[Evaluation]) -> None:
+    if network.tokenizer.is_fast:  # as loaded: without the truncation and padding that the last call left in it
+        network.tokenizer.backend_tokenizer.no_truncation()
+        network.tokenizer.backend_tokenizer.no_padding()
+    trained_model.save(job.output, network.module, network.config, network.tokenizer, manifest)
+    for evaluation in evaluations:
+        sources = getattr(job.config.data, evaluation.split) or job.config.data.train
+        run_id = manifest.training["run_id"]
+        write_tables(evaluation, manifest.decision, job.output / EVALUATION, ", ".join(sources), run_id)
+    shutil.rmtree(job.checkpoints)
 
 
-def _measure(
-    network: nn.Module, tokenizer: PreTrainedTokenizerBase, splits: Splits, config: TrainConfig, schema: LabelSchema
-) -> tuple[Decision, dict[str, Any]]:
-    def probs_of(examples: Examples) -> evaluate.Floats:
-        logits = evaluate.score(network, tokenizer, examples.texts, config.text.max_tokens)
-        return probabilities(logits, schema.task)
-
-    probs = probs_of(splits.validation)
-    thresholds = evaluate.choose_thresholds(probs, splits.validation.targets, schema)
-    metrics = {"validation": _metrics(probs, splits.validation, schema, thresholds)}
-    if len(splits.test):
-        metrics["test"] = _metrics(probs_of(splits.test), splits.test, schema, thresholds)
-    return Decision(thresholds=thresholds), metrics
-
-
-def _metrics(
-    probs: evaluate.Floats, examples: Examples, schema: LabelSchema, thresholds: tuple[float, ...]
-) -> dict[str, Any]:
-    found = evaluate.measure(probs, examples.targets, schema, thresholds)
-    return {**found, "data_sha256": examples.sha256()}
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:
@@ -205,24 +261,31 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0  # set by accelerate and torchrun
+
+
+@contextlib.contextmanager
+def _only_first_process_speaks() -> Iterator[None]:
+    if _is_first_process():
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def quiet_libraries() -> None:
+    """Training has its own progress bar and messages."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
 def _print_counts(splits: Splits) -> None:
     for name in ("train", "validation", "test"):
         examples: Examples = getattr(splits, name)
         skipped = "".join(f", {count:,} rows left out: {reason}" for reason, count in examples.skipped.items())
         print(f"{name}: {len(examples):,} documents{skipped}")
-
-
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    split = "test" if "test" in metrics else "validation"
-    found = metrics[split]
-    table = Table(
-        title=f"{split}: macro-F1 {found['macro_f1']:.3f}, micro-F1 {found['micro_f1']:.3f}", title_justify="left"
-    )
-    for heading in ("label", "precision", "recall", "F1", "support"):
-        table.add_column(heading, justify="left" if heading == "label" else "right")
-    for name, values in found["labels"].items():
-        table.add_row(name, *(f"{values[key]:.3f}" for key in ("precision", "recall", "f1")), f"{values['support']:,}")
-    Console().print(table)
 
 
 if __name__ == "__main__":

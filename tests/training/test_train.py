@@ -1,7 +1,12 @@
 """Training from a configuration file to a trained model: it learns, it repeats itself, it refuses politely."""
 
+import csv
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from models import trained_model
 from models.decision import decide, probabilities
 from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
-from training import evaluate, fit, train
+from training import base_model, evaluate, fit, train
 from training.config import TrainingConfig
 
 pytestmark = [
@@ -210,7 +215,7 @@ def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: net
     assert not any(name.startswith(head) or "bias" in name for name in groups[(1e-4, 0.1)])
     assert all("bias" in name or "LayerNorm" in name for name in groups[(1e-4, 0.0)])
     assert sum(map(len, groups.values())) == len(list(network.parameters()))
-    fit.set_head_bias(network, -3.0)
+    base_model.set_head_bias(network, -3.0)
     assert dict(network.named_parameters())[f"{head}.bias"].tolist() == [-3.0] * 4
 
 
@@ -258,3 +263,145 @@ def test_the_configurations_run_on_the_data_they_were_written_for(tmp_path: Path
     assert train.main([str(part) for part in command]) == 0
     metrics = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]
     assert metrics["test"]["documents"] > 50
+
+
+def read_training(directory: Path) -> dict[str, Any]:
+    return trained_model.read_manifest(directory).training
+
+
+STEPS = ("--set", "training.evaluate_every=10")  # of 9 an epoch: checkpoints fall inside epochs
+
+
+def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start("multi_label", tmp_path / "whole", *STEPS) == 0
+    output, checkpoints = tmp_path / "model", tmp_path / "model.checkpoints"
+    flags = [str(tmp_path / "config.toml"), "--data_dir", str(tmp_path), "--output", str(output), *STEPS]
+    with subprocess.Popen([sys.executable, "-m", "training.train", *flags], stderr=subprocess.DEVNULL) as process:
+        while not (found := sorted(checkpoints.glob("checkpoint-*/trainer_state.json"))):
+            assert process.poll() is None, "it ended before its first checkpoint"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert not output.exists()
+    (checkpoints / "checkpoint-999").mkdir()  # as a kill in the middle of a checkpoint leaves it
+    capsys.readouterr()
+
+    assert start("multi_label", output, *STEPS) == 2
+    assert "holds an unfinished training: add --resume" in capsys.readouterr().err
+    assert start("multi_label", output, *STEPS, "--resume", "--set", "training.weight_decay=0.5") == 2
+    assert "belongs to a training with another configuration" in capsys.readouterr().err
+    assert found[0].exists()
+
+    assert start("multi_label", output, *STEPS, "--resume") == 0
+    whole, resumed = (trained_model.read_manifest(tmp_path / name) for name in ("whole", "model"))
+    assert resumed.files == whole.files
+    assert resumed.metrics == whole.metrics
+    assert not checkpoints.exists()
+
+    before = (output / "model.json").read_bytes()
+    assert start("multi_label", output, *STEPS, "--resume") == 0
+    assert "is finished already" in capsys.readouterr().out
+    assert (output / "model.json").read_bytes() == before
+    assert start("multi_label", output, *STEPS, "--resume", "--set", "training.seed=5") == 2
+    assert "holds a model of another configuration" in capsys.readouterr().err
+
+
+def test_overwrite_starts_anew_beside_old_checkpoints(tmp_path: Path, start: Callable[..., int]) -> None:
+    old = tmp_path / "model.checkpoints" / "checkpoint-3"
+    old.mkdir(parents=True)
+    (old / "trainer_state.json").write_text("{}")
+    assert start("binary", tmp_path / "model", "--set", "training.epochs=1", "--overwrite") == 0
+    assert not old.parent.exists()
+
+
+def test_the_best_evaluation_is_kept_and_training_stops_early(tmp_path: Path, start: Callable[..., int]) -> None:
+    flags = [
+        "training.early_stopping=2",
+        "training.epochs=40",
+        "training.metric=loss",
+        "training.gradient_accumulation=2",
+        "training.label_smoothing=0.1",
+        "training.scheduler=cosine",
+    ]
+    assert start("multi_label", tmp_path / "model", *(part for flag in flags for part in ("--set", flag))) == 0
+    losses = [row["eval_loss"] for row in read_training(tmp_path / "model")["history"] if "eval_loss" in row]
+    assert 3 <= len(losses) < 40
+    assert losses.index(min(losses)) == len(losses) - 3  # two evaluations without a better one, then the end
+    model = trained_model.load(tmp_path / "model")
+    rows = toy_rows()
+    logits = evaluate.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+    assert logits.shape == (240, 3)
+
+
+def test_one_binary_model_for_each_label(tmp_path: Path, start: Callable[..., int]) -> None:
+    assert start("multi_label", tmp_path / "models", "--set", "training.one_vs_rest=true") == 0
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["blue", "green", "red"]
+    for name in ("red", "green", "blue"):
+        manifest = trained_model.read_manifest(tmp_path / "models" / name)
+        assert manifest.labels.names == (f"not_{name}", name)
+        assert manifest.metrics["test"]["f1"] > 0.8
+        assert (tmp_path / "models" / name / "evaluation" / f"holdout_{name}_scores.csv").is_file()
+        # The model's own record of how to read labels serves for any file of the same kind.
+        command = ["--model", str(tmp_path / "models" / name), "--data", str(tmp_path / "rows.jsonl")]
+        assert evaluate.main(command) == 0
+
+
+def test_the_tables_of_each_label_and_split(tmp_path: Path, start: Callable[..., int]) -> None:
+    assert start("multi_label", tmp_path / "model") == 0
+    folder = tmp_path / "model" / "evaluation"
+    expected = {
+        f"{split}_{name}_{kind}.csv"
+        for split in ("val", "holdout")
+        for name in ("red", "green", "blue")
+        for kind in ("evaluation", "scores")
+    }
+    assert {path.name for path in folder.iterdir()} == expected
+    manifest = trained_model.read_manifest(tmp_path / "model")
+    found = dict(csv.reader((folder / "holdout_green_evaluation.csv").open()))
+    metrics = manifest.metrics["test"]["labels"]["green"]
+    assert float(found["f1_at_threshold"]) == metrics["f1"]
+    assert float(found["f1_at_0.5"]) == manifest.metrics["test"]["at_half"]["labels"]["green"]["f1"]
+    assert float(found["threshold"]) == manifest.decision.thresholds[1]
+    assert found["run_id"] == manifest.training["run_id"]
+    assert found["data_path"] == "rows.jsonl"
+    scores = list(csv.DictReader((folder / "holdout_green_scores.csv").open()))
+    assert len(scores) == manifest.metrics["test"]["documents"]
+    assert sum(int(row["truth"]) for row in scores) == metrics["support"]
+    assert sum(int(row["predicted"]) for row in scores) == metrics["predicted"]
+    threshold = manifest.decision.thresholds[1]
+    assert all((float(row["score"]) >= threshold) == (row["predicted"] == "1") for row in scores)
+
+
+def test_what_a_training_needed_is_recorded(tmp_path: Path, start: Callable[..., int]) -> None:
+    assert start("binary", tmp_path / "model", "--set", "training.epochs=2") == 0
+    training = read_training(tmp_path / "model")
+    assert 100 < training["peak_memory_mib"] < 20_000
+    assert training["peak_gpu_memory_mib"] is None or training["peak_gpu_memory_mib"] > 0
+    assert [row["epoch"] for row in training["history"] if "eval_loss" in row] == [1.0, 2.0]
+    assert any("loss" in row for row in training["history"])
+
+
+def test_trackers_that_are_not_installed_are_refused_before_anything_is_read(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start("binary", tmp_path / "model", "--set", 'training.report_to=["wandbb"]') == 2
+    assert "expected installed trackers, found no wandbb" in capsys.readouterr().err
+
+
+def test_a_diverged_training_leaves_nothing_that_stands_in_the_way(tmp_path: Path, start: Callable[..., int]) -> None:
+    assert start("multi_label", tmp_path / "model", "--set", "training.learning_rate=1e30") == 2
+    assert start("multi_label", tmp_path / "model", "--set", "training.epochs=1") == 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path: Path, start: Callable[..., int]) -> None:
+    assert start("multi_label", tmp_path / "alone", "--set", "training.epochs=1") == 0
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--module", "training.train"]
+    flags = [tmp_path / "config.toml", "--data_dir", tmp_path, "--output", tmp_path / "both"]
+    command = [sys.executable, "-m", *launch, *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train:") == 1  # only the first process speaks
+    assert trained_model.verify(tmp_path / "both").metrics["test"]["macro_f1"] > 0.9
+    assert not (tmp_path / "both.checkpoints").exists()

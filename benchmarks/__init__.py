@@ -1,0 +1,1 @@
+"""Measurements: each a script whose result files say what ran, where and when."""

@@ -1,0 +1,46 @@
+"""What every result file says of where it came from."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "datasets", "numpy", "apache-beam")
+
+
+def describe() -> dict[str, Any]:
+    """Commit, date, command, hardware and versions."""
+    return {
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain") else ""),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "python -m " + shlex.join([_module(), *sys.argv[1:]]),
+        "hardware": {
+            "cpu": _cpu(),
+            "cores": len(os.sched_getaffinity(0)),
+            "bf16": torch.cpu._is_avx512_bf16_supported(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _module() -> str:
+    return ".".join(Path(sys.argv[0]).resolve().relative_to(ROOT).with_suffix("").parts)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,1 @@
+"""How good the trained models are, beside a TF-IDF baseline on the same splits."""

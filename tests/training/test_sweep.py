@@ -1,0 +1,108 @@
+"""A search tries, prunes, goes on where it was, and trains the best for good."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models import trained_model
+from tests.training.conftest import toy_rows, write_rows
+from training import sweep
+
+pytestmark = [pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")]
+
+SPACE = 'trials = 3\nspace."training.learning_rate" = {low = 1e-6, high = 1e-2, log = true}\n'
+SPACE += 'space."training.batch_size" = [16, 32]\n'
+
+
+@pytest.fixture
+def search(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
+    """Runs the command on the toy problem; returns its exit code."""
+
+    def run(*flags: str, space: str = SPACE) -> int:
+        write_rows(tmp_path / "rows.jsonl", toy_rows())
+        config = write_config(
+            data='train = "rows.jsonl"\nsplit = {validation = 0.2, test = 0.2}',
+            labels='task = "multi_label"\ncolumn = "colours"\nnames = ["red", "green", "blue"]',
+            text="max_tokens = 32",
+            model=f'base = "{base}"\npooling = "mean"',
+            training="epochs = 4",
+            search=space,
+        )
+        return sweep.main([str(config), "--data_dir", str(tmp_path), "--output", str(tmp_path / "best"), *flags])
+
+    return run
+
+
+def trials(tmp_path: Path) -> list[dict[str, str]]:
+    with (tmp_path / "best.search" / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_of_the_trials_is_trained_for_good(
+    tmp_path: Path, search: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search("--search_only") == 0
+    assert not (tmp_path / "best").exists()
+    first = trials(tmp_path)
+    assert [row["number"] for row in first] == ["0", "1", "2"]
+
+    assert search("--trials", "5") == 0  # goes on: three are there
+    rows = trials(tmp_path)
+    assert rows[:3] == first
+    assert len(rows) == 5
+    rates = [row["params_training.learning_rate"] for row in rows]
+    assert len(set(rates)) == 5
+    ended = [row for row in rows if row["state"] == "COMPLETE"]
+    best = max(ended, key=lambda row: float(row["value"]))
+    manifest = trained_model.verify(tmp_path / "best")
+    settings = manifest.training["config"]["training"]
+    assert settings["learning_rate"] == float(best["params_training.learning_rate"])
+    assert settings["batch_size"] == int(best["params_training.batch_size"])
+    evaluations = [row["eval_macro_f1"] for row in manifest.training["history"] if "eval_macro_f1" in row]
+    assert max(evaluations) == pytest.approx(float(best["value"]))  # the same seed gives the same training
+    assert best["value"][:6] in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "best.search").iterdir()) == ["trials.csv", "trials.db"]
+
+
+def test_another_search_in_the_same_place_is_refused(
+    tmp_path: Path, search: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search("--search_only", "--trials", "1") == 0
+    assert search("--search_only", "--trials", "1", "--set", "training.epochs=3") == 2
+    assert "holds a search with another configuration or other data" in capsys.readouterr().err
+
+
+def test_bad_trials_are_pruned(tmp_path: Path, search: Callable[..., int]) -> None:
+    # After five trials a worse one than their median ends at its second evaluation or later.
+    space = 'trials = 8\nspace."training.learning_rate" = [5e-3, 1e-9]\n'
+    assert search("--search_only", space=space) == 0
+    states = {row["state"] for row in trials(tmp_path) if row["params_training.learning_rate"] == "5e-3"}
+    assert "PRUNED" not in states
+
+
+def test_a_trial_that_diverges_does_not_end_the_search(tmp_path: Path, search: Callable[..., int]) -> None:
+    space = 'trials = 3\nspace."training.learning_rate" = [1e30, 5e-3]\n'
+    assert search("--search_only", space=space) == 0
+    rows = trials(tmp_path)
+    assert {row["state"] for row in rows if float(row["params_training.learning_rate"]) == 1e30} <= {"PRUNED"}
+    assert any(row["state"] == "COMPLETE" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ('space."training.epoch" = [1, 2]', "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ('space."training.batch_size" = {low = 0, high = 8}', "training.batch_size: Input should be greater than"),
+        ('space."training.learning_rate" = {low = 1, high = 0.1}', "low must be below high"),
+        ("trials = 3", "'search.space' is missing"),
+    ],
+)
+def test_a_mistake_in_the_space_is_one_sentence(
+    search: Callable[..., int], capsys: pytest.CaptureFixture[str], space: str, sentence: str
+) -> None:
+    assert search(space=space) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
