@@ -10,8 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _WHITESPACE = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+\b")
 _HANDLE = re.compile(r"(?<!\w)@\w+")
+
+# Formulas of at most 2,000 characters, inline or displayed. As in Pandoc, a dollar opens one only before and closes it
+# only after something that is no space, and no digit follows the closing one: "$5 and $10" is prose.
+_LATEX_MATHS = re.compile(
+    r"\$\$.{1,2000}?\$\$|\\\(.{1,2000}?\\\)|\\\[.{1,2000}?\\\]"
+    r"|(?<!\\)\$(?!\s)(?:\\.|[^$\\]){1,2000}?(?<!\s)\$(?!\d)",
+    re.DOTALL,
+)
+
+
+def _without_accents(text: str) -> str:
+    decomposed = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(c for c in decomposed if unicodedata.category(c) != "Mn"))
+
 
 # A cleaning step is a function from text to text; a recipe names its steps, in order.
 CLEANING_STEPS: dict[str, Callable[[str], str]] = {
@@ -20,6 +34,8 @@ CLEANING_STEPS: dict[str, Callable[[str], str]] = {
     "urls": lambda text: _URL.sub("http", text),
     "emails": lambda text: _EMAIL.sub("email", text),
     "handles": lambda text: _HANDLE.sub("@user", text),
+    "latex_maths": lambda text: _LATEX_MATHS.sub("formula", text),
+    "accents": _without_accents,
     "lower_case": str.lower,
     "whitespace": lambda text: _WHITESPACE.sub(" ", text).strip(),
 }

@@ -75,7 +75,7 @@ def tiny_model(
     manifest = trained_model.Manifest(
         labels=labels,
         text=TextRecipe(fields=tuple(fields), max_tokens=max_tokens),
-        decision=Decision(thresholds=(0.5,) * labels.thresholds_needed),
+        decision=Decision(temperature=1.7, thresholds=(0.5,) * labels.thresholds_needed),
         pooling=pooling,
         base_model="tiny",
     )

@@ -7,7 +7,7 @@ import hashlib
 import lzma
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from models.text import TextError, TextRecipe
+from models.text import TextError
 from training.config import DataConfig, LabelsConfig, TrainConfig
 
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -44,8 +44,9 @@ class Examples:
 
     texts: list[str]
     targets: NDArray[np.float32]
-    ids: list[str]  # where each comes from, as FILE:ROW
-    skipped: dict[str, int] = field(default_factory=dict)  # rows without a usable text or label, by reason
+    ids: list[str]  # where each comes from: FILE:ROW
+    keys: list[str]  # what must not stand in two splits: the text, or the value of `data.split_by`
+    skipped: dict[str, int] = field(default_factory=dict)  # rows that are left out, by reason
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -57,10 +58,23 @@ class Examples:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
 
-    def take(self, indices: NDArray[np.int64]) -> "Examples":
-        """The examples at these places."""
-        texts, ids = [self.texts[i] for i in indices], [self.ids[i] for i in indices]
-        return Examples(texts, self.targets[indices], ids, self.skipped)
+    def take(self, indices: NDArray[np.int64], reason: str | None = None) -> "Examples":
+        """The examples at these places; where a reason is given, the others count as left out for it."""
+        texts, ids, keys = ([column[i] for i in indices] for column in (self.texts, self.ids, self.keys))
+        skipped = dict(self.skipped)
+        if reason and len(indices) < len(self):
+            skipped[reason] = skipped.get(reason, 0) + len(self) - len(indices)
+        return Examples(texts, self.targets[indices], ids, keys, skipped)
+
+
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """All examples, one part after the other."""
+    skipped: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.skipped.items():
+            skipped[reason] = skipped.get(reason, 0) + count
+    texts, ids, keys = ([x for part in parts for x in getattr(part, name)] for name in ("texts", "ids", "keys"))
+    return Examples(texts, np.concatenate([part.targets for part in parts]), ids, keys, skipped)
 
 
 @dataclass(frozen=True)
@@ -73,42 +87,101 @@ class Splits:
 
 
 def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -> Examples | None:
-    """One given split; None where the configuration names no files for it.
+    """One given split; None where the configuration names nothing for it.
 
     Raises:
-        UserError: a file or column is missing, or a label is not in the schema.
+        UserError: a file or column is missing or unreadable, or a label is not in the schema.
     """
-    rows = _rows(config.data, split, data_dir)
-    return None if rows is None else _examples(rows, split, config, schema)
-
-
-def _rows(config: DataConfig, split: str, data_dir: Path) -> list[dict[str, Any]] | None:
-    patterns: Sequence[str] = getattr(config, split)
-    if not patterns:
+    if not getattr(config.data, split):
         return None
-    return [row for pattern in patterns for path in _files(pattern, split, data_dir) for row in _read(path, config)]
+    return concatenate(
+        [_examples(name, rows, split, config, schema) for name, rows in _tables(config, split, data_dir)]
+    )
 
 
-def _files(pattern: str, split: str, data_dir: Path) -> list[str]:
-    exact = data_dir / pattern
-    paths = [str(exact)] if exact.is_file() else sorted(glob.glob(str(exact), recursive=True))
-    if not paths:
-        raise UserError(f"data.{split}: expected files at {data_dir / pattern}, found none; check --data_dir.")
-    return paths
+def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> tuple[list[str], list[str]]:
+    """Texts and ids of files whose labels do not matter; rows without a text are left out."""
+    texts, ids = [], []
+    for path in _files(patterns, "weak_negatives", data_dir):
+        for number, row in enumerate(_read(path, config), 1):
+            try:
+                texts.append(config.text.text_of(row))
+            except TextError:
+                continue
+            ids.append(f"{_shown(path, data_dir)}:{number}")
+    return texts, ids
 
 
-def _read(path: str, config: DataConfig) -> Iterable[dict[str, Any]]:
+def _tables(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Names and rows of what the configuration says of a split."""
+    patterns: Sequence[str] = getattr(config.data, split)
+    if config.data.dataset:
+        for part in patterns:
+            yield f"{config.data.dataset}/{part}", _read_dataset(config.data, part, data_dir)
+        return
+    paths = _files(patterns, split, data_dir)
+    label_files: Sequence[str] = getattr(config.data.label_files, split)
+    label_paths = _files(label_files, f"label_files.{split}", data_dir) if label_files else []
+    if label_paths and len(label_paths) != len(paths):
+        raise UserError(f"data.label_files.{split}: expected {len(paths)} files, one a text file, found {label_paths}.")
+    for place, path in enumerate(paths):
+        rows = _read(path, config)
+        if label_paths:
+            rows = _with_labels(path, rows, label_paths[place], config.labels.column)
+        yield _shown(path, data_dir), rows
+
+
+def _shown(path: str, data_dir: Path) -> str:
+    return str(Path(path).relative_to(data_dir)) if Path(path).is_relative_to(data_dir) else path
+
+
+def _files(patterns: Sequence[str], key: str, data_dir: Path) -> list[str]:
+    found = []
+    for pattern in patterns:
+        exact = data_dir / pattern
+        paths = [str(exact)] if exact.is_file() else sorted(glob.glob(str(exact), recursive=True))
+        if not paths:
+            raise UserError(f"data.{key}: expected files at {exact}, found none; check --data_dir.")
+        found += paths
+    return found
+
+
+def _with_labels(path: str, rows: list[dict[str, Any]], label_path: str, column: str) -> list[dict[str, Any]]:
+    labels = _lines(label_path)
+    if len(labels) != len(rows):
+        raise UserError(
+            f"{label_path}: expected {len(rows):,} lines, a label for each line of {path}, found {len(labels):,}; "
+            "check that the two files belong together."
+        )
+    return [{**row, column: label} for row, label in zip(rows, labels, strict=True)]
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a text file; only a line feed ends one, since texts hold other separators."""
+    try:
+        with fsspec.open(path, "rt", encoding="utf-8", compression="infer", newline="\n") as file:
+            lines: list[str] = file.read().split("\n")
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as lines of UTF-8: {' '.join(str(error).split())[:200]}.") from None
+    if not lines[-1]:
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def _read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
     name = path
     for suffix in COMPRESSIONS:
         name = name.removesuffix(suffix)
+    if Path(name).suffix == ".txt":
+        return [{"text": line} for line in _lines(path)]
     reader = READERS.get(Path(name).suffix)
     if reader is None:
-        raise UserError(f"{path}: expected one of {', '.join(READERS)}, also compressed; convert the file.")
+        raise UserError(f"{path}: expected one of {', '.join(READERS)}, .txt, also compressed; convert the file.")
     try:
         # A temporary cache, and the table in memory: nothing stays behind in the user's cache folder.
         with tempfile.TemporaryDirectory(prefix="labelbeam_") as cache, warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # cells beyond the header would be dropped
-            options = _options(reader, path, Path(name).suffix, config)
+            options = _options(reader, path, Path(name).suffix, config.data)
             table = datasets.load_dataset(
                 reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
             )
@@ -117,6 +190,35 @@ def _read(path: str, config: DataConfig) -> Iterable[dict[str, Any]]:
         raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
     rows: list[dict[str, Any]] = table.to_list()
     return rows
+
+
+def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
+    """One split of a Hugging Face dataset: a hub name, a folder of files, or a folder written by `save_to_disk`."""
+    folder = data_dir / str(config.dataset)
+    name = str(folder) if folder.is_dir() else str(config.dataset)
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            table = datasets.load_from_disk(name)[part]
+        else:
+            table = datasets.load_dataset(name, config.subset, split=part)
+    except KeyError:
+        raise UserError(
+            f"data.dataset {config.dataset!r}: expected a split {part!r}, found none; check the name."
+        ) from None
+    except UNREADABLE as error:
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"data.dataset {config.dataset!r}, split {part!r}, cannot be read: {cause}") from None
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.ClassLabel):  # numbers: the dataset's own names are safer
+            table = table.cast_column(column, datasets.Value("string")) if not feature.names else _named(table, column)
+    rows: list[dict[str, Any]] = table.to_list()
+    return rows
+
+
+def _named(table: datasets.Dataset, column: str) -> datasets.Dataset:
+    names = table.features[column].names
+    values = [None if value is None or value < 0 else names[value] for value in table[column]]
+    return table.remove_columns(column).add_column(column, values)
 
 
 def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[str, Any]:
@@ -142,65 +244,40 @@ def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[st
     }
 
 
-def _cut_missing_splits(rows: dict[str, list[dict[str, Any]]], config: TrainConfig) -> None:
-    """Cuts validation and test from the training rows where they have no files of their own.
-
-    A row's place depends on its `split_by` column, or else on its text: equal texts never stand on both sides.
-    """
-    shares = {name: getattr(config.data.split, name) for name in ("test", "validation") if name not in rows}
-    if not shares:
-        return
-    column, fields = config.data.split_by, config.text.fields
-    kept: dict[str, list[dict[str, Any]]] = {name: [] for name in ("train", *shares)}
-    for row in rows["train"]:
-        if column and column not in row:
-            raise UserError(f"data.split_by: expected a column {column!r}, found {sorted(row)}.")
-        key = row[column] if column and row[column] is not None else [row.get(field) for field in fields]
-        place = _place(str(key), config.training.seed)
-        for name, share in shares.items():
-            place -= share
-            if place < 0:
-                kept[name].append(row)
-                break
-        else:
-            kept["train"].append(row)
-    rows |= kept
-
-
-def _place(key: str, seed: int) -> float:
-    """A number from 0 to 1 that depends on the key and the seed alone."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _examples(rows: list[dict[str, Any]], split: str, config: TrainConfig, schema: LabelSchema) -> Examples:
+def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainConfig, schema: LabelSchema) -> Examples:
     texts: list[str] = []
     ids: list[str] = []
+    keys: list[str] = []
     targets: list[NDArray[np.float32]] = []
     skipped: dict[str, int] = {}
-    _check_columns(rows, split, config.labels.column, config.text)
+    _check_columns(rows, split, config)
     reader = _LabelReader(config.labels, schema)
     for number, row in enumerate(rows, 1):
         try:
-            text, target = config.text.text_of(row), reader.target(row.get(config.labels.column))
+            text, target = config.text.text_of(row), reader.target(row)
         except (TextError, NoLabelError) as error:
             reason = error.reason if isinstance(error, TextError) else "no_label"
             skipped[reason] = skipped.get(reason, 0) + 1
             continue
         except ValueError as error:
-            raise UserError(f"data.{split}, row {number}, column {config.labels.column!r}: {error}") from None
+            raise UserError(f"data.{split}, {name}, row {number}, {error}") from None
         texts.append(text)
-        ids.append(f"{split}:{number}")
+        ids.append(f"{name}:{number}")
+        group = row[config.data.split_by] if config.data.split_by else None
+        keys.append(text if group is None else str(group))
         targets.append(target)
     stacked = np.stack(targets) if targets else np.zeros((0, len(schema.names)), np.float32)
-    return Examples(texts, stacked, ids, skipped)
+    return Examples(texts, stacked, ids, keys, skipped)
 
 
-def _check_columns(rows: list[dict[str, Any]], split: str, label_column: str, recipe: TextRecipe) -> None:
+def _check_columns(rows: list[dict[str, Any]], split: str, config: TrainConfig) -> None:
     if not rows:
         return
     found = sorted(rows[0])
-    missing = [name for name in (label_column, *recipe.fields) if name not in rows[0]]
+    if config.data.split_by and config.data.split_by not in rows[0]:
+        raise UserError(f"data.split_by: expected a column {config.data.split_by!r}, found {found}.")
+    label_columns = config.labels.columns or (config.labels.column,)
+    missing = [name for name in (*label_columns, *config.text.fields) if name not in rows[0]]
     if missing:
         raise UserError(
             f"data.{split}: expected columns {missing}, found {found}; set labels.column and text.fields, or "
@@ -213,22 +290,38 @@ class NoLabelError(Exception):
 
 
 class _LabelReader:
-    """Turns a label cell into a row of targets."""
+    """Turns the label cells of a row into its targets."""
 
     def __init__(self, config: LabelsConfig, schema: LabelSchema) -> None:
         self._config = config
         self._schema = schema
         self._index = {name: i for i, name in enumerate(schema.names)}
 
-    def target(self, cell: object) -> NDArray[np.float32]:
+    def target(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
         """0 or 1 for each label.
 
         An empty list or string is no label, which only multi_label allows; null is a label that nobody gave.
 
         Raises:
             NoLabelError: null, or no label where the task wants one.
-            ValueError: an unknown label, or several where the task wants one.
+            ValueError: an unknown label, or several where the task wants one; starts with the column.
         """
+        if self._config.columns:
+            return np.array([self._flag(row.get(name), name) for name in self._config.columns], np.float32)
+        try:
+            return self._one_column(row.get(self._config.column))
+        except ValueError as error:
+            raise ValueError(f"column {self._config.column!r}: {error}") from None
+
+    def _flag(self, cell: object, column: str) -> bool:
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            raise NoLabelError
+        text = str(cell).strip().lower().removesuffix(".0")
+        if text not in ("0", "1", "true", "false"):
+            raise ValueError(f"column {column!r}: expected 0, 1, true or false, found {cell!r}; mend the row.")
+        return text in ("1", "true")
+
+    def _one_column(self, cell: object) -> NDArray[np.float32]:
         if cell is None:
             raise NoLabelError
         target = np.zeros(len(self._schema.names), np.float32)

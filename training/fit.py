@@ -1,5 +1,6 @@
 """Fits a network's weights to examples: transformers' Trainer with our loss, optimizer, batches and checkpoints."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -89,8 +90,9 @@ def fit(
         callbacks=[_StopAtNoNumber(), _Clock(), *_early_stopping(training), *callbacks],
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Progress(training.metric))
-    with warnings.catch_warnings():
+    progress = _Progress(training.metric)
+    trainer.add_callback(progress)
+    with warnings.catch_warnings(), contextlib.closing(progress):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     clock = next(found for found in trainer.callback_handler.callbacks if isinstance(found, _Clock))
@@ -203,6 +205,11 @@ class _Progress(ProgressCallback):
         chosen = "" if self._metric == "loss" else f"   {self._metric} {logs[f'eval_{self._metric}']:.4f}"
         line = f"epoch {logs['epoch']:.2f}   validation loss {logs['eval_loss']:.4f}{chosen}"
         self.training_bar.write(line) if self.training_bar is not None else print(line)
+
+    def close(self) -> None:
+        """Ends the bar's line, also where training ended early."""
+        if self.training_bar is not None:
+            self.training_bar.close()
 
     def on_prediction_step(self, *_: Any, **__: Any) -> None:
         """No bar in the bar."""

@@ -142,7 +142,8 @@ def test_scores_are_those_of_the_evaluation_that_training_does(corpus: Path, col
     run = label("--model", colours, "--input", corpus, "--scores", "all", "--precision", "fp32")
     found = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
     logits = evaluate.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)
-    assert np.abs(found - probabilities(logits, model.manifest.labels.task)).max() < 1e-5
+    expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
+    assert np.abs(found - expected).max() < 1e-5
 
 
 def test_parquet_holds_what_jsonl_holds(corpus: Path, colours: Path, label: Label) -> None:

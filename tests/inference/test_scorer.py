@@ -34,7 +34,7 @@ def test_scores_and_labels_equal_those_of_the_evaluation(
     directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)  # type: ignore[arg-type]
     model = trained_model.load(directory)
     logits = evaluate.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
-    expected = probabilities(logits, model.manifest.labels.task)
+    expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
     options = ScoringOptions(models=(str(directory),), precision="fp32", scores="all")
     predictions, failures, _ = Scorer(options).score(documents(200))
     assert failures == []

@@ -1,4 +1,4 @@
-"""Reading: every format, every encoding of labels, splits that stay put, and every row accounted for."""
+"""Reading: every format, every encoding of labels, and every row accounted for."""
 
 import bz2
 import gzip
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,6 +50,12 @@ def settings(labels: dict[str, Any] | None = None, text: dict[str, Any] | None =
     )
 
 
+def read(config: TrainConfig, folder: Path) -> Examples:
+    examples = data.read(config, "train", folder, config.labels.schema_in(folder))
+    assert examples is not None
+    return examples
+
+
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -57,8 +64,8 @@ def write_jsonl(path: Path, rows: list[Any]) -> Path:
 def targets(tmp_path: Path, cells: list[Any], labels: dict[str, Any]) -> list[list[int]]:
     rows = [{"text": f"text {number}", "label": cell} for number, cell in enumerate(cells)]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    _, splits = data.load(settings(labels), tmp_path)
-    found: list[list[int]] = splits.train.targets.astype(int).tolist()
+    examples = read(settings(labels), tmp_path)
+    found: list[list[int]] = examples.targets.astype(int).tolist()
     return found
 
 
@@ -78,37 +85,37 @@ def encode(suffix: str) -> bytes:
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, compression: str) -> None:
     name = f"my.rows{suffix}{compression}"
     (tmp_path / name).write_bytes(COMPRESS[compression](encode(suffix)))
-    _, splits = data.load(settings(files=name, text={"cleaning": []}), tmp_path)
-    assert splits.train.texts == [row["text"] for row in ROWS]
-    assert splits.train.targets.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
-    assert splits.train.targets.dtype == np.float32
-    assert splits.train.skipped == {}
+    examples = read(settings(files=name, text={"cleaning": []}), tmp_path)
+    assert examples.texts == [row["text"] for row in ROWS]
+    assert examples.targets.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    assert examples.targets.dtype == np.float32
+    assert examples.skipped == {}
 
 
 def test_parquet_and_columns_without_a_header(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
-    _, splits = data.load(settings(files="rows.parquet"), tmp_path)
-    assert splits.train.texts[1] == "NA"
+    examples = read(settings(files="rows.parquet"), tmp_path)
+    assert examples.texts[1] == "NA"
     (tmp_path / "bare.tsv").write_bytes(encode(".tsv").split(b"\n", 1)[1])
     bare = settings(files="bare.tsv", data={"columns": ["id", "text", "label"]}, text={"cleaning": []})
-    _, splits = data.load(bare, tmp_path)
-    assert splits.train.texts == [row["text"] for row in ROWS]
+    examples = read(bare, tmp_path)
+    assert examples.texts == [row["text"] for row in ROWS]
 
 
 def test_several_files_and_globs_in_order_whatever_their_columns(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "b.jsonl", [{"text": "three", "label": "red", "extra": 1}])
     write_jsonl(tmp_path / "a.jsonl", [{"text": "one", "label": "red"}, {"text": "two", "label": "green", "late": []}])
-    _, splits = data.load(settings(files="*.jsonl"), tmp_path)
-    assert splits.train.texts == ["one", "two", "three"]
-    _, splits = data.load(settings(files=["b.jsonl", "a.jsonl"]), tmp_path)
-    assert splits.train.texts == ["three", "one", "two"]
+    examples = read(settings(files="*.jsonl"), tmp_path)
+    assert examples.texts == ["one", "two", "three"]
+    examples = read(settings(files=["b.jsonl", "a.jsonl"]), tmp_path)
+    assert examples.texts == ["three", "one", "two"]
 
 
 def test_nothing_is_left_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     write_jsonl(tmp_path / "rows.jsonl", ROWS)
-    data.load(settings(), tmp_path)
+    read(settings(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
@@ -156,55 +163,17 @@ def test_rows_without_text_or_label_are_counted(tmp_path: Path) -> None:
         {"text": "no label", "label": ""},
     ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    _, splits = data.load(settings(), tmp_path)
-    assert splits.train.texts == ["good"]
-    assert splits.train.skipped == {"empty_text": 1, "no_text": 1, "no_label": 2}
+    examples = read(settings(), tmp_path)
+    assert examples.texts == ["good"]
+    assert examples.skipped == {"empty_text": 1, "no_text": 1, "no_label": 2}
 
 
 def test_integers_in_a_csv_stay_what_they_are_even_where_a_late_row_holds_several(tmp_path: Path) -> None:
     lines = [f"text {number}\t{number % 2}\n" for number in range(12_000)] + ["both\t0,1\n"]
     (tmp_path / "rows.tsv").write_text("".join(lines))
     labels = {"task": "multi_label", "names": ["a", "b"], "delimiter": ","}
-    _, splits = data.load(settings(labels, files="rows.tsv", data={"columns": ["text", "label"]}), tmp_path)
-    assert splits.train.targets.sum(axis=0).tolist() == [6001, 6001]
-
-
-def cut(tmp_path: Path, rows: list[dict[str, Any]], seed: int = 0, **more: Any) -> dict[str, set[str]]:
-    write_jsonl(tmp_path / "rows.jsonl", rows)
-    config = settings(data={"validation": [], "test": [], **more}, training={"seed": seed})
-    _, splits = data.load(config, tmp_path)
-    return {name: set(getattr(splits, name).texts) for name in ("train", "validation", "test")}
-
-
-def test_splits_are_cut_by_hash_and_stay_when_rows_are_added(tmp_path: Path) -> None:
-    rows = [{"text": f"text {number}", "label": "red", "id": number} for number in range(2000)]
-    parts = cut(tmp_path, rows)
-    assert sum(map(len, parts.values())) == 2000
-    assert 0.12 < len(parts["validation"]) / 2000 < 0.18
-    assert 0.12 < len(parts["test"]) / 2000 < 0.18
-    assert cut(tmp_path, rows[::-1]) == parts
-    fewer = cut(tmp_path, rows[:1000])
-    assert all(fewer[name] <= parts[name] for name in parts)
-    assert cut(tmp_path, rows, seed=1) != parts
-
-
-def test_equal_texts_and_equal_split_keys_land_on_one_side(tmp_path: Path) -> None:
-    twice = [{"text": f"text {n % 300}", "label": "red", "id": n} for n in range(600)]
-    parts = cut(tmp_path, twice)
-    assert not parts["train"] & (parts["validation"] | parts["test"])
-    authors = [{"text": f"author {n % 40} text {n}", "label": "red", "author": n % 40} for n in range(800)]
-    parts = cut(tmp_path, authors, split_by="author")
-    sides = {name: {text.split()[1] for text in texts} for name, texts in parts.items()}
-    assert sum(map(len, sides.values())) == 40
-    assert all(sides.values())
-
-
-def test_no_test_split_is_fine_where_none_is_asked_for(tmp_path: Path) -> None:
-    rows = [{"text": f"text {number}", "label": "red"} for number in range(100)]
-    parts = cut(tmp_path, rows, split={"validation": 0.5, "test": 0})
-    assert parts["test"] == set()
-    assert parts["train"]
-    assert parts["validation"]
+    examples = read(settings(labels, files="rows.tsv", data={"columns": ["text", "label"]}), tmp_path)
+    assert examples.targets.sum(axis=0).tolist() == [6001, 6001]
 
 
 @pytest.mark.parametrize(
@@ -212,11 +181,11 @@ def test_no_test_split_is_fine_where_none_is_asked_for(tmp_path: Path) -> None:
     [
         (ROWS, {"files": "nowhere.jsonl"}, "data.train: expected files at"),
         (ROWS, {"text": {"fields": ["title"]}}, "expected columns ['title'], found ['id', 'label', 'text']"),
-        (ROWS, {"data": {"validation": [], "split_by": "author"}}, "data.split_by: expected a column 'author'"),
+        (ROWS, {"data": {"split_by": "author"}}, "data.split_by: expected a column 'author'"),
         (
             [{"text": "a", "label": "red"}, {"text": "b", "label": "violet"}],
             {},
-            "data.train, row 2, column 'label': expected one of the labels red, green or its number, found 'violet'",
+            "data.train, rows.jsonl, row 2, column 'label': expected one of the labels red, green or its number, found",
         ),
         (
             [{"text": "a", "label": ["red", "green"]}],
@@ -224,7 +193,6 @@ def test_no_test_split_is_fine_where_none_is_asked_for(tmp_path: Path) -> None:
             "row 1, column 'label': a multi_class row has exactly one label, found ['red', 'green']",
         ),
         ([{"text": "a", "label": 2}], {}, "found 2"),
-        ([{"text": "", "label": "red"}], {}, "data.train: expected at least one row with a text and a label"),
     ],
 )
 def test_what_is_wrong_with_the_data_is_one_sentence(
@@ -232,7 +200,7 @@ def test_what_is_wrong_with_the_data_is_one_sentence(
 ) -> None:
     write_jsonl(tmp_path / "rows.jsonl", rows)
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
-        data.load(settings(**more), tmp_path)
+        read(settings(**more), tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -255,18 +223,81 @@ def test_what_is_wrong_with_the_data_is_one_sentence(
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=re.escape(name)) as caught:
-        data.load(settings(files=name), tmp_path)
+        read(settings(files=name), tmp_path)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("compression", ["", ".gz"])
+def test_line_files_keep_every_line_and_only_a_line_feed_ends_one(tmp_path: Path, compression: str) -> None:
+    lines = ["one\u2028still one", "", 'he said "two"', "three\r"]
+    content = COMPRESS[compression]("\n".join([*lines, ""]).encode())
+    (tmp_path / f"text.txt{compression}").write_bytes(content)
+    (tmp_path / "labels.txt").write_text("0\n1\n1\n0\n")
+    labelled = {"label_files": {"train": "labels.txt"}}
+    config = settings(files=f"text.txt{compression}", data=labelled, text={"cleaning": []})
+    examples = read(config, tmp_path)
+    assert examples.texts == ["one\u2028still one", 'he said "two"', "three"]
+    assert examples.targets.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert examples.ids == [f"text.txt{compression}:{row}" for row in (1, 3, 4)]
+    assert examples.skipped == {"empty_text": 1}
+    (tmp_path / "labels.txt").write_text("0\n1\n1\n")
+    with pytest.raises(UserError, match=r"labels.txt: expected 4 lines, a label for each line of .*, found 3"):
+        read(config, tmp_path)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_hugging_face_datasets_from_a_folder_with_their_own_label_names(tmp_path: Path, saved: bool) -> None:
+    names = datasets.ClassLabel(names=["green", "red"])  # not in the order of the configuration
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    table = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
+    if saved:
+        datasets.DatasetDict({"train": table, "dev": table}).save_to_disk(str(tmp_path / "set"))
+    else:
+        (tmp_path / "set").mkdir()
+        for split in ("train", "dev"):
+            table.to_parquet(str(tmp_path / "set" / f"{split}.parquet"))
+            (tmp_path / "set" / "README.md").write_text(
+                "---\nconfigs:\n- config_name: default\n  data_files:\n"
+                "  - {split: train, path: train.parquet}\n  - {split: dev, path: dev.parquet}\n---\n"
+            )
+    config = settings(files=["dev"], data={"dataset": "set"})
+    examples = read(config, tmp_path)
+    assert examples.targets.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert examples.ids == ["set/dev:1", "set/dev:2", "set/dev:3"]
+    with pytest.raises(UserError, match="data.dataset 'set'.*'nowhere'"):
+        read(settings(files=["nowhere"], data={"dataset": "set"}), tmp_path)
+
+
+def test_a_dataset_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="data.dataset 'me/nowhere', split 'train', cannot be read"):
+        read(settings(files=["train"], data={"dataset": "me/nowhere"}), tmp_path)
+
+
+def test_a_column_for_each_label(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,hired,lost_job\na,1,0\nb,0.0,True\nc,TRUE,0\nd,,1\n")
+    labels = {"task": "multi_label", "columns": ["hired", "lost_job"]}
+    examples = read(settings(labels, files="rows.csv"), tmp_path)
+    assert examples.targets.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert examples.skipped == {"no_label": 1}
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "hired": 1, "lost_job": False}])
+    assert read(settings(labels), tmp_path).targets.tolist() == [[1, 0]]
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "hired": "perhaps", "lost_job": "1"}])
+    with pytest.raises(UserError, match="row 1, column 'hired': expected 0, 1, true or false, found 'perhaps'"):
+        read(settings(labels), tmp_path)
+
+
 def test_the_hash_of_examples_depends_on_texts_targets_and_their_order() -> None:
-    one = Examples(["a", "b"], np.array([[1, 0], [0, 1]], np.float32))
-    assert one.sha256() == Examples(list(one.texts), one.targets.copy()).sha256()
+    def examples(texts: list[str], targets: Any) -> Examples:
+        return Examples(texts, np.array(targets, np.float32), [*texts], [*texts])
+
+    one = examples(["a", "b"], [[1, 0], [0, 1]])
+    assert one.sha256() == examples(["a", "b"], [[1, 0], [0, 1]]).sha256()
     others = [
         one.take(np.array([1, 0])),
         one.take(np.array([0])),
-        Examples(["a", "c"], one.targets),
-        Examples(one.texts, one.targets[::-1].copy()),
-        Examples(["ab", ""], one.targets),
+        examples(["a", "c"], one.targets),
+        examples(one.texts, one.targets[::-1]),
+        examples(["ab", ""], one.targets),
     ]
     assert len({one.sha256(), *(other.sha256() for other in others)}) == 6

@@ -74,8 +74,9 @@ def test_it_learns_a_toy_problem_and_the_model_means_what_its_metrics_say(
     assert manifest.pooling == pooling
     assert model.network.training is False
 
-    logits = evaluate.score(model.network, model.tokenizer, ["the red grass", "a rose is blue of"], 32)
-    labels = decide(probabilities(logits, manifest.labels.task), manifest.labels, manifest.decision.thresholds)
+    logits = evaluate.score(model.network, model.tokenizer, ["of the red a rose is 17", "of the blue a rose is 17"], 32)
+    probs = probabilities(logits, manifest.labels.task, manifest.decision.temperature)
+    labels = decide(probs, manifest.labels, manifest.decision.thresholds)
     red = manifest.labels.names.index("red")
     assert labels[:, red].tolist() == [True, False]
 
@@ -358,14 +359,14 @@ def test_the_tables_of_each_label_and_split(tmp_path: Path, start: Callable[...,
     }
     assert {path.name for path in folder.iterdir()} == expected
     manifest = trained_model.read_manifest(tmp_path / "model")
-    found = dict(csv.reader((folder / "holdout_green_evaluation.csv").open()))
+    found = dict(csv.reader((folder / "holdout_green_evaluation.csv").read_text().splitlines()))
     metrics = manifest.metrics["test"]["labels"]["green"]
     assert float(found["f1_at_threshold"]) == metrics["f1"]
     assert float(found["f1_at_0.5"]) == manifest.metrics["test"]["at_half"]["labels"]["green"]["f1"]
     assert float(found["threshold"]) == manifest.decision.thresholds[1]
     assert found["run_id"] == manifest.training["run_id"]
     assert found["data_path"] == "rows.jsonl"
-    scores = list(csv.DictReader((folder / "holdout_green_scores.csv").open()))
+    scores = list(csv.DictReader((folder / "holdout_green_scores.csv").read_text().splitlines()))
     assert len(scores) == manifest.metrics["test"]["documents"]
     assert sum(int(row["truth"]) for row in scores) == metrics["support"]
     assert sum(int(row["predicted"]) for row in scores) == metrics["predicted"]

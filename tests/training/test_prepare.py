@@ -1,0 +1,276 @@
+"""Preparing: splits that are stratified and stay apart, training data that gives nothing away, a card that adds up."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from models.errors import UserError
+from tests.training.conftest import toy_rows, write_rows
+from tests.training.test_data import settings
+from training import prepare
+from training.prepare import Prepared
+
+
+def cut(tmp_path: Path, rows: list[dict[str, Any]], labels: dict[str, Any] | None = None, **more: Any) -> Prepared:
+    """Prepares rows of which the tool cuts its own validation and test."""
+    write_rows(tmp_path / "rows.jsonl", rows)
+    seed = more.pop("seed", 0)
+    config = settings(labels, data={"validation": [], "test": [], **more}, training={"seed": seed})
+    return prepare.prepare(config, tmp_path)
+
+
+def sides(prepared: Prepared) -> dict[str, list[str]]:
+    return {name: getattr(prepared.splits, name).texts for name in prepare.NAMES}
+
+
+def red(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"text": f"text {number}", "label": "red", "id": number, **more} for number in range(count)]
+
+
+def test_splits_have_their_shares_and_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    found = sides(cut(tmp_path, red(2000)))
+    assert {name: len(texts) for name, texts in found.items()} == {"train": 1400, "validation": 300, "test": 300}
+    assert len({text for texts in found.values() for text in texts}) == 2000
+    backwards = sides(cut(tmp_path, red(2000)[::-1]))
+    assert {name: set(texts) for name, texts in backwards.items()} == {n: set(t) for n, t in found.items()}
+    assert sides(cut(tmp_path, red(2000), seed=1)) != found
+
+
+def test_every_label_has_its_share_of_every_split(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    frequencies = {"common": 0.5, "some": 0.1, "rare": 0.02}
+    rows = [
+        {"text": f"text {number}", "label": [name for name, p in frequencies.items() if chance.random() < p]}
+        for number in range(3000)
+    ]
+    prepared = cut(tmp_path, rows, {"task": "multi_label", "names": list(frequencies)})
+    totals = np.sum([part.targets.sum(axis=0) for part in vars(prepared.splits).values()], axis=0)
+    for name, share in (("validation", 0.15), ("test", 0.15)):
+        found = getattr(prepared.splits, name).targets.sum(axis=0)
+        assert np.abs(found - share * totals).max() <= 12  # a random cut errs by the root of 225 and more
+        assert abs(found[2] - share * totals[2]) <= 1  # the rarest label is cut by itself
+        assert len(getattr(prepared.splits, name)) == pytest.approx(450, abs=1)
+
+
+def test_equal_texts_and_equal_split_keys_land_on_one_side(tmp_path: Path) -> None:
+    labels = {"task": "multi_label", "names": ["red", "green"]}
+    twice = [{"text": f"text {n % 300}", "label": ["red"] if n < 300 else []} for n in range(600)]  # all in conflict
+    found = cut(tmp_path, twice, labels)
+    texts = {name: set(part) for name, part in sides(found).items()}
+    assert not texts["train"] & (texts["validation"] | texts["test"])
+    assert not texts["validation"] & texts["test"]
+    assert sum(len(part) for part in vars(found.splits).values()) == 600
+    assert found.card["twins"] == {
+        f"conflict {name}-{name}": len(texts[name]) for name in ("test", "train", "validation")
+    }
+
+    authors = [{"text": f"author {n % 40} text {n}", "label": "red", "author": n % 40} for n in range(800)]
+    by_author = sides(cut(tmp_path, authors, split_by="author"))
+    held = {name: {text.split()[1] for text in part} for name, part in by_author.items()}
+    assert sum(map(len, held.values())) == 40
+    assert {name: len(part) for name, part in held.items()} == {"train": 28, "validation": 6, "test": 6}
+
+
+def test_no_test_split_is_fine_where_none_is_asked_for(tmp_path: Path) -> None:
+    found = sides(cut(tmp_path, red(100), split={"validation": 0.5, "test": 0}))
+    assert {name: len(texts) for name, texts in found.items()} == {"train": 50, "validation": 50, "test": 0}
+
+
+def test_exact_duplicates_are_removed_before_the_cut(tmp_path: Path) -> None:
+    prepared = cut(tmp_path, [*red(100), *red(40), {"text": "text  7 ", "label": "red"}])
+    assert sum(map(len, sides(prepared).values())) == 100
+    assert prepared.splits.train.skipped == {"duplicate": 41}
+    assert prepared.splits.test.skipped == {}
+
+
+LONG = "in the beginning there was a rose and the rose was red and the grass below it was green as grass is"
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Callable[..., Prepared]:
+    """Prepares three splits that have files, the held-out ones with a document that train nearly holds."""
+
+    def run(**more: Any) -> Prepared:
+        write_rows(tmp_path / "train.jsonl", [
+            {"text": "a red one", "label": "red"},
+            {"text": "a red one", "label": "red"},
+            {"text": "a green one", "label": "green"},
+            {"text": f"{LONG} indeed", "label": "red"},
+            {"text": "one more of these", "label": "green"},
+            {"text": "and another of these", "label": "red"},
+        ])  # fmt: skip
+        write_rows(tmp_path / "validation.jsonl", [{"text": LONG, "label": "red"}, {"text": "v", "label": "green"}] * 2)
+        write_rows(tmp_path / "test.jsonl", [{"text": "A green one", "label": "red"}, {"text": LONG, "label": "green"}])
+        files = {name: f"{name}.jsonl" for name in prepare.NAMES}
+        return prepare.prepare(settings(data={**files, **more}), tmp_path)
+
+    return run
+
+
+def test_what_stands_in_validation_or_test_leaves_training_and_is_listed(given: Callable[..., Prepared]) -> None:
+    prepared = given()
+    assert prepared.splits.train.texts == ["a red one", "one more of these", "and another of these"]
+    assert prepared.splits.train.skipped == {"duplicate": 1, "leak": 2}
+    assert len(prepared.splits.validation) == 4  # somebody's benchmark: it stays whole
+    near, lower_case = (twin for twin in prepared.twins if twin["split"] == "train")
+    assert (
+        near
+        == {
+            "kind": "near",
+            "similarity": pytest.approx(19 / 20, abs=1e-4),
+            "id": "train.jsonl:4",
+            "split": "train",
+            "other_id": "validation.jsonl:1",
+            "other_split": "validation",
+        }
+        or lower_case["id"] == "train.jsonl:4"
+    )
+    assert prepared.card["twins"] == {
+        "conflict validation-test": 1,
+        "exact validation-test": 2,
+        "near train-test": 1,
+        "near train-validation": 1,
+    }
+
+
+def test_leaks_stay_where_that_is_asked_for(given: Callable[..., Prepared]) -> None:
+    kept = given(drop_leaks=False)
+    assert len(kept.splits.train) == 5
+    assert kept.twins == given().twins
+    assert len(given(near_duplicate=1.0).splits.train) == 4  # only what is equal but for case
+
+
+def test_a_label_that_training_never_saw_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", red(5))
+    write_rows(tmp_path / "held.jsonl", [{"text": "grass", "label": "green"}])
+    files = {"train": "train.jsonl", "validation": "train.jsonl", "test": "held.jsonl"}
+    with pytest.raises(UserError, match=re.escape("labels ['green'] stand in validation or test: expected them in")):
+        prepare.prepare(settings(data={**files, "drop_leaks": False}), tmp_path)
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"text": "", "label": "red"}])
+    with pytest.raises(UserError, match="data.train: expected at least one row with a text and a label, found none"):
+        prepare.prepare(settings(), tmp_path)
+    with pytest.raises(UserError, match="data.validation: expected at least one row"):
+        cut(tmp_path, red(2))
+
+
+def test_subsampling_and_undersampling_touch_the_training_split_alone(tmp_path: Path) -> None:
+    rows = red(800) + [{"text": f"other {number}", "label": "green"} for number in range(200)]
+    whole = cut(tmp_path, rows)
+    half = cut(tmp_path, rows, subsample=0.5)
+    assert len(half.splits.train) == 350
+    assert half.splits.train.skipped == {"subsampled": 350}
+    assert set(half.splits.train.texts) < set(whole.splits.train.texts)
+    even = cut(tmp_path, rows, undersample=1.5)
+    assert even.splits.train.targets.sum(axis=0).tolist() == [210, 140]
+    assert even.splits.train.skipped == {"undersampled": 350}
+    for sampled in (half, even):
+        assert sampled.splits.test.texts == whole.splits.test.texts
+    assert cut(tmp_path, rows, undersample=100).splits.train.texts == whole.splits.train.texts
+    assert cut(tmp_path, rows, undersample=1.5).splits.train.texts == even.splits.train.texts
+
+
+def test_undersampling_takes_documents_without_a_label_for_a_class(tmp_path: Path) -> None:
+    labels = {"task": "multi_label", "names": ["red", "green"]}
+    rows = [{"text": f"t {n}", "label": ["red", "green"] if n % 10 == 0 else []} for n in range(1000)]
+    found = cut(tmp_path, rows, labels, undersample=2).splits.train
+    assert found.targets.any(axis=1).sum() == 70
+    assert len(found) == 210
+
+
+def test_weak_negatives_are_mixed_into_training_only(tmp_path: Path) -> None:
+    binary = {"task": "binary", "names": ["other", "red"]}
+    rows = [{"text": f"text {number}", "label": "red" if number % 2 else "other"} for number in range(200)]
+    write_rows(tmp_path / "weak.jsonl", [{"text": f"weak {n}"} for n in range(90)] + [{"text": "text 3"}, {"text": ""}])
+    prepared = cut(tmp_path, rows, binary, weak_negatives={"files": "weak.jsonl", "share": 0.3})
+    train = prepared.splits.train
+    weak = [i for i, name in enumerate(train.ids) if name.startswith("weak.jsonl:")]
+    assert len(weak) == 60  # of 200, of which 140 are labelled
+    assert len(train) == 200
+    assert train.targets[weak].tolist() == [[1, 0]] * 60
+    assert train.texts.count("text 3") <= 1
+    assert not any("weak" in text for text in prepared.splits.validation.texts + prepared.splits.test.texts)
+    with pytest.raises(UserError, match=r"expected 210 distinct texts for a share of 0.6, found 90"):
+        cut(tmp_path, rows, binary, weak_negatives={"files": "weak.jsonl", "share": 0.6})
+
+
+@pytest.fixture
+def command(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
+    """Runs the command on the toy problem; returns its exit code."""
+
+    def run(*flags: str, rows: list[dict[str, Any]] | None = None) -> int:
+        write_rows(tmp_path / "rows.jsonl", rows or toy_rows())
+        config = write_config(
+            data='train = "rows.jsonl"',
+            labels='task = "multi_label"\ncolumn = "colours"\nnames = ["red", "green", "blue"]',
+            text="max_tokens = 16",
+            model=f'base = "{base}"',
+        )
+        return prepare.main([str(config), "--data_dir", str(tmp_path), "--output", str(tmp_path / "out"), *flags])
+
+    return run
+
+
+def test_the_card_adds_up_and_the_files_read_back(
+    tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    out = tmp_path / "out"
+    names = ["card.json", "card.md", "test.parquet", "train.parquet", "twins.jsonl", "validation.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    card = json.loads((out / "card.json").read_bytes())
+    page = (out / "card.md").read_text()
+    for split in prepare.NAMES:
+        rows = pq.read_table(out / f"{split}.parquet").to_pylist()
+        counts = card["splits"][split]
+        assert counts["documents"] == len(rows)
+        assert counts["without_label"] == sum(not row["labels"] for row in rows)
+        for label, found in counts["labels"].items():
+            held = [row["labels"] for row in rows if label in row["labels"]]
+            assert found["documents"] == len(held)
+            assert found["share"] == pytest.approx(len(held) / len(rows), abs=1e-6)
+            assert found["with_others"] == pytest.approx(np.mean([len(row) > 1 for row in held]), abs=1e-6)
+            assert f"{found['share']:.1%}" in page
+        assert counts["tokens"]["p5"] <= counts["tokens"]["p50"] <= counts["tokens"]["p100"] < 60
+        assert 0 < counts["tokens"]["truncated"] < 1
+    leaks = card["splits"]["train"]["skipped"]["leak"]
+    assert sum(card["splits"][split]["documents"] for split in prepare.NAMES) + leaks == 240
+    printed = capsys.readouterr().out
+    assert re.search(rf"all documents\W+{168 - leaks}\W+36\W+36", printed)
+    assert f"train: {leaks} rows left out: leak" in printed
+
+    config = prepare.load_config(tmp_path / "config.toml")
+    again, fresh = prepare.read(out, config), prepare.prepare(config, tmp_path)
+    for split in prepare.NAMES:
+        assert getattr(again.splits, split).sha256() == getattr(fresh.splits, split).sha256()
+        assert getattr(again.splits, split).ids == getattr(fresh.splits, split).ids
+    assert again.schema == fresh.schema
+    other = prepare.load_config(tmp_path / "config.toml", ["training.seed=3"])
+    with pytest.raises(UserError, match="was made with other settings"):
+        prepare.read(out, other)
+    with pytest.raises(UserError, match="found no card.json"):
+        prepare.read(tmp_path, config)
+
+
+def test_what_is_there_is_replaced_only_on_request(
+    tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    before = (tmp_path / "out" / "train.parquet").read_bytes()
+    assert command(rows=toy_rows(60)) == 2
+    assert "is there already: name another directory, or add --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out" / "train.parquet").read_bytes() == before
+    assert command("--overwrite", rows=toy_rows(60)) == 0
+    assert (tmp_path / "out" / "train.parquet").read_bytes() != before
+    (tmp_path / "out" / "card.json").unlink()
+    assert command("--overwrite") == 2
+    assert "only what training.prepare wrote is ever replaced" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []

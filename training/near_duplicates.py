@@ -1,0 +1,60 @@
+"""Finds texts that are nearly the same: exactly, by Jaccard similarity of their three-word shingles."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shingles = NDArray[np.int64]  # distinct hashes, sorted
+
+_WORD = re.compile(r"\w+")
+WORDS = 3
+
+
+def shingles(text: str) -> Shingles:
+    """Hashes of each three consecutive words in lower case; of all words where there are fewer."""
+    words = _WORD.findall(text.lower())
+    return np.unique(
+        np.fromiter((hash(tuple(words[i : i + WORDS])) for i in range(max(1, len(words) - WORDS + 1))), np.int64)
+    )
+
+
+class Index:
+    """Texts to be looked up by similarity.
+
+    Two sets with a Jaccard similarity of at least t share one of the first n - ceil(t n) + 1 of their n sorted
+    elements (the prefix filter of Bayardo et al., Scaling Up All Pairs Similarity Search, WWW 2007): only those are
+    looked up, and nothing is missed.
+    """
+
+    def __init__(self, texts: Iterable[str], threshold: float) -> None:
+        self._threshold = threshold
+        self._sets = [shingles(text) for text in texts]
+        self._holders: dict[int, list[int]] = defaultdict(list)
+        for place, found in enumerate(self._sets):
+            for element in self._prefix(found):
+                self._holders[element].append(place)
+
+    def nearest(self, text: str) -> tuple[int, float] | None:
+        """Place and similarity of the most similar text at or above the threshold; the first among equals."""
+        wanted = shingles(text)
+        candidates = {place for element in self._prefix(wanted) for place in self._holders.get(element, ())}
+        best: tuple[int, float] | None = None
+        for place in sorted(candidates):
+            similarity = _jaccard(wanted, self._sets[place])
+            if similarity >= self._threshold and (best is None or similarity > best[1]):
+                best = place, similarity
+        return best
+
+    def _prefix(self, found: Shingles) -> list[int]:
+        length = len(found) - math.ceil(self._threshold * len(found) - 1e-9) + 1
+        prefix: list[int] = found[:length].tolist()
+        return prefix
+
+
+def _jaccard(one: Shingles, other: Shingles) -> float:
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared / (len(one) + len(other) - shared)
