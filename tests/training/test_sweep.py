@@ -3,8 +3,11 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from models import trained_model
 from tests.training.conftest import toy_rows, write_rows
@@ -62,7 +65,7 @@ def test_the_best_of_the_trials_is_trained_for_good(
     assert settings["batch_size"] == int(best["params_training.batch_size"])
     evaluations = [row["eval_macro_f1"] for row in manifest.training["history"] if "eval_macro_f1" in row]
     assert max(evaluations) == pytest.approx(float(best["value"]))  # the same seed gives the same training
-    assert best["value"][:6] in capsys.readouterr().out
+    assert f"{float(best['value']):.4f}" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "best.search").iterdir()) == ["trials.csv", "trials.db"]
 
 
@@ -74,12 +77,26 @@ def test_another_search_in_the_same_place_is_refused(
     assert "holds a search with another configuration or other data" in capsys.readouterr().err
 
 
-def test_bad_trials_are_pruned(tmp_path: Path, search: Callable[..., int]) -> None:
-    # After five trials a worse one than their median ends at its second evaluation or later.
-    space = 'trials = 8\nspace."training.learning_rate" = [5e-3, 1e-9]\n'
-    assert search("--search_only", space=space) == 0
-    states = {row["state"] for row in trials(tmp_path) if row["params_training.learning_rate"] == "5e-3"}
-    assert "PRUNED" not in states
+def test_a_trial_that_lags_behind_is_pruned() -> None:
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=1))
+    arguments = SimpleNamespace(metric_for_best_model="macro_f1")
+
+    def run(values: list[float]) -> optuna.trial.FrozenTrial:
+        trial = study.ask()
+        callback = sweep._Pruning(trial)
+        try:
+            for value in values:
+                callback.on_evaluate(arguments, None, None, metrics={"eval_macro_f1": value})
+            study.tell(trial, values[-1])
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        return study.trials[trial.number]
+
+    assert run([0.5, 0.6]).state is TrialState.COMPLETE
+    lagging = run([0.55, 0.3, 0.9])
+    assert lagging.state is TrialState.PRUNED
+    assert lagging.intermediate_values == {1: 0.55, 2: 0.3}
+    assert run([0.6, 0.7]).state is TrialState.COMPLETE
 
 
 def test_a_trial_that_diverges_does_not_end_the_search(tmp_path: Path, search: Callable[..., int]) -> None:
