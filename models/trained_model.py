@@ -208,18 +208,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def positions(config: PretrainedConfig) -> int | None:
+    """How many tokens the architecture can read; None where it sets no limit."""
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    # RoBERTa and its kin number positions from the padding token's id on.
+    reserved = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return found - reserved if found else None
+
+
 def check_max_tokens(directory: str | os.PathLike[str], max_tokens: int) -> None:
     """Refuses more tokens than the architecture has positions for.
 
     Raises:
         ModelError: says how many there are.
     """
-    config = AutoConfig.from_pretrained(directory)
-    positions = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and its kin number positions from the padding token's id on.
-    reserved = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    if positions and max_tokens > positions - reserved:
+    readable = positions(AutoConfig.from_pretrained(directory))
+    if readable and max_tokens > readable:
         raise ModelError(
-            f"Model {str(directory)!r} reads at most {positions - reserved} tokens, but {max_tokens} were asked for: "
+            f"Model {str(directory)!r} reads at most {readable} tokens, but {max_tokens} were asked for: "
             "lower --max_tokens."
         )

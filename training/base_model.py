@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from models import network as networks
+from models import trained_model
 from models.errors import UserError
 from models.labels import LabelSchema
 from training.config import ModelConfig, TrainConfig
@@ -39,7 +40,7 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
         module = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
     except (OSError, ValueError) as error:
         raise _unusable(config.model, error) from None
-    positions = min(getattr(model_config, "max_position_embeddings", None) or sys.maxsize, pieces.model_max_length)
+    positions = min(trained_model.positions(model_config) or sys.maxsize, pieces.model_max_length)
     if config.text.max_tokens > positions:
         raise UserError(
             f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} reads {positions} at most; lower it."
@@ -74,9 +75,22 @@ def tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         UserError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder(model), revision=model.revision)
+        return load_tokenizer(folder(model), model.revision)
     except (OSError, ValueError) as error:
         raise _unusable(model, error) from None
+
+
+def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or a hub name.
+
+    Raises:
+        ValueError: it knows no words, as transformers makes one for a folder without a tokenizer's files.
+        OSError: there is nothing to load.
+    """
+    found = AutoTokenizer.from_pretrained(source, revision=revision)
+    if len(found) <= len(found.all_special_ids):
+        raise ValueError("the tokenizer's files are missing")
+    return found
 
 
 def _unusable(model: ModelConfig, error: Exception) -> UserError:
