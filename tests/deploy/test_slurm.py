@@ -1,0 +1,202 @@
+"""The job scripts: under a real one-node Slurm a training is pre-empted, queued again, and goes on."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models import trained_model
+from tests.training.conftest import base as base  # a fixture
+from tests.training.conftest import toy_rows, write_rows
+from tests.training.conftest import write_config as write_config  # a fixture
+
+ROOT = Path(__file__).parents[2]
+SLURM = ROOT / "deploy" / "slurm" / "job.sbatch"
+SGE = ROOT / "deploy" / "sge" / "job.sh"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a cluster of one node: this machine, with daemons of its own."""
+    if not shutil.which("slurmctld") or not shutil.which("slurmd"):
+        pytest.skip("Slurm is not installed (Debian: apt-get install slurm-wlm)")
+    if os.geteuid() != 0:
+        pytest.skip("slurmd runs as root only")
+    home = tmp_path / "slurm"
+    home.mkdir()
+    config = home / "slurm.conf"
+    name = socket.gethostname()
+    config.write_text(
+        f"""ClusterName=test
+SlurmctldHost={name}(127.0.0.1)
+SlurmctldPort={free_port()}
+SlurmdPort={free_port()}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={home}
+SlurmdSpoolDir={home}/spool
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+NodeName={name} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory=1000 State=UNKNOWN
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+    )
+    environment = {**os.environ, "SLURM_CONF": str(config)}
+    logs = (home / "daemons.log").open("w")
+    daemons = [
+        subprocess.Popen([daemon, "-D", "-f", str(config)], env=environment, stdout=logs, stderr=logs)
+        for daemon in ("slurmctld", "slurmd")
+    ]
+    try:
+        wait_for(lambda: "idle" in run(["sinfo", "-h", "-o", "%t"], environment), 60, (home / "daemons.log").read_text)
+        yield environment
+    finally:
+        for daemon in reversed(daemons):
+            daemon.send_signal(signal.SIGTERM)
+        for daemon in daemons:
+            daemon.wait(30)
+        logs.close()
+
+
+def run(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    return done.stdout
+
+
+def wait_for(condition: Callable[[], object], seconds: float, explain: Callable[[], str]) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {explain()}"
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_pre_empted_training_is_queued_again_and_goes_on(
+    tmp_path: Path, slurm: dict[str, str], base: Path, write_config: Callable[..., Path]
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", toy_rows())
+    config = write_config(
+        data='train = "rows.jsonl"',
+        labels='task = "multi_label"\ncolumn = "colours"\nnames = ["red", "green", "blue"]',
+        text="max_tokens = 32",
+        model=f'base = "{base}"\npooling = "mean"',
+        training="epochs = 60\nbatch_size = 16\nlearning_rate = 5e-3",
+    )
+    output, log = tmp_path / "model", tmp_path / "job.log"
+    environment = {**slurm, "LABELBEAM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    flags = [str(config), "--data_dir", str(tmp_path), "--output", str(output)]
+    submit = ["sbatch", "--parsable", f"--output={log}", str(SLURM), "training.train", *flags]
+    job = run(submit, environment).strip()
+    assert job.isdigit()
+
+    def explain() -> str:
+        return log.read_text() if log.exists() else run(["squeue"], environment)
+
+    wait_for(lambda: list(tmp_path.glob("model.checkpoints/*/trainer_state.json")), 120, explain)
+    run(["scontrol", "requeue", job], environment)
+    wait_for(lambda: run(["squeue", "-h", "-o", "%t", "-j", job], environment).strip() != "R", 60, explain)
+    assert not output.exists()
+    # A job that was queued again starts after a pause, unless it is let go at once.
+    wait_for(lambda: run(["squeue", "-h", "-o", "%t", "-j", job], environment).strip() == "PD", 60, explain)
+    time.sleep(3)  # in the second of the requeue the credential of its new start would be refused
+    run(["scontrol", "update", f"jobid={job}", "starttime=now"], environment)
+    wait_for(lambda: "COMPLETED" in run(["scontrol", "show", "job", job], environment), 240, explain)
+
+    written = log.read_text()
+    assert "start 0: training.train" in written
+    assert "start 1: training.train" in written
+    epochs = [line.split()[1] for line in written.splitlines() if line.startswith("epoch ")]
+    assert len(epochs) == len(set(epochs)) or len(epochs) < 2 * 60 - 1  # it did not begin again from the start
+    assert trained_model.verify(output).metrics["test"]["macro_f1"] > 0.9
+    assert not (tmp_path / "model.checkpoints").exists()
+
+
+@pytest.fixture
+def pretended(tmp_path: Path) -> Callable[..., list[str]]:
+    """Runs a job script with commands that only say how they were called."""
+
+    def call(script: Path, *arguments: str, **variables: str) -> list[str]:
+        commands = tmp_path / "commands"
+        commands.mkdir(exist_ok=True)
+        for name in ("python", "srun", "scontrol"):
+            (commands / name).write_text(f'#!/bin/sh\necho "{name} $*"\n')
+            (commands / name).chmod(0o755)
+        environment = {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), **variables}
+        command = ["bash", str(script), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.splitlines()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "expected"),
+    [
+        (["training.train", "c.toml"], {}, "python -m training.train c.toml --resume"),
+        (
+            ["training.train", "c.toml"],
+            {"SLURM_GPUS_ON_NODE": "4"},
+            "python -m accelerate.commands.launch --num_processes 4 -m training.train c.toml --resume",
+        ),
+        (
+            ["training.sweep", "c.toml"],
+            {"SLURM_ARRAY_TASK_ID": "3"},
+            "python -m training.sweep c.toml --search_only --worker 3",
+        ),
+        (["training.sweep", "c.toml"], {}, "python -m training.sweep c.toml"),
+        (
+            ["training.train", "c.toml"],
+            {"LABELBEAM_IMAGE": "image.sqsh", "LABELBEAM_MOUNTS": "/data:/data"},
+            "srun --ntasks=1 --container-image=image.sqsh --container-mounts={cwd}:{cwd},/data:/data "
+            "--container-workdir={cwd} python -m training.train c.toml --resume",
+        ),
+    ],
+)
+def test_what_a_slurm_job_runs(
+    tmp_path: Path,
+    pretended: Callable[..., list[str]],
+    arguments: list[str],
+    variables: dict[str, str],
+    expected: str,
+) -> None:
+    lines = pretended(SLURM, *arguments, LABELBEAM_PYTHON="python", **variables)
+    assert lines[-1] == expected.format(cwd=tmp_path)
+
+
+def test_what_a_grid_engine_job_runs(pretended: Callable[..., list[str]]) -> None:
+    train = pretended(SGE, "training.train", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="undefined")
+    assert train[-1] == "python -m training.train c.toml --resume"
+    sweep = pretended(SGE, "training.sweep", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="2")
+    assert sweep[-1] == "python -m training.sweep c.toml --search_only --worker 2"
+    alone = pretended(SGE, "training.sweep", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="undefined")
+    assert alone[-1] == "python -m training.sweep c.toml"
+
+
+@pytest.mark.parametrize("script", [SLURM, SGE])
+def test_a_job_fails_where_its_command_fails(pretended: Callable[..., list[str]], script: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        pretended(script, "training.train", LABELBEAM_PYTHON="false")
+    assert caught.value.returncode == 1
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
+        pretended(script)
