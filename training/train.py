@@ -31,11 +31,11 @@ from models import trained_model
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.trained_model import Manifest
-from training import base_model, calibrate, command, fit, hub, prepare
+from training import base_model, calibrate, command, fit, hub, model_card, prepare, report
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig, load_config
 from training.data import Examples, Splits
-from training.evaluate import Evaluation, evaluate, score, show, write_tables
+from training.evaluation import Evaluation, evaluate, score, show, write_tables
 from training.prepare import Prepared
 
 EVALUATION = "evaluation"  # the folder of the CSV tables, inside the model's directory
@@ -245,6 +245,8 @@ def _write(job: Job, network: Network, manifest: Manifest, evaluations: Sequence
         sources = getattr(job.config.data, evaluation.split) or job.config.data.train
         run_id = manifest.training["run_id"]
         write_tables(evaluation, manifest.decision, job.output / EVALUATION, ", ".join(sources), run_id)
+    report.write(job.output, evaluations, manifest)
+    model_card.write(job.output, manifest)
     shutil.rmtree(job.checkpoints)
 
 

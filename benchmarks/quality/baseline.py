@@ -8,7 +8,7 @@ from models.decision import Decision, Floats, probabilities
 from models.labels import LabelSchema, Task
 from training import calibrate, metrics
 from training.data import Splits
-from training.evaluate import Evaluation, evaluate
+from training.evaluation import Evaluation, evaluate
 
 REGULARISATION = (1.0, 4.0, 16.0)  # C, chosen on validation
 

@@ -17,7 +17,7 @@ from models.decision import probabilities
 from models.network import PooledClassifier
 from tests.inference.conftest import contents, rows_of, texts, write_corpus
 from tests.tiny import encode
-from training import evaluate
+from training import evaluation
 
 Label = Callable[..., Path]
 
@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_evaluation_that_training_does(corpus: Path, col
     model = trained_model.load(colours)
     run = label("--model", colours, "--input", corpus, "--scores", "all", "--precision", "fp32")
     found = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
-    logits = evaluate.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)
+    logits = evaluation.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)
     expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
     assert np.abs(found - expected).max() < 1e-5
 

@@ -13,7 +13,7 @@ from models import trained_model
 from models.decision import decide, probabilities
 from tests.inference.conftest import texts
 from tests.tiny import tiny_model
-from training import evaluate
+from training import evaluation
 
 
 def documents(count: int) -> list[Document]:
@@ -33,7 +33,7 @@ def test_scores_and_labels_equal_those_of_the_evaluation(
 ) -> None:
     directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)  # type: ignore[arg-type]
     model = trained_model.load(directory)
-    logits = evaluate.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
+    logits = evaluation.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
     expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
     options = ScoringOptions(models=(str(directory),), precision="fp32", scores="all")
     predictions, failures, _ = Scorer(options).score(documents(200))

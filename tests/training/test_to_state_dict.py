@@ -19,7 +19,7 @@ from transformers import (
 from models import trained_model
 from models.labels import Task
 from tests.tiny import tiny_config, tiny_tokenizer
-from training import evaluate, to_state_dict
+from training import evaluation, to_state_dict
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2}
 TEXTS = ["the rose is red", "grass", "the sky is blue and the grass is green in the sky"]
@@ -80,7 +80,7 @@ def test_the_same_logits_and_labels_as_the_checkpoint(
     assert model.manifest.labels.task is Task.MULTI_CLASS
     assert model.manifest.labels.names == ("bad", "fair", "good")
     assert model.manifest.text.max_tokens == {"bert": 128, "distilbert": 64, "roberta": 65}[architecture]
-    found = evaluate.score(model.network, model.tokenizer, TEXTS, 32)
+    found = evaluation.score(model.network, model.tokenizer, TEXTS, 32)
     original = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     for row, text in zip(found, TEXTS, strict=True):
         encoded = model.tokenizer(text, return_tensors="pt")

@@ -20,7 +20,7 @@ from models import trained_model
 from models.decision import decide, probabilities
 from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
-from training import base_model, evaluate, fit, train
+from training import base_model, evaluate, evaluation, fit, train
 from training.config import TrainingConfig
 
 pytestmark = [
@@ -74,7 +74,9 @@ def test_it_learns_a_toy_problem_and_the_model_means_what_its_metrics_say(
     assert manifest.pooling == pooling
     assert model.network.training is False
 
-    logits = evaluate.score(model.network, model.tokenizer, ["of the red a rose is 17", "of the blue a rose is 17"], 32)
+    logits = evaluation.score(
+        model.network, model.tokenizer, ["of the red a rose is 17", "of the blue a rose is 17"], 32
+    )
     probs = probabilities(logits, manifest.labels.task, manifest.decision.temperature)
     labels = decide(probs, manifest.labels, manifest.decision.thresholds)
     red = manifest.labels.names.index("red")
@@ -235,7 +237,7 @@ def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: C
         output = tmp_path / weigh
         assert start("multi_label", output, *(part for flag in flags for part in ("--set", flag))) == 0
         model = trained_model.load(output)
-        logits = evaluate.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+        logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
         probs.append(float(np.mean(logits[:, 0])))
     assert probs[1] > probs[0]
 
@@ -331,7 +333,7 @@ def test_the_best_evaluation_is_kept_and_training_stops_early(tmp_path: Path, st
     assert losses.index(min(losses)) == len(losses) - 3  # two evaluations without a better one, then the end
     model = trained_model.load(tmp_path / "model")
     rows = toy_rows()
-    logits = evaluate.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+    logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
     assert logits.shape == (240, 3)
 
 

@@ -1,0 +1,223 @@
+"""The report and the model card: they hold the numbers of model.json, ask no other host, and let no text act."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from models.decision import Decision
+from models.labels import LabelSchema, Task
+from models.text import TextRecipe
+from models.trained_model import Manifest
+from training import calibrate, charts, evaluation, model_card, report
+from training.data import Examples
+from training.evaluation import Evaluation
+
+NAMES = {
+    "binary": ("other", "cyber"),
+    "multi_class": tuple(f"class {i}" for i in range(12)),
+    "multi_label": ("red & blue", "<green>", "grey|white", *(f"label {i}" for i in range(25))),
+}
+HISTORY = [
+    {"step": 1, "epoch": 0.1, "loss": 0.7, "learning_rate": 1e-4},
+    {"step": 10, "epoch": 1.0, "eval_loss": 0.5, "eval_macro_f1": 0.6, "eval_average_precision": 0.65},
+    {"step": 20, "epoch": 2.0, "eval_loss": 0.4, "eval_macro_f1": 0.7, "eval_average_precision": 0.75},
+]
+
+
+def made_up(task: str, documents: int = 400) -> tuple[list[Evaluation], Manifest]:
+    """Scores that know the truth in part, evaluated, and a manifest that says so."""
+    chance = np.random.default_rng(0)
+    labels = LabelSchema(task=Task(task), names=NAMES[task])
+    parts = {}
+    for split in ("validation", "test"):
+        if task == "multi_label":
+            targets = (chance.random((documents, len(labels.names))) < 0.15).astype(np.float32)
+        else:
+            targets = np.eye(len(labels.names), dtype=np.float32)[chance.integers(len(labels.names), size=documents)]
+        logits = 3 * targets - 1.5 + chance.normal(size=targets.shape) * 1.5
+        texts = [f"text {i} <script>alert(1)</script> of {split}" for i in range(documents)]
+        parts[split] = Examples(texts, targets, [f"{split}.jsonl:{i}" for i in range(documents)], texts), logits
+    decision = calibrate.fit(parts["validation"][1], parts["validation"][0].targets, labels)
+    found = [evaluation.evaluate(split, *part, labels, decision) for split, part in parts.items()]
+    training = {
+        "documents": 1000,
+        "label_counts": dict.fromkeys(labels.names, 7),
+        "data_sha256": "a" * 64,
+        "seconds": 12.5,
+        "examples_per_second": 80.0,
+        "peak_memory_mib": 1234,
+        "peak_gpu_memory_mib": None,
+        "history": HISTORY,
+        "config": {"training": {"epochs": 2, "batch_size": 32, "learning_rate": 1e-4, "seed": 0, "metric": "macro_f1"}},
+    }
+    manifest = Manifest(
+        labels=labels,
+        text=TextRecipe(),
+        decision=decision,
+        base_model="org/encoder",
+        metrics={one.split: one.metrics for one in found},
+        training=training,
+        versions={"torch": "2.13.0"},
+    )
+    return found, manifest
+
+
+class Page(HTMLParser):
+    """What a browser would do with a page: the cells of its tables, the elements, and the addresses they name."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.elements: list[str] = []
+        self.addresses: list[str] = []
+        self._open = False
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+        self._open = tag == "td"
+        if self._open:
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self.cells:
+            self.cells[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = self._open and tag != "td"
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) -> None:
+    found, manifest = made_up(task)
+    report.write(tmp_path, found, manifest, "my model")
+    content = (tmp_path / "report.html").read_text()
+    page = Page(content)
+    metrics = manifest.metrics["test"]
+    for name, values in metrics["labels"].items():
+        assert name in page.cells
+        place = page.cells.index(name)
+        row = page.cells[place : place + 12]
+        for key in ("precision", "recall", "f1", "average_precision", "roc_auc"):
+            assert f"{values[key]:.3f}" in row
+        assert f"{values['support']:,}" in row
+    for name, threshold in evaluation.thresholds_of(manifest.labels, manifest.decision).items():
+        assert page.cells[page.cells.index(name) + 1] == f"{threshold:.3f}"
+    assert f"<b>{metrics['macro_f1']:.3f}</b>" in content
+    assert "script" not in page.elements
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert not re.search(r"url\((?!#)", content)
+    assert page.elements.count("svg") == 4
+    assert content.count("true: ") <= report.WORST
+    report.write(tmp_path, found, manifest, "my model")
+    assert (tmp_path / "report.html").read_text() == content  # the same numbers give the same bytes
+
+
+def test_a_model_of_which_little_is_known_has_a_page_too(tmp_path: Path) -> None:
+    found, manifest = made_up("binary", 30)
+    report.write(tmp_path, found[1:], Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision))
+    assert Page((tmp_path / "report.html").read_text()).elements.count("svg") == 3  # no curves
+
+
+def test_pictures_take_the_colours_of_the_page() -> None:
+    found, _ = made_up("multi_class")
+    for svg in (charts.curves(HISTORY, "macro_f1"), charts.reliability(found[1], Task.MULTI_CLASS)):
+        assert "var(--blue)" in svg
+        assert set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg)) <= {"#000000"}
+        assert not re.search(r"<svg[^>]*(width|height)=", svg)
+
+
+def test_the_surest_errors_come_first_one_a_document() -> None:
+    labels = LabelSchema(task=Task.MULTI_LABEL, names=("a", "b"))
+    probs = np.array([[0.99, 0.01], [0.3, 0.9], [0.6, 0.6], [0.02, 0.97]])
+    targets = np.array([[1, 0], [1, 1], [0, 0], [1, 0]], np.float32)
+    texts = ["right", "missed a", "both wrong", "x" * 400]
+    examples = Examples(texts, targets, ["1", "2", "3", "4"], texts)
+    logits = np.log(probs / (1 - probs))
+    found = report.worst_errors(evaluation.evaluate("test", examples, logits, labels, Decision(thresholds=(0.5, 0.5))))
+    assert [error["id"] for error in found] == ["4", "2", "3"]
+    assert found[0] == {
+        "id": "4",
+        "text": "x" * 300 + "…",
+        "truth": ["a"],
+        "predicted": ["b"],
+        "label": "a",
+        "score": pytest.approx(0.02),
+    }
+    assert found[1]["label"] == "a"
+
+
+def test_the_wrong_class_is_named_with_its_score() -> None:
+    labels = LabelSchema(task=Task.MULTI_CLASS, names=("a", "b", "c"))
+    targets = np.eye(3, dtype=np.float32)[[0, 1]]
+    examples = Examples(["one", "two"], targets, ["1", "2"], ["one", "two"])
+    logits = np.log(np.array([[0.1, 0.2, 0.7], [0.1, 0.8, 0.1]]))
+    (found,) = report.worst_errors(evaluation.evaluate("test", examples, logits, labels, Decision()))
+    assert (found["id"], found["truth"], found["predicted"], found["label"]) == ("1", ["a"], ["c"], "c")
+    assert found["score"] == pytest.approx(0.7)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_a_browser_opens_the_page_without_a_complaint(tmp_path: Path) -> None:
+    found, manifest = made_up("multi_label")
+    report.write(tmp_path, found, manifest, "my model")
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [*browser, profile, "--dump-dom", f"file://{tmp_path / 'report.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    cells = Page(done.stdout).cells
+    name = manifest.labels.names[1]
+    assert f"{manifest.metrics['test']['labels'][name]['f1']:.3f}" in cells[cells.index(name) :][:6]
+    assert done.stdout.count("<svg") == 4
+
+
+def card(tmp_path: Path, manifest: Manifest) -> tuple[dict[str, Any], str]:
+    (tmp_path / "my_model").mkdir()
+    model_card.write(tmp_path / "my_model", manifest)
+    _, head, page = (tmp_path / "my_model" / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(head), page
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_the_card_is_filled_in(tmp_path: Path, task: str) -> None:
+    _, manifest = made_up(task)
+    head, page = card(tmp_path, manifest)
+    metrics = manifest.metrics["test"]
+    assert head["pipeline_tag"] == "text-classification"
+    assert head["base_model"] == "org/encoder"
+    (entry,) = head["model-index"]
+    results = {metric["name"]: metric["value"] for metric in entry["results"][0]["metrics"]}
+    assert results == {"macro F1": round(metrics["macro_f1"], 4), "micro F1": round(metrics["micro_f1"], 4)}
+    for name, found in metrics["labels"].items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name.replace('|', chr(92) + '|')} |"))
+        assert f"| {found['f1']:.3f} |" in row
+        assert f"{found['support']:,} |" in row
+    assert "1,000 documents" in page
+    assert "torch 2.13.0" in page
+    assert "None" not in page
+
+
+def test_a_card_says_what_to_be_wary_of(tmp_path: Path) -> None:
+    _, manifest = made_up("multi_label", 100)
+    few = [name for name, found in manifest.metrics["test"]["labels"].items() if found["support"] < 20]
+    _, page = card(tmp_path, manifest)
+    assert (
+        f"Fewer than 20 documents of test had these labels, so what is said of them means little: {', '.join(few)}."
+        in page
+    )
+    bare = Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision, base_model="package:x/y")
+    (tmp_path / "other").mkdir()
+    head, page = card(tmp_path / "other", bare)
+    assert "It was not evaluated" in page
+    assert "base_model" not in head
+    assert "model-index" not in head

@@ -1,0 +1,150 @@
+"""The report's pictures: matplotlib figures as SVG that takes its colours from the page, in light and in dark."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve
+
+from models.decision import Floats
+from models.labels import Task
+from training import calibrate
+from training.evaluation import Evaluation
+
+# Stand-ins, which the SVG's text exchanges for the page's CSS variables. Blue and orange are told apart by every eye.
+INK, MUTED, LINE, BLUE, ORANGE = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", BLUE: "--blue", ORANGE: "--orange"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "labelbeam",  # the same figure gives the same bytes
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+MOST_PANELS = 28  # labels with a precision-recall curve of their own, the most frequent first
+MOST_NAMED = 16  # rows up to which a heat map has room for its numbers
+
+
+def curves(history: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Loss of training and validation, and the chosen metric, over epochs."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 2.7), layout="constrained")
+        losses, chosen = figure.subplots(1, 2)
+        _line(losses, history, "loss", BLUE, "training")
+        _line(losses, history, "eval_loss", ORANGE, "validation", marker="o")
+        losses.set(title="Loss", xlabel="epoch")
+        losses.legend()
+        if metric != "loss":
+            _line(chosen, history, f"eval_{metric}", ORANGE, metric, marker="o")
+        _line(chosen, history, "eval_average_precision", BLUE, "average precision", marker="o")
+        chosen.set(title="Validation", xlabel="epoch")
+        chosen.legend()
+        return _svg(figure)
+
+
+def _line(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str, label: str, **style: Any) -> None:
+    points = [(row["epoch"], row[key]) for row in history if key in row]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=color, label=label, markersize=4, **style)
+
+
+def precision_recall(evaluation: Evaluation, thresholds: Mapping[str, float]) -> str:
+    """A panel for each label: precision over recall, and the point at the model's threshold."""
+    support = evaluation.examples.targets.sum(axis=0)
+    shown = [i for i in np.argsort(-support, kind="stable")[:MOST_PANELS] if 0 < support[i] < len(evaluation.examples)]
+    columns = min(4, max(1, len(shown)))
+    rows = -(-max(1, len(shown)) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 1.9 * rows + 0.3), layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(shown) :]:
+            axes.axis("off")
+        for axes, i in zip(panels.flat, shown, strict=False):
+            name = evaluation.labels.names[i]
+            found = evaluation.metrics["labels"][name]
+            precision, recall, _ = precision_recall_curve(evaluation.examples.targets[:, i], evaluation.probs[:, i])
+            axes.step(recall, precision, where="post", color=BLUE, linewidth=1.4)
+            axes.axhline(support[i] / len(evaluation.examples), color=MUTED, linewidth=0.8, linestyle=":")
+            if name in thresholds:
+                axes.plot(found["recall"], found["precision"], "o", color=ORANGE, markersize=5)
+            axes.set(title=_short(name, 26), xlim=(0, 1.02), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        figure.supxlabel("recall", fontsize=9, color=MUTED)
+        figure.supylabel("precision", fontsize=9, color=MUTED)
+        return _svg(figure)
+
+
+def reliability(evaluation: Evaluation, task: Task) -> str:
+    """Share that came true over mean score, before and after the temperature, and how many documents lie where."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.3, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8, linestyle=":")
+        targets = evaluation.examples.targets
+        for probs, color, label in ((evaluation.raw_probs, BLUE, "before"), (evaluation.probs, ORANGE, "after")):
+            means, shares, weights = calibrate.reliability(*calibrate.outcomes(probs, targets, task))
+            axes.plot(means, shares, color=color, label=label, linewidth=1.2)
+            axes.scatter(means, shares, s=8 + 160 * np.sqrt(weights), color=color, alpha=0.7, linewidths=0)
+        axes.set(xlabel="score", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(loc="upper left")
+        return _svg(figure)
+
+
+def heat_map(shares: Floats, counts: Floats, names: Sequence[str]) -> str:
+    """Rows of shares from 0 to 1, each cell as dark as its share; with few rows the counts stand in the cells."""
+    side = min(8.6, 2.2 + 0.36 * len(names))
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(side, side * 0.92), layout="constrained")
+        axes = figure.subplots()
+        for row in range(len(names)):
+            for column in range(len(names)):
+                alpha = float(shares[row, column])
+                if alpha >= 0.005:
+                    axes.add_patch(mpl.patches.Rectangle((column, row), 1, 1, color=BLUE, alpha=alpha, linewidth=0))
+                if len(names) <= MOST_NAMED and counts[row, column]:
+                    number = f"{int(counts[row, column]):,}"
+                    axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=8)
+        places = np.arange(len(names)) + 0.5
+        short = [_short(name, 22) for name in names]
+        axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="predicted", ylabel="true")
+        axes.set_xticks(places, short, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(places, short, fontsize=8)
+        axes.tick_params(length=0)
+        return _svg(figure)
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _svg(figure: Figure) -> str:
+    """The figure's <svg> element, transparent, as wide as its place, in the page's colours."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg.replace("\n", " "), count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| xlink:(?=href)', " ", svg)
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
+    return svg
