@@ -22,9 +22,8 @@ REQUIREMENTS = [
     "accelerate>=1.1",
     "scikit-learn>=1.5",
     "scipy>=1.13",
-    # search, near duplicates, reports, model cards
+    # search, reports, model cards
     "optuna>=4",
-    "datasketch>=1.6",
     "matplotlib>=3.9",
     "jinja2>=3.1",
     "huggingface_hub>=1",

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
@@ -189,7 +189,7 @@ class TrainingConfig(Section):
     class_weights: bool | dict[str, float] = False  # true: rare labels weigh more in the loss; or a weight by label
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     one_vs_rest: bool = False  # a binary model for each label, instead of one for all
-    evaluate_every: Literal["epoch"] | PositiveInt = "epoch"  # or a number of updates; also when checkpoints are saved
+    evaluate_every: int | None = Field(None, ge=1)  # updates between evaluations, and checkpoints; none: an epoch
     metric: Metric = "macro_f1"  # of validation, for the best checkpoint
     early_stopping: int | None = Field(None, ge=1)  # evaluations without a better metric
     seed: int = Field(0, ge=0)

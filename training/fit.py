@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import shutil
 import time
 import warnings
@@ -74,6 +75,7 @@ def fit(
     """
     training = config.training
     check_trackers(training)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(checkpoints.with_suffix(".tensorboard")))
     schema, splits, tokenizer = prepared.schema, prepared.splits, network.tokenizer
     weights = _label_weights(splits.train, schema, training)
     trainer = _Trainer(
@@ -219,7 +221,7 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
     cuda = torch.cuda.is_available()
     in_hardware = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
     bf16 = training.precision == "bf16" or (training.precision == "auto" and in_hardware)
-    whole_epochs = training.evaluate_every == "epoch"
+    strategy = "steps" if training.evaluate_every else "epoch"
     return TrainingArguments(
         output_dir=str(checkpoints),
         run_name=checkpoints.stem,
@@ -235,10 +237,10 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
         seed=training.seed,
         bf16=bf16,
         use_cpu=bf16 and not cuda,  # otherwise bf16 is refused there
-        eval_strategy="epoch" if whole_epochs else "steps",
-        eval_steps=None if whole_epochs else training.evaluate_every,
-        save_strategy="epoch" if whole_epochs else "steps",
-        save_steps=500 if whole_epochs else training.evaluate_every,
+        eval_strategy=strategy,
+        eval_steps=training.evaluate_every,
+        save_strategy=strategy,
+        save_steps=training.evaluate_every or 1,
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=training.metric,

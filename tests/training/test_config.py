@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import UserError
 from models.labels import Task
-from training.config import load_config
+from training.config import load_config, with_values
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 GOOD = """
@@ -57,6 +57,11 @@ def test_overrides_replace_and_add_values_of_every_kind(tmp_path: Path) -> None:
     ("override", "sentence"),
     [
         ("training.epoch=1", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ("training.metric=f1", "training.metric 'f1' is of a binary task's positive label; for multi_label take"),
+        ("training.one_vs_rest=1.5", "training.one_vs_rest: "),
+        ("training.evaluate_every=0", "training.evaluate_every"),
+        ("data.weak_negatives={files = 'x', share = 1.0}", "data.weak_negatives.share: Input should be less than 1"),
+        ("labels.columns=['a']", "as names, names_file, groups or columns; found ['names', 'columns']"),
         ("trainin.epochs=1", "unknown key 'trainin'; did you mean 'training'?"),
         ("text.max_token=9", "unknown key 'text.max_token'; did you mean 'max_tokens'?"),
         ("data.split.dev=0.1", "unknown key 'data.split.dev'; valid keys are validation, test."),
@@ -150,3 +155,52 @@ def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
     config = load_config(path)
     assert config.labels.task in Task
     assert config.training.seed == 0
+
+
+def test_a_column_for_each_label_and_binary_views_of_it(tmp_path: Path) -> None:
+    columns = ["labels.names=[]", 'labels.columns=["hired", "lost_job"]']
+    labels = load_config(config_file(tmp_path), columns).labels
+    schema = labels.schema_in(tmp_path)
+    assert schema.names == ("hired", "lost_job")
+    binary = labels.one_vs_rest(schema, "lost_job")
+    assert (binary.task, binary.column, binary.columns) == (Task.BINARY, "lost_job", ())
+    assert binary.schema_in(tmp_path).names == ("not_lost_job", "lost_job")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "groups"),
+    [
+        ([], ("green", "1")),
+        (["labels.names=[]", 'labels.groups={red = "r.*", green = ["g.?", "x"]}'], ("g.?", "x")),
+        (['labels.names=["red", "[x]*"]'], ("[[]x][*]", "1")),
+    ],
+)
+def test_a_binary_view_reads_names_numbers_and_codes(
+    tmp_path: Path, overrides: list[str], groups: tuple[str, ...]
+) -> None:
+    labels = load_config(config_file(tmp_path), overrides).labels
+    schema = labels.schema_in(tmp_path)
+    binary = labels.one_vs_rest(schema, schema.names[1])
+    assert binary.groups == {schema.names[1]: groups}
+    assert binary.schema_in(tmp_path).names == (f"not_{schema.names[1]}", schema.names[1])
+
+
+def test_other_values_for_some_keys(tmp_path: Path) -> None:
+    config = load_config(config_file(tmp_path), ["search.space={x = [1]}", "training.epochs=2", "labels.delimiter=;"])
+    found = with_values(config, {"training.learning_rate": 1e-3, "model.base": "other"}, source="trial 1")
+    assert (found.training.learning_rate, found.training.epochs, found.model.base) == (1e-3, 2, "other")
+    assert found.labels == config.labels
+    assert found.search is None
+    with pytest.raises(UserError, match=r"^trial 1: unknown key 'training.rate'"):
+        with_values(config, {"training.rate": 1}, source="trial 1")
+
+
+def test_the_template_is_right_also_where_it_is_commented_out(tmp_path: Path) -> None:
+    content = (CONFIGS / "own_labels.toml").read_text().split("\n", 1)[1]
+    lines = [line for line in content.splitlines() if not re.match(r"\s+#", line)]
+    whole = "\n".join(re.sub(r"^# ", "", line) for line in lines)
+    config = load_config(config_file(tmp_path, whole))
+    assert config.search
+    assert config.data.weak_negatives
+    assert config.data.undersample == 3
+    assert config.training.early_stopping == 2

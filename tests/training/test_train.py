@@ -20,7 +20,7 @@ from models import trained_model
 from models.decision import decide, probabilities
 from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
-from training import base_model, evaluate, evaluation, fit, train
+from training import base_model, evaluate, evaluation, fit, prepare, train
 from training.config import TrainingConfig
 
 pytestmark = [
@@ -308,6 +308,39 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     assert (output / "model.json").read_bytes() == before
     assert start("multi_label", output, *STEPS, "--resume", "--set", "training.seed=5") == 2
     assert "holds a model of another configuration" in capsys.readouterr().err
+
+
+def test_training_on_what_was_prepared_gives_the_same_model(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--set", "training.epochs=1")
+    assert start("multi_label", tmp_path / "one", *short) == 0
+    prepared = ["--prepared", str(tmp_path / "prepared")]
+    flags = [str(tmp_path / "config.toml"), "--data_dir", str(tmp_path), "--output", prepared[1]]
+    assert prepare.main(flags) == 0
+    (tmp_path / "rows.jsonl").unlink()
+    flags = [str(tmp_path / "config.toml"), *prepared, *short]
+    assert train.main([*flags, "--output", str(tmp_path / "two")]) == 0
+    one, two = (trained_model.read_manifest(tmp_path / name) for name in ("one", "two"))
+    assert two.files == one.files
+    assert two.metrics == one.metrics
+    assert train.main([*flags, "--output", str(tmp_path / "three"), "--set", "text.max_tokens=8"]) == 2
+    assert "was made with other settings" in capsys.readouterr().err
+
+
+def test_weights_of_single_labels_are_for_labels_that_there_are(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = ("--set", "training.epochs=1", "--set", "training.class_weights={violet = 2.0}")
+    assert start("multi_label", tmp_path / "model", *weights) == 2
+    assert "expected labels among ['red', 'green', 'blue'], found ['violet']" in capsys.readouterr().err
+    assert start("multi_label", tmp_path / "plain", "--set", "training.epochs=1") == 0
+    assert start("multi_label", tmp_path / "model", *weights[:3], "training.class_weights={red = 5.0}") == 0
+    red = [
+        np.mean(evaluation.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], 32)[:, 0])
+        for model in (trained_model.load(tmp_path / name) for name in ("plain", "model"))
+    ]
+    assert red[1] > red[0]
 
 
 def test_overwrite_starts_anew_beside_old_checkpoints(tmp_path: Path, start: Callable[..., int]) -> None:

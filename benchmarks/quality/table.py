@@ -1,0 +1,45 @@
+"""Prints the table of all results, for the documentation.
+
+python -m benchmarks.quality.table
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+MOST_LABELS = 8
+
+
+def main() -> None:
+    """Prints a row for each model, and one for each label that counts where they are few."""
+    print("| configuration | of | F1, 95 % interval | precision | recall | baseline's F1 | trained on | time |")
+    print("|-|-|-|-:|-:|-:|-:|-:|")
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_bytes())
+        time = f"{result['documents']['train']:,}", f"{result['model']['seconds'] / 60:.0f} min"
+        for name, cells in rows(result):
+            print("| " + " | ".join([result["name"] if name == "macro" else "", name, *cells, *time]) + " |")
+            time = "", ""
+
+
+def rows(result: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """What a row is of, and its cells: F1 with its interval, precision, recall, the baseline's F1."""
+    model, baseline = result["model"], result["baseline"]
+    macro = {key: model[f"macro_{key}"] for key in ("f1", "precision", "recall")}
+    yield "macro", _cells(macro, model["intervals"]["macro_f1"], baseline["macro_f1"])
+    labels = list(model["labels"])[1 if result["config"]["labels"]["task"] == "binary" else 0 :]
+    for name in labels if len(labels) <= MOST_LABELS else ():
+        interval = model["intervals"]["labels"][name]["f1"]
+        yield name, _cells(model["labels"][name], interval, baseline["labels"][name]["f1"])
+
+
+def _cells(found: dict[str, float], interval: Sequence[float], baseline: float) -> list[str]:
+    low, high = interval
+    f1 = f"{found['f1']:.3f} ({low:.3f} to {high:.3f})"
+    return [f1, f"{found['precision']:.3f}", f"{found['recall']:.3f}", f"{baseline:.3f}"]
+
+
+if __name__ == "__main__":
+    main()
