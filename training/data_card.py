@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.labels import LabelSchema
-from training import base_model
+from training import base_model, markdown
 from training.config import TrainConfig
 from training.data import Examples, Splits
 
@@ -83,19 +83,20 @@ def _page(card: dict[str, Any], config: TrainConfig) -> Iterable[str]:
     splits = card["splits"]
     yield "# Data card\n"
     yield f"Task {card['task']}, {len(card['labels'])} labels; seed {config.training.seed}.\n"
-    yield from _table(("split", "documents", "without a label", "left out"), _split_rows(splits))
+    yield from markdown.table(("split", "documents", "without a label", "left out"), _split_rows(splits))
     yield "\n## Labels\n"
     yield "Documents with the label, their share of the split, and how many of them have another label too.\n"
-    yield from _table(
-        ("label", *(f"{name} {part}" for name in NAMES for part in ("", "share", "with others"))), _label_rows(card)
+    yield from markdown.table(
+        ("label", *(f"{name} {part}".strip() for name in NAMES for part in ("", "share", "with others"))),
+        _label_rows(card),
     )
     yield "\n## Length in tokens\n"
     yield f"By the tokenizer of {config.model.base}; texts are cut at {config.text.max_tokens}.\n"
-    yield from _table(("split", *(f"{p} %" for p in PERCENTILES), "cut"), _token_rows(splits))
+    yield from markdown.table(("split", *(f"{p} %" for p in PERCENTILES), "cut"), _token_rows(splits))
     yield "\n## The same texts in two places\n"
     threshold = config.data.near_duplicate
     yield f"Near: a Jaccard similarity of three-word shingles of at least {threshold}. The pairs are in twins.jsonl.\n"
-    yield from _table(("pairs", "found"), card["twins"].items())
+    yield from markdown.table(("pairs", "found"), card["twins"].items())
 
 
 def _split_rows(splits: dict[str, Any]) -> Iterable[Sequence[Any]]:
@@ -117,14 +118,6 @@ def _token_rows(splits: dict[str, Any]) -> Iterable[Sequence[Any]]:
     for name in NAMES:
         if tokens := splits[name]["tokens"]:
             yield name, *(f"{tokens[f'p{p}']:,}" for p in PERCENTILES), f"{tokens['truncated']:.1%}"
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
-    """A Markdown table: the first column to the left, the others to the right."""
-    yield "| " + " | ".join(heading) + " |"
-    yield "|-|" + "-:|" * (len(heading) - 1)
-    for row in rows:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
 
 
 def show(card: dict[str, Any]) -> None:

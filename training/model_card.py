@@ -1,6 +1,6 @@
 """Writes README.md of a trained model: a model card in the Hugging Face hub's format, filled in from model.json."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from models.labels import Task
 from models.trained_model import Manifest
+from training import markdown
 from training.calibrate import FEWEST_POSITIVES
 from training.evaluation import thresholds_of
 
@@ -102,7 +103,7 @@ def _results(manifest: Manifest) -> Iterator[str]:
         f"Expected calibration error {error['before']:.3f}, {error['after']:.3f} after a temperature of "
         f"{manifest.decision.temperature}. Temperature and thresholds were chosen on validation.\n"
     )
-    yield from _table(
+    yield from markdown.table(
         ("label", "threshold", "precision", "recall", "F1", "95 %", "average precision", "support"),
         (
             (
@@ -148,10 +149,3 @@ def _limits(manifest: Manifest) -> Iterator[str]:
         yield f"F1 is below 0.5 for: {', '.join(poor)}."
     yield f"Text beyond {manifest.text.max_tokens} tokens is not read."
     yield "The numbers hold for texts like those of its training; for others, label a sample by hand and evaluate."
-
-
-def _table(heading: Sequence[str], rows: Any) -> Iterator[str]:
-    yield "| " + " | ".join(heading) + " |"
-    yield "|-|" + "-:|" * (len(heading) - 1)
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"

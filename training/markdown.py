@@ -1,0 +1,12 @@
+"""Tables of Markdown pages."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The lines of a table: the first column to the left, the others to the right."""
+    yield "| " + " | ".join(heading) + " |"
+    yield "|-|" + "-:|" * (len(heading) - 1)
+    for row in rows:
+        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
