@@ -59,6 +59,8 @@ def _run(argv: Sequence[str] | None) -> None:
     fit.check_trackers(config.training)
     if flags.push_to_hub:
         hub.check(flags.push_to_hub)
+    if not flags.resume and not config.training.one_vs_rest and _is_first_process():
+        command.check_output(flags.output, flags.overwrite)  # before minutes of reading
     with _only_first_process_speaks():
         quiet_libraries()
         prepared = prepare.read(flags.prepared, config) if flags.prepared else prepare.prepare(config, flags.data_dir)
@@ -86,7 +88,8 @@ class Job:
     def identity(self) -> str:
         """Equal for trainings that would give the same model."""
         splits = [getattr(self.prepared.splits, name).sha256() for name in ("train", "validation", "test")]
-        return json.dumps({"config": self.config.model_dump(mode="json", exclude={"search"}), "splits": splits})
+        config = self.config.model_dump(mode="json", exclude={"search"})
+        return json.dumps({"config": config, "labels": self.prepared.schema.names, "splits": splits})
 
 
 def jobs(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
@@ -94,7 +97,15 @@ def jobs(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
     if not config.training.one_vs_rest:
         return [Job(config, prepared, output)]
     schema = prepared.schema
-    return [_one_vs_rest(config, prepared, schema, i, output) for i in range(len(schema.names))]
+    found = [_one_vs_rest(config, prepared, schema, i, output) for i in range(len(schema.names))]
+    folders = {job.output: name for job, name in zip(found, schema.names, strict=True)}
+    if len(folders) < len(found):
+        shared = sorted(set(schema.names) - set(folders.values()))
+        raise UserError(
+            f"training.one_vs_rest: expected label names that differ in letters and digits, since each is a directory; "
+            f"found several like {', '.join(shared)}; rename them."
+        )
+    return found
 
 
 def _one_vs_rest(config: TrainConfig, prepared: Prepared, schema: LabelSchema, place: int, output: Path) -> Job:

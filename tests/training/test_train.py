@@ -383,6 +383,15 @@ def test_one_binary_model_for_each_label(tmp_path: Path, start: Callable[..., in
         assert evaluate.main(command) == 0
 
 
+def test_labels_that_would_share_a_directory_are_refused(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = 'labels.groups={"a b" = "red", "a_b" = "green", c = "blue"}'
+    flags = ("--set", "training.one_vs_rest=true", "--set", "labels.names=[]", "--set", names)
+    assert start("multi_label", tmp_path / "models", *flags) == 2
+    assert "since each is a directory; found several like a b; rename them." in capsys.readouterr().err
+
+
 def test_the_tables_of_each_label_and_split(tmp_path: Path, start: Callable[..., int]) -> None:
     assert start("multi_label", tmp_path / "model") == 0
     folder = tmp_path / "model" / "evaluation"
