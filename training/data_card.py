@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,9 +14,6 @@ from models.labels import LabelSchema
 from training import base_model, markdown
 from training.config import TrainConfig
 from training.data import Examples, Splits
-
-if TYPE_CHECKING:
-    from training.prepare import Prepared
 
 FILE = "card.json"
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
@@ -70,11 +67,10 @@ def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def write(directory: Path, prepared: "Prepared", config: TrainConfig) -> None:
-    """Writes card.json and card.md; token lengths are of the base model's tokenizer."""
-    card = prepared.card
+def write(directory: Path, card: dict[str, Any], splits: Splits, config: TrainConfig) -> None:
+    """Writes card.json and card.md, with the lengths of the texts by the base model's tokenizer."""
     for name in NAMES:
-        card["splits"][name]["tokens"] = token_lengths(getattr(prepared.splits, name).texts, config)
+        card["splits"][name]["tokens"] = token_lengths(getattr(splits, name).texts, config)
     (directory / FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (directory / "card.md").write_text("\n".join(_page(card, config)) + "\n", encoding="utf-8")
 

@@ -285,7 +285,7 @@ def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:
             labels = [names[target > 0].tolist() for target in part.targets]
             columns = {"id": part.ids, "text": part.texts, "labels": pa.array(labels, pa.list_(pa.string()))}
             pq.write_table(pa.table(columns), staging / f"{split}.parquet")
-        data_card.write(staging, prepared, config)
+        data_card.write(staging, prepared.card, prepared.splits, config)
         with (staging / "twins.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(twin, ensure_ascii=False) + "\n" for twin in prepared.twins)
         if output.exists():
