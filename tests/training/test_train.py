@@ -203,7 +203,7 @@ def test_rows_that_are_left_out_are_reported(
 def parameters(network: torch.nn.Module, settings: TrainingConfig) -> dict[tuple[float, float], set[str]]:
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups: dict[tuple[float, float], set[str]] = {}
-    for group in fit._optimizer(network, settings).param_groups:
+    for group in fit._optimizer(network, settings, fused=True).param_groups:
         groups.setdefault((group["lr"], group["weight_decay"]), set()).update(names[id(p)] for p in group["params"])
     return groups
 
