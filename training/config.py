@@ -82,7 +82,8 @@ class DataConfig(Section):
     near_duplicate: float = Field(0.8, gt=0, le=1)  # two texts' Jaccard similarity from which they are near duplicates
     drop_leaks: bool = True  # leave out of training what stands, exactly or nearly, in validation or test
     subsample: float = Field(1.0, gt=0, le=1)  # share of the training documents kept
-    undersample: float | None = Field(None, gt=0)  # the largest class is cut to this many times all others together
+    # The largest class, for multi_label the documents without a label, is cut to this many times all others together.
+    undersample: float | None = Field(None, gt=0)
     weak_negatives: WeakNegatives | None = None
 
 

@@ -15,6 +15,8 @@ import datasets
 import fsspec
 import numpy as np
 import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.errors import UserError
@@ -159,7 +161,7 @@ def _with_labels(path: str, rows: list[dict[str, Any]], label_path: str, column:
 def _lines(path: str) -> list[str]:
     """The lines of a text file; only a line feed ends one, since texts hold other separators."""
     try:
-        with fsspec.open(path, "rt", encoding="utf-8", compression="infer", newline="\n") as file:
+        with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer", newline="\n") as file:
             lines: list[str] = file.read().split("\n")
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as lines of UTF-8: {' '.join(str(error).split())[:200]}.") from None
@@ -181,24 +183,32 @@ def _read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
         # A temporary cache, and the table in memory: nothing stays behind in the user's cache folder.
         with tempfile.TemporaryDirectory(prefix="labelbeam_") as cache, warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # cells beyond the header would be dropped
-            options = _options(reader, path, Path(name).suffix, config.data)
-            table = datasets.load_dataset(
-                reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
-            )
+            if reader == "parquet":  # read here: `datasets` does not decompress a whole Parquet file
+                with fsspec.open(path, "rb", compression="infer") as file:
+                    table = datasets.Dataset(pq.read_table(pa.BufferReader(file.read())))
+            else:
+                options = _options(reader, path, Path(name).suffix, config.data)
+                table = datasets.load_dataset(
+                    reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
+                )
     except UNREADABLE as error:
         cause = " ".join(str(error.__cause__ or error).split())[:200] or "it is empty"
         raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
-    rows: list[dict[str, Any]] = table.to_list()
-    return rows
+    return _rows(table)
 
 
 def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
-    """One split of a Hugging Face dataset: a hub name, a folder of files, or a folder written by `save_to_disk`."""
+    """One split of a Hugging Face dataset: a hub name, a folder of files, or a folder written by `save_to_disk`.
+
+    What was saved as a single table is the split "train".
+    """
     folder = data_dir / str(config.dataset)
     name = str(folder) if folder.is_dir() else str(config.dataset)
     try:
         if (folder / "dataset_dict.json").is_file():
             table = datasets.load_from_disk(name)[part]
+        elif (folder / "state.json").is_file():
+            table = {"train": datasets.load_from_disk(name)}[part]
         else:
             table = datasets.load_dataset(name, config.subset, split=part)
     except KeyError:
@@ -208,24 +218,30 @@ def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[st
     except UNREADABLE as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"data.dataset {config.dataset!r}, split {part!r}, cannot be read: {cause}") from None
-    for column, feature in table.features.items():
-        if isinstance(feature, datasets.ClassLabel):  # numbers: the dataset's own names are safer
-            table = table.cast_column(column, datasets.Value("string")) if not feature.names else _named(table, column)
+    return _rows(table)
+
+
+def _rows(table: datasets.Dataset) -> list[dict[str, Any]]:
+    """The rows, with names for the numbers of labels: their order need not be the configuration's."""
     rows: list[dict[str, Any]] = table.to_list()
+    for column, feature in table.features.items():
+        inner = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+        if isinstance(inner, datasets.ClassLabel):
+            for row in rows:
+                row[column] = _label_names(row[column], inner.names)
     return rows
 
 
-def _named(table: datasets.Dataset, column: str) -> datasets.Dataset:
-    names = table.features[column].names
-    values = [None if value is None or value < 0 else names[value] for value in table[column]]
-    return table.remove_columns(column).add_column(column, values)
+def _label_names(cell: Any, names: Sequence[str]) -> Any:
+    """Names for one number or a list of them; -1 stands for a label that nobody gave."""
+    if isinstance(cell, list):
+        return [_label_names(number, names) for number in cell]
+    return None if cell is None or cell < 0 else names[cell]
 
 
 def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[str, Any]:
     if reader == "json":
         return {"chunksize": JSON_CHUNK, "parse_agent_traces": False}
-    if reader == "parquet":
-        return {}
     # In TSV a quote is a character like any other.
     separator = "\t" if suffix == ".tsv" else ","
     quoting: Literal[0, 3] = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL

@@ -25,14 +25,16 @@ def shingles(text: str) -> Shingles:
 class Index:
     """Texts to be looked up by similarity.
 
-    Two sets with a Jaccard similarity of at least t share one of the first n - ceil(t n) + 1 of their n sorted
-    elements (the prefix filter of Bayardo et al., Scaling Up All Pairs Similarity Search, WWW 2007): only those are
-    looked up, and nothing is missed.
+    Two sets with a Jaccard similarity of at least t share one of the first n - ceil(t n) + 1 of their n elements, in
+    any common order (the prefix filter of Bayardo et al., Scaling Up All Pairs Similarity Search, WWW 2007): only those
+    are looked up, and nothing is missed. The rarest stand first, so that few texts share them.
     """
 
     def __init__(self, texts: Iterable[str], threshold: float) -> None:
         self._threshold = threshold
         self._sets = [shingles(text) for text in texts]
+        none = np.zeros(0, np.int64)
+        self._elements, self._counts = np.unique(np.concatenate([none, *self._sets]), return_counts=True)
         self._holders: dict[int, list[int]] = defaultdict(list)
         for place, found in enumerate(self._sets):
             for element in self._prefix(found):
@@ -40,6 +42,8 @@ class Index:
 
     def nearest(self, text: str) -> tuple[int, float] | None:
         """Place and similarity of the most similar text at or above the threshold; the first among equals."""
+        if not self._sets:
+            return None
         wanted = shingles(text)
         candidates = {place for element in self._prefix(wanted) for place in self._holders.get(element, ())}
         best: tuple[int, float] | None = None
@@ -51,7 +55,9 @@ class Index:
 
     def _prefix(self, found: Shingles) -> list[int]:
         length = len(found) - math.ceil(self._threshold * len(found) - 1e-9) + 1
-        prefix: list[int] = found[:length].tolist()
+        places = np.searchsorted(self._elements, found).clip(max=len(self._elements) - 1)
+        counts = np.where(self._elements[places] == found, self._counts[places], 0)
+        prefix: list[int] = found[np.argsort(counts, kind="stable")[:length]].tolist()
         return prefix
 
 

@@ -44,9 +44,15 @@ def prepare(config: TrainConfig, data_dir: Path) -> Prepared:
     """Reads every split, cuts those that are missing, keeps validation and test out of train, samples train.
 
     Raises:
-        UserError: a file or column is missing, a split is empty, or a label is in no training document.
+        UserError: a file or column is missing, a split is empty, a label is in no training document, or weak
+            negatives are asked for where every document has a label.
     """
     schema = config.labels.schema_in(data_dir)
+    if config.data.weak_negatives and schema.task is Task.MULTI_CLASS:
+        raise UserError(
+            "data.weak_negatives: expected a binary or multi_label task, found multi_class, where no document is "
+            "without a label; remove the section."
+        )
     given = {name: data.read(config, name, data_dir, schema) for name in NAMES}
     train = given["train"]
     assert train is not None  # the configuration always names one
@@ -84,7 +90,8 @@ def _cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict
     """Cuts the named splits from the training documents, stratified: each label is spread as the whole is.
 
     Documents with the same key stay together. The rarest label of a key is its stratum; inside a stratum keys stand in
-    the order of their hashes, so the cut depends on the seed and not on the order of the rows.
+    the order of their hashes, so the cut depends on the seed and not on the order of the rows. The last key of a
+    stratum stays in train: a label with one document is learnt, not measured.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for place, key in enumerate(train.keys):
@@ -101,7 +108,7 @@ def _cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict
         keys = [key for _, key in sorted(strata[stratum])]
         for name in names:
             due[name] += getattr(split, name) * len(strata[stratum])
-            count = min(math.floor(due[name] + 0.5), len(keys)) if due[name] > 0 else 0
+            count = min(math.floor(due[name] + 0.5), len(keys) - 1) if due[name] > 0 else 0
             due[name] -= count
             taken[name] += [place for key in keys[:count] for place in members[key]]
             keys = keys[count:]
@@ -129,14 +136,17 @@ def _check_not_empty(splits: Splits, config: TrainConfig) -> None:
 
 
 def _find_twins(splits: Splits, threshold: float) -> list[dict[str, Any]]:
-    """Pairs that are the same or nearly across splits, and conflicts: the same text with other labels anywhere.
+    """Pairs that are the same or nearly across splits, or the same inside one, and conflicts: the same text with other
+    labels anywhere.
 
-    Each document stands with the most similar one of the splits after its own: train, validation, test.
+    Across splits each document stands with the most similar one of the splits after its own: train, validation, test.
     """
     held_out = data.concatenate([splits.validation, splits.test])
     names = ["validation"] * len(splits.validation) + ["test"] * len(splits.test)
     twins = _pairs(splits.train, "train", held_out, names, threshold)
     twins += _pairs(splits.validation, "validation", splits.test, ["test"] * len(splits.test), threshold)
+    for name in NAMES:
+        twins += _repeated(getattr(splits, name), name)
     return twins + _conflicts(splits)
 
 
@@ -144,21 +154,38 @@ def _pairs(
     examples: Examples, split: str, others: Examples, other_splits: Sequence[str], threshold: float
 ) -> list[dict[str, Any]]:
     index = near_duplicates.Index(others.texts, threshold)
+    places: dict[str, int] = {}
+    for place, text in enumerate(others.texts):
+        places.setdefault(text, place)
     twins = []
     for text, document in zip(examples.texts, examples.ids, strict=True):
-        if found := index.nearest(text):
+        same = places.get(text)  # goes before a text that is as similar and differs in case or punctuation
+        found = index.nearest(text) if same is None else (same, 1.0)
+        if found:
             place, similarity = found
-            twins.append(
-                {
-                    "kind": "exact" if text == others.texts[place] else "near",
-                    "similarity": round(similarity, 4),
-                    "id": document,
-                    "split": split,
-                    "other_id": others.ids[place],
-                    "other_split": other_splits[place],
-                }
-            )
+            kind = "near" if same is None else "exact"
+            twins.append(_twin(kind, (document, split), (others.ids[place], other_splits[place]), similarity))
     return twins
+
+
+def _repeated(examples: Examples, split: str) -> list[dict[str, Any]]:
+    """Documents whose text and labels stand in the same split before: only given validation and test have some."""
+    first: dict[tuple[str, bytes], str] = {}
+    twins = []
+    for text, target, document in zip(examples.texts, examples.targets, examples.ids, strict=True):
+        key = text, target.tobytes()
+        if key in first:
+            twins.append(_twin("exact", (first[key], split), (document, split)))
+        else:
+            first[key] = document
+    return twins
+
+
+def _twin(kind: str, one: tuple[str, str], other: tuple[str, str], similarity: float = 1.0) -> dict[str, Any]:
+    """A row of the listing; the documents as (id, split)."""
+    (document, split), (other_id, other_split) = one, other
+    places = {"id": document, "split": split, "other_id": other_id, "other_split": other_split}
+    return {"kind": kind, "similarity": round(similarity, 4), **places}
 
 
 def _conflicts(splits: Splits) -> list[dict[str, Any]]:
@@ -170,8 +197,7 @@ def _conflicts(splits: Splits) -> list[dict[str, Any]]:
         for text, target, document in zip(part.texts, part.targets, part.ids, strict=True):
             labels, earlier, split = first.setdefault(text, (target.tobytes(), document, name))
             if labels != target.tobytes() and text not in found:
-                pair = {"id": earlier, "split": split, "other_id": document, "other_split": name}
-                found[text] = {"kind": "conflict", "similarity": 1.0, **pair}
+                found[text] = _twin("conflict", (earlier, split), (document, name))
     return list(found.values())
 
 
@@ -181,22 +207,21 @@ def _sampled(splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir:
         count = max(1, round(config.data.subsample * len(train)))
         train = train.take(np.sort(chance.permutation(len(train))[:count]), "subsampled")
     if config.data.undersample:
-        train = _undersampled(train, config.data.undersample, chance)
+        train = _undersampled(train, config.data.undersample, schema.task, chance)
     if config.data.weak_negatives:
         train = _with_weak_negatives(train, splits, config, schema, data_dir)
     return train
 
 
-def _undersampled(train: Examples, ratio: float, chance: np.random.Generator) -> Examples:
-    """Cuts the largest class (documents without a label are one) to at most `ratio` times all others together."""
-    kinds = np.where(train.targets.any(axis=1), train.targets.argmax(axis=1), -1)
-    if (train.targets.sum(axis=1) > 1).any() or (kinds == -1).any():  # multi_label: with any label, or with none
-        kinds = np.where(kinds == -1, -1, 0)
-    values, counts = np.unique(kinds, return_counts=True)
-    members = np.flatnonzero(kinds == values[counts.argmax()])
-    others = len(train) - len(members)
-    kept = chance.permutation(members)[: max(1, math.floor(ratio * others))] if others else members
-    return train.take(np.sort(np.concatenate([np.flatnonzero(kinds != values[counts.argmax()]), kept])), "undersampled")
+def _undersampled(train: Examples, ratio: float, task: Task, chance: np.random.Generator) -> Examples:
+    """Cuts the largest class to at most `ratio` times all others together; for multi_label, what has no label."""
+    if task is Task.MULTI_LABEL:
+        largest = ~train.targets.any(axis=1)
+    else:
+        largest = train.targets[:, train.targets.sum(axis=0).argmax()] > 0
+    members, others = np.flatnonzero(largest), np.flatnonzero(~largest)
+    kept = chance.permutation(members)[: max(1, math.floor(ratio * len(others)))] if len(others) else members
+    return train.take(np.sort(np.concatenate([others, kept])), "undersampled")
 
 
 def _with_weak_negatives(
@@ -206,7 +231,7 @@ def _with_weak_negatives(
     weak = config.data.weak_negatives
     assert weak is not None
     texts, ids = data.read_texts(weak.files, config, data_dir)
-    labelled = data.concatenate([train, splits.validation, splits.test])
+    labelled = data.concatenate([splits.train, splits.validation, splits.test])  # what sampling left out has labels too
     index = near_duplicates.Index(labelled.texts, config.data.near_duplicate)
     wanted = round(weak.share / (1 - weak.share) * len(train))
     order = sorted(range(len(texts)), key=lambda i: _place(f"{texts[i]}\0{ids[i]}", config.training.seed))
@@ -299,20 +324,38 @@ def read(directory: Path, config: TrainConfig) -> Prepared:
     """Reads back what was written.
 
     Raises:
-        UserError: the directory holds nothing prepared, or something that was prepared otherwise.
+        UserError: the directory holds nothing prepared, something that was prepared otherwise, or damaged files.
     """
     path = directory / data_card.FILE
     if not path.is_file():
         raise UserError(
             f"--prepared {directory}: expected what `python -m training.prepare` writes, found no {path.name}."
         )
-    card = json.loads(path.read_bytes())
-    if card["settings"] != _settings(config):
+    try:
+        prepared = _load(directory)
+        parts = {name: getattr(prepared.splits, name).sha256() for name in NAMES}
+        changed = [name for name, found in parts.items() if found != prepared.card["splits"][name]["sha256"]]
+        settings = prepared.card["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--prepared {directory}: expected the files that training.prepare writes, found some damaged or missing: "
+            "prepare again."
+        ) from None
+    if settings != _settings(config):
         raise UserError(
             f"--prepared {directory} was made with other settings in [data], [labels], [text] or training.seed: "
             "prepare again with this configuration."
         )
-    schema = LabelSchema(task=config.labels.task, names=tuple(card["labels"]))
+    if changed:
+        raise UserError(
+            f"--prepared {directory}: {', '.join(changed)} no longer hold what {path.name} says: prepare again."
+        )
+    return prepared
+
+
+def _load(directory: Path) -> Prepared:
+    card = json.loads((directory / data_card.FILE).read_bytes())
+    schema = LabelSchema(task=card["task"], names=tuple(card["labels"]))
     index = {name: i for i, name in enumerate(schema.names)}
     parts = []
     for split in NAMES:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import re
@@ -92,10 +93,18 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, compressi
     assert examples.skipped == {}
 
 
-def test_parquet_and_columns_without_a_header(tmp_path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
-    examples = read(settings(files="rows.parquet"), tmp_path)
-    assert examples.texts[1] == "NA"
+@pytest.mark.parametrize("compression", list(COMPRESS))
+def test_parquet(tmp_path: Path, compression: str) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), content)
+    name = f"rows.parquet{compression}"
+    (tmp_path / name).write_bytes(COMPRESS[compression](content.getvalue()))
+    examples = read(settings(files=name, text={"cleaning": []}), tmp_path)
+    assert examples.texts == [row["text"] for row in ROWS]
+    assert examples.targets.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+
+
+def test_columns_without_a_header(tmp_path: Path) -> None:
     (tmp_path / "bare.tsv").write_bytes(encode(".tsv").split(b"\n", 1)[1])
     bare = settings(files="bare.tsv", data={"columns": ["id", "text", "label"]}, text={"cleaning": []})
     examples = read(bare, tmp_path)
@@ -240,6 +249,8 @@ def test_line_files_keep_every_line_and_only_a_line_feed_ends_one(tmp_path: Path
     assert examples.targets.tolist() == [[1, 0], [0, 1], [1, 0]]
     assert examples.ids == [f"text.txt{compression}:{row}" for row in (1, 3, 4)]
     assert examples.skipped == {"empty_text": 1}
+    (tmp_path / "labels.txt").write_text("\ufeff0\n1\n1\n0\n")
+    assert read(config, tmp_path).targets.tolist() == examples.targets.tolist()  # with a byte order mark
     (tmp_path / "labels.txt").write_text("0\n1\n1\n")
     with pytest.raises(UserError, match=r"labels.txt: expected 4 lines, a label for each line of .*, found 3"):
         read(config, tmp_path)
@@ -266,6 +277,25 @@ def test_hugging_face_datasets_from_a_folder_with_their_own_label_names(tmp_path
     assert examples.ids == ["set/dev:1", "set/dev:2", "set/dev:3"]
     with pytest.raises(UserError, match="data.dataset 'set'.*'nowhere'"):
         read(settings(files=["nowhere"], data={"dataset": "set"}), tmp_path)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_the_label_names_that_a_parquet_file_or_a_saved_table_brings_along(tmp_path: Path, several: bool) -> None:
+    names = datasets.ClassLabel(names=["green", "red"])
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.List(names) if several else names}
+    )
+    cells: list[Any] = [[1], [0, 1], []] if several else [1, 0, -1]
+    table = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": cells}, features=features)
+    table.to_parquet(str(tmp_path / "rows.parquet"))
+    table.save_to_disk(str(tmp_path / "set"))
+    labels = {"task": "multi_label" if several else "multi_class", "names": ["red", "green"]}
+    for config in (settings(labels, files="rows.parquet"), settings(labels, files="train", data={"dataset": "set"})):
+        examples = read(config, tmp_path)
+        assert examples.targets.tolist() == ([[1, 0], [1, 1], [0, 0]] if several else [[1, 0], [0, 1]])
+        assert examples.skipped == ({} if several else {"no_label": 1})
+    with pytest.raises(UserError, match="data.dataset 'set': expected a split 'dev', found none"):
+        read(settings(labels, files="dev", data={"dataset": "set"}), tmp_path)
 
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,16 @@ def test_exact_duplicates_are_removed_before_the_cut(tmp_path: Path) -> None:
     assert prepared.splits.test.skipped == {}
 
 
+def test_a_rare_label_is_learnt_before_it_is_measured(tmp_path: Path) -> None:
+    names = [f"label {number}" for number in range(10)]
+    rare = [{"text": f"text {n}", "label": name} for n, name in enumerate([*names, *names])]
+    often = [{"text": f"often {n}", "label": "often"} for n in range(80)]
+    prepared = cut(tmp_path, rare + often, {"task": "multi_class", "names": [*names, "often"]})
+    assert {name: len(texts) for name, texts in sides(prepared).items()} == {"train": 70, "validation": 15, "test": 15}
+    assert prepared.splits.train.targets.sum(axis=0)[:10].min() == 1
+    assert prepared.splits.test.targets.sum(axis=0)[:10].sum() == 3
+
+
 LONG = "in the beginning there was a rose and the rose was red and the grass below it was green as grass is"
 
 
@@ -134,9 +144,23 @@ def test_what_stands_in_validation_or_test_leaves_training_and_is_listed(given: 
     assert prepared.card["twins"] == {
         "conflict validation-test": 1,
         "exact validation-test": 2,
+        "exact validation-validation": 2,
         "near train-test": 1,
         "near train-validation": 1,
     }
+    repeated = next(twin for twin in prepared.twins if twin["split"] == twin["other_split"])
+    assert (repeated["id"], repeated["other_id"]) == ("validation.jsonl:1", "validation.jsonl:3")
+
+
+def test_the_same_text_is_told_from_one_that_differs_in_case(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", [{"text": "So good!", "label": "red"}, {"text": "so good", "label": "red"}])
+    write_rows(tmp_path / "held.jsonl", [{"text": "SO GOOD", "label": "red"}, {"text": "so good", "label": "red"}])
+    files = {"train": "train.jsonl", "validation": "held.jsonl", "test": [], "split": {"test": 0}}
+    twins = prepare.prepare(settings(data={**files, "drop_leaks": False}), tmp_path).twins
+    assert [(twin["kind"], twin["id"], twin["other_id"]) for twin in twins] == [
+        ("near", "train.jsonl:1", "held.jsonl:1"),
+        ("exact", "train.jsonl:2", "held.jsonl:2"),
+    ]
 
 
 def test_leaks_stay_where_that_is_asked_for(given: Callable[..., Prepared]) -> None:
@@ -184,6 +208,10 @@ def test_undersampling_takes_documents_without_a_label_for_a_class(tmp_path: Pat
     found = cut(tmp_path, rows, labels, undersample=2).splits.train
     assert found.targets.any(axis=1).sum() == 70
     assert len(found) == 210
+    few = [{"text": f"t {n}", "label": ["red"] if n % 10 else []} for n in range(1000)]
+    found = cut(tmp_path, few, labels, undersample=0.05).splits.train
+    assert found.targets.any(axis=1).sum() == 630  # labelled documents stay, however many there are
+    assert len(found) == 630 + 31
 
 
 def test_weak_negatives_are_mixed_into_training_only(tmp_path: Path) -> None:
@@ -200,6 +228,20 @@ def test_weak_negatives_are_mixed_into_training_only(tmp_path: Path) -> None:
     assert not any("weak" in text for text in prepared.splits.validation.texts + prepared.splits.test.texts)
     with pytest.raises(UserError, match=r"expected 210 distinct texts for a share of 0.6, found 90"):
         cut(tmp_path, rows, binary, weak_negatives={"files": "weak.jsonl", "share": 0.6})
+    with pytest.raises(
+        UserError, match="data.weak_negatives: expected a binary or multi_label task, found multi_class"
+    ):
+        cut(tmp_path, red(9), weak_negatives={"files": "weak.jsonl", "share": 0.3})
+
+
+def test_no_labelled_text_is_a_weak_negative_even_where_sampling_left_it_out(tmp_path: Path) -> None:
+    binary = {"task": "binary", "names": ["other", "red"]}
+    rows = [{"text": f"text {number}", "label": "red" if number % 2 else "other"} for number in range(200)]
+    write_rows(tmp_path / "weak.jsonl", rows + [{"text": f"weak {number}"} for number in range(30)])
+    weak = {"files": "weak.jsonl", "share": 0.3}
+    train = cut(tmp_path, rows, binary, subsample=0.5, weak_negatives=weak).splits.train
+    assert sum(text.startswith("weak") for text in train.texts) == 30  # of 100, of which 70 are half the labelled ones
+    assert len(train) == 100
 
 
 @pytest.fixture
@@ -258,6 +300,28 @@ def test_the_card_adds_up_and_the_files_read_back(
         prepare.read(out, other)
     with pytest.raises(UserError, match="found no card.json"):
         prepare.read(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("card.json", b"{"), ("card.json", b"[]"), ("card.json", b"{}"), ("test.parquet", b"PAR1"), ("twins.jsonl", None)],
+)
+def test_a_damaged_directory_is_refused(
+    tmp_path: Path, command: Callable[..., int], name: str, content: bytes | None
+) -> None:
+    assert command() == 0
+    path = tmp_path / "out" / name
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match="expected the files that training.prepare writes, found some damaged"):
+        prepare.read(tmp_path / "out", prepare.load_config(tmp_path / "config.toml"))
+
+
+def test_splits_that_were_changed_by_hand_are_refused(tmp_path: Path, command: Callable[..., int]) -> None:
+    assert command() == 0
+    path = tmp_path / "out" / "test.parquet"
+    pq.write_table(pq.read_table(path)[1:], path)
+    with pytest.raises(UserError, match="out: test no longer hold what card.json says: prepare again"):
+        prepare.read(tmp_path / "out", prepare.load_config(tmp_path / "config.toml"))
 
 
 def test_what_is_there_is_replaced_only_on_request(
