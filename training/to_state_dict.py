@@ -3,14 +3,18 @@
 python -m training.to_state_dict cardiffnlp/twitter-roberta-base-irony --output models/trained/irony
 """
 
+import inspect
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -26,6 +30,7 @@ from models.decision import Decision
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.text import TextRecipe
+from models.trained_model import Manifest
 from training import base_model, command
 
 LONGEST = 512  # tokens read where the checkpoint would read more: what lies beyond rarely changes a label
@@ -57,7 +62,8 @@ def _run(argv: Sequence[str] | None) -> None:
     labels = _labels(config, flags.task, flags.names)
     config.id2label = dict(enumerate(labels.names))
     config.label2id = {name: i for i, name in config.id2label.items()}
-    manifest = trained_model.Manifest(
+    config.dtype = torch.float32  # as the weights are written, whatever the checkpoint had
+    manifest = Manifest(
         labels=labels,
         text=_recipe(flags, _positions(config, tokenizer)),
         decision=Decision(thresholds=(0.5,) * labels.thresholds_needed),
@@ -65,9 +71,12 @@ def _run(argv: Sequence[str] | None) -> None:
         base_model=flags.checkpoint,
         base_revision=flags.revision,
     )
-    trained_model.save(flags.output, networks.StockClassifier(model), config, tokenizer, manifest)
-    difference = _difference(model, tokenizer, flags.output)
+    difference = _write(flags.output.resolve(), model, config, tokenizer, manifest)
     print(f"{labels.task}: {', '.join(labels.names)}")
+    if flags.task is None and config.problem_type is None:
+        print(
+            f"The checkpoint does not say its task, {labels.task} is the usual one for its outputs; --task changes it."
+        )
     if all(re.fullmatch(r"LABEL_\d+", name) for name in labels.names):
         print("The checkpoint does not name its labels; --names A,B,... gives them names.")
     print(f"the same logits as the checkpoint, to {difference:.1e}; thresholds 0.5: {flags.output}")
@@ -82,16 +91,24 @@ def _load(checkpoint: str, revision: str | None) -> tuple[PretrainedConfig, PreT
     if checkpoint.startswith(("/", "./", "../")) and not Path(checkpoint).is_dir():
         raise UserError(f"{checkpoint}: expected a checkpoint's folder or a hub name, found no folder; check the path.")
     try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
+        # Not None, with which transformers asks on the terminal whether to run the checkpoint's own code.
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, config=config, revision=revision, output_loading_info=True, dtype=torch.float32
+            checkpoint,
+            config=config,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, in a sentence
         )
     except Exception as error:  # pickles that would run code, broken files, unknown architectures: each its own kind
         raise UserError(f"{checkpoint} cannot be loaded as a sequence classifier: {_one_line(error)}") from None
-    if loaded["missing_keys"]:
+    fresh = sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])})
+    if fresh:
         raise UserError(
-            f"{checkpoint}: expected the weights of a sequence classifier, found none for "
-            f"{', '.join(sorted(loaded['missing_keys'])[:4])}; an encoder without a head needs training.train."
+            f"{checkpoint}: expected the weights of a sequence classifier with {config.num_labels} outputs, found none "
+            f"that fit for {', '.join(fresh[:4])}; an encoder without a head needs training.train."
         )
     try:
         tokenizer = base_model.load_tokenizer(checkpoint, revision)
@@ -108,8 +125,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _labels(config: PretrainedConfig, task: str | None, names: str | None) -> LabelSchema:
-    own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    chosen = tuple(name.strip() for name in names.split(",")) if names else own
+    own = tuple(str(config.id2label.get(i, "")) for i in range(config.num_labels))
+    chosen = _parts(names) if names else own
     if len(chosen) != len(own):
         raise UserError(f"--names: expected {len(own)} names, one an output, found {len(chosen)}: {', '.join(chosen)}.")
     if task is None and (config.problem_type == "regression" or len(own) == 1):
@@ -129,24 +146,29 @@ def _task(config: PretrainedConfig) -> Task:
 def _schema(task: Task, names: tuple[str, ...]) -> LabelSchema:
     try:
         return LabelSchema(task=task, names=names)
-    except ValueError as error:
+    except ValidationError as error:
         raise UserError(f"--task {task}: {_message(error)}; give another --task or --names.") from None
 
 
 def _recipe(flags: Any, positions: int) -> TextRecipe:
-    if flags.max_tokens and flags.max_tokens > positions:
+    if flags.max_tokens is not None and flags.max_tokens > positions:
         raise UserError(f"--max_tokens {flags.max_tokens}: the checkpoint reads {positions} at most; lower it.")
     try:
         return TextRecipe(
-            fields=tuple(flags.text_fields.split(",")),
-            cleaning=tuple(step for step in flags.cleaning.split(",") if step),
-            max_tokens=flags.max_tokens or min(LONGEST, positions),
+            fields=_parts(flags.text_fields),
+            cleaning=_parts(flags.cleaning),
+            max_tokens=min(LONGEST, positions) if flags.max_tokens is None else flags.max_tokens,
         )
-    except ValueError as error:
-        raise UserError(f"--cleaning, --text_fields or --max_tokens: {_message(error)}.") from None
+    except ValidationError as error:
+        flag = str(error.errors()[0]["loc"][0]).replace("fields", "text_fields")
+        raise UserError(f"--{flag}: {_message(error)}.") from None
 
 
-def _message(error: Any) -> str:
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _message(error: ValidationError) -> str:
     return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
 
 
@@ -154,21 +176,48 @@ def _positions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return min(trained_model.positions(config) or sys.maxsize, tokenizer.model_max_length)
 
 
-def _difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> float:
-    """Largest difference between the logits of the checkpoint and of the written model on two texts."""
-    encoded = tokenizer(list(PROBES), padding=True, return_tensors="pt")
-    inputs = encoded["input_ids"], encoded["attention_mask"]
-    written = trained_model.load(output).network
-    with torch.inference_mode():
-        expected = model(input_ids=inputs[0], attention_mask=inputs[1]).logits
-        difference = float((written(*inputs) - expected).abs().max())
-    if not difference <= TOLERANCE:
-        shutil.rmtree(output)
-        raise UserError(
-            f"{output}: expected the checkpoint's logits from what was written, found them {difference:.1e} apart and "
-            "removed it; report this architecture."
+def _write(
+    output: Path,
+    model: PreTrainedModel,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    manifest: Manifest,
+) -> float:
+    """Writes the trained model once it is seen to give the checkpoint's logits. Returns their largest difference.
+
+    Raises:
+        UserError: the logits differ, or texts cannot be padded; `output` is as it was.
+    """
+    expected = _logits(model, tokenizer, manifest.text.max_tokens)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        staging = Path(folder) / output.name
+        trained_model.save(staging, networks.StockClassifier(model), config, tokenizer, manifest)
+        written = trained_model.load(staging)
+        difference = float(
+            (_logits(written.network, written.tokenizer, manifest.text.max_tokens) - expected).abs().max()
         )
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"expected the checkpoint's logits from the trained model, found them {difference:.1e} apart: "
+                f"{config.model_type} needs more than token ids and an attention mask; take another architecture."
+            )
+        if output.exists():
+            shutil.rmtree(output)
+        staging.rename(output)
     return difference
+
+
+def _logits(network: nn.Module, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Tensor:
+    """Logits (probes, labels), from whatever the network takes of what the tokenizer gives."""
+    try:
+        encoded = tokenizer(list(PROBES), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+        taken = inspect.signature(network.forward).parameters
+        with torch.inference_mode():
+            found = network(**{name: tensor for name, tensor in encoded.items() if name in taken})
+    except ValueError as error:  # no padding token
+        raise UserError(f"the checkpoint cannot read texts of different lengths at once: {_one_line(error)}") from None
+    return found if isinstance(found, Tensor) else found.logits
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Public checkpoints become trained models with the same logits; what is no classifier is refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,17 @@ def network(architecture: str, vocabulary: int, **extra: Any) -> Any:
 def checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Saves a random checkpoint, as one downloads it, and returns its folder."""
 
-    def save(architecture: str = "bert", *, binary_file: bool = False, **extra: Any) -> Path:
+    def save(architecture: str = "bert", *, kept_as: str = "safetensors", **extra: Any) -> Path:
         folder = tmp_path / "checkpoint"
         tokenizer = tiny_tokenizer()
         model = network(architecture, len(tokenizer), **extra)
         with torch.no_grad():  # so that labels differ from text to text
             for parameter in model.classifier.parameters():
                 parameter.normal_()
-        model.save_pretrained(folder)
+        model = model.half() if kept_as == "half" else model
+        model.save_pretrained(folder, max_shard_size="20KB" if kept_as == "shards" else "1GB")
         tokenizer.save_pretrained(folder)
-        if binary_file:
+        if kept_as == "bin":
             (folder / "model.safetensors").unlink()
             torch.save(model.state_dict(), folder / "pytorch_model.bin")
         return folder
@@ -66,22 +68,26 @@ def convert(folder: Path, *flags: str) -> int:
     return to_state_dict.main([str(folder), "--output", str(folder.parent / "model"), *flags])
 
 
-@pytest.mark.parametrize("binary_file", [False, True], ids=["safetensors", "bin"])
+def edit(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.mark.parametrize("kept_as", ["safetensors", "bin", "shards", "half"])
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta"])
 def test_the_same_logits_and_labels_as_the_checkpoint(
-    checkpoint: Callable[..., Path], architecture: str, binary_file: bool, capsys: pytest.CaptureFixture[str]
+    checkpoint: Callable[..., Path], architecture: str, kept_as: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = {0: "bad", 1: "fair", 2: "good"}
-    folder = checkpoint(
-        architecture, binary_file=binary_file, id2label=names, label2id={n: i for i, n in names.items()}
-    )
+    folder = checkpoint(architecture, kept_as=kept_as, id2label=names, label2id={n: i for i, n in names.items()})
+    assert (len(list(folder.glob("*.safetensors"))) > 1) == (kept_as == "shards")
     assert convert(folder) == 0
     model = trained_model.load(folder.parent / "model")
     assert model.manifest.labels.task is Task.MULTI_CLASS
     assert model.manifest.labels.names == ("bad", "fair", "good")
     assert model.manifest.text.max_tokens == {"bert": 128, "distilbert": 64, "roberta": 65}[architecture]
     found = evaluation.score(model.network, model.tokenizer, TEXTS, 32)
-    original = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
+    original = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     for row, text in zip(found, TEXTS, strict=True):
         encoded = model.tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
@@ -117,7 +123,9 @@ def test_task_and_names(
     assert manifest.decision.thresholds == (0.5,) * manifest.labels.thresholds_needed
     assert manifest.text.fields == ("title", "abstract")
     assert manifest.text.max_tokens == 40
-    assert ("--names A,B,... gives them names" in capsys.readouterr().out) == ("--names" not in flags)
+    said = capsys.readouterr().out
+    assert ("--names A,B,... gives them names" in said) == ("--names" not in flags)
+    assert ("does not say its task" in said) == ("--task" not in flags and "problem_type" not in extra)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,9 @@ def test_task_and_names(
         ({"num_labels": 3}, ["--task", "binary"], "--task binary: a binary model has two label names"),
         ({"num_labels": 1}, [], "as for regression: expected a score for each label"),
         ({"num_labels": 3}, ["--max_tokens", "129"], "the checkpoint reads 128 at most; lower it"),
-        ({"num_labels": 3}, ["--cleaning", "nfc,lowercase"], "unknown cleaning steps ['lowercase']"),
+        ({"num_labels": 3}, ["--max_tokens", "0"], "--max_tokens: Input should be greater than or equal to 3"),
+        ({"num_labels": 3}, ["--text_fields", ","], "--text_fields: Tuple should have at least 1 item"),
+        ({"num_labels": 3}, ["--cleaning", "nfc,lowercase"], "--cleaning: unknown cleaning steps ['lowercase']"),
         ({"num_labels": 3}, ["--task", "ranking"], "invalid choice: 'ranking'"),
     ],
 )
@@ -153,16 +163,44 @@ def test_what_is_no_classifier_is_refused(
     tokenizer = tiny_tokenizer()
     BertModel(tiny_config(len(tokenizer))).save_pretrained(folder)
     assert convert(folder) == 2
-    assert "found none for classifier.bias, classifier.weight" in capsys.readouterr().err
+    assert "found none that fit for classifier.bias, classifier.weight" in capsys.readouterr().err
 
     assert to_state_dict.main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "m")]) == 2
     assert "expected a checkpoint's folder or a hub name, found no folder" in capsys.readouterr().err
+
+    checkpoint(num_labels=3)
+    edit(folder / "config.json", id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    assert convert(folder) == 2
+    assert "2 outputs, found none that fit for classifier.bias, classifier.weight" in capsys.readouterr().err
 
     checkpoint(num_labels=3)
     for file in folder.glob("*token*"):
         file.unlink()
     assert convert(folder) == 2
     assert "has no tokenizer that can be loaded (the tokenizer's files are missing)" in capsys.readouterr().err
+
+
+def test_numbers_of_labels_that_do_not_start_at_nought_want_names(
+    checkpoint: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = checkpoint(num_labels=2)
+    edit(folder / "config.json", id2label={"1": "no", "2": "yes"}, label2id={"no": 1, "yes": 2})
+    assert convert(folder) == 2
+    assert "distinct and not empty, found ['', 'no']; give another --task or --names." in capsys.readouterr().err
+    assert convert(folder, "--names", "no,yes") == 0
+    assert trained_model.read_manifest(folder.parent / "model").labels.names == ("no", "yes")
+
+
+def test_a_checkpoint_with_code_of_its_own_is_refused_without_a_question(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = checkpoint(num_labels=3)
+    edit(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    assert convert(folder) == 2
+    assert "contains custom code" in capsys.readouterr().err
+    assert not (folder / "ran").exists()
 
 
 class Bomb:
@@ -178,7 +216,7 @@ class Bomb:
 def test_a_pickle_that_would_run_code_is_refused(
     checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = checkpoint(num_labels=3, binary_file=True)
+    folder = checkpoint(num_labels=3, kept_as="bin")
     torch.save({"classifier.weight": Bomb(tmp_path / "ran")}, folder / "pytorch_model.bin")
     assert convert(folder) == 2
     assert "cannot be loaded as a sequence classifier" in capsys.readouterr().err
@@ -196,3 +234,27 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(
     assert trained_model.fingerprint(folder.parent / "model") == before
     assert convert(folder, "--names", "a,b,c", "--overwrite") == 0
     assert trained_model.read_manifest(folder.parent / "model").labels.names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("reason", ["other logits", "no padding"])
+def test_a_model_that_fails_the_comparison_replaces_nothing(
+    checkpoint: Callable[..., Path], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = checkpoint(num_labels=3)
+    assert convert(folder) == 0
+    before = trained_model.fingerprint(folder.parent / "model")
+    if reason == "no padding":
+        edit(folder / "tokenizer_config.json", pad_token=None)
+        sentence = "cannot read texts of different lengths at once"
+    else:
+        as_saved = trained_model.networks.full_precision_state
+        monkeypatch.setattr(
+            trained_model.networks,
+            "full_precision_state",
+            lambda network: {name: tensor * 1.01 for name, tensor in as_saved(network).items()},
+        )
+        sentence = "expected the checkpoint's logits from the trained model"
+    assert convert(folder, "--overwrite") == 2
+    assert sentence in capsys.readouterr().err
+    assert trained_model.fingerprint(folder.parent / "model") == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoint", "model"]
