@@ -6,7 +6,7 @@ import hashlib
 import lzma
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -104,8 +104,10 @@ def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -
 def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> tuple[list[str], list[str]]:
     """Texts and ids of files whose labels do not matter; rows without a text are left out."""
     texts, ids = [], []
-    for path in _files(patterns, "weak_negatives", data_dir):
-        for number, row in enumerate(_read(path, config), 1):
+    for path in _files(patterns, "weak_negatives.files", data_dir):
+        rows = _read(path, config)
+        _check_columns(rows, "weak_negatives.files", config.text.fields)
+        for number, row in enumerate(rows, 1):
             try:
                 texts.append(config.text.text_of(row))
             except TextError:
@@ -128,6 +130,11 @@ def _tables(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[s
         raise UserError(f"data.label_files.{split}: expected {len(paths)} files, one a text file, found {label_paths}.")
     for place, path in enumerate(paths):
         rows = _read(path, config)
+        if label_paths and not _is_lines(path):
+            raise UserError(
+                f"data.label_files.{split}: expected line files (.txt) beside label files, found {path}, which has a "
+                "label column of its own; remove the label files."
+            )
         if label_paths:
             rows = _with_labels(path, rows, label_paths[place], config.labels.column)
         yield _shown(path, data_dir), rows
@@ -170,13 +177,22 @@ def _lines(path: str) -> list[str]:
     return [line.rstrip("\r") for line in lines]
 
 
+def _suffix(path: str) -> str:
+    """What the file is, compressed or not."""
+    for compression in COMPRESSIONS:
+        path = path.removesuffix(compression)
+    return Path(path).suffix
+
+
+def _is_lines(path: str) -> bool:
+    return _suffix(path) == ".txt"
+
+
 def _read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
-    name = path
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    if Path(name).suffix == ".txt":
+    if _is_lines(path):
         return [{"text": line} for line in _lines(path)]
-    reader = READERS.get(Path(name).suffix)
+    kind = _suffix(path)
+    reader = READERS.get(kind)
     if reader is None:
         raise UserError(f"{path}: expected one of {', '.join(READERS)}, .txt, also compressed; convert the file.")
     try:
@@ -187,7 +203,7 @@ def _read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
                 with fsspec.open(path, "rb", compression="infer") as file:
                     table = datasets.Dataset(pq.read_table(pa.BufferReader(file.read())))
             else:
-                options = _options(reader, path, Path(name).suffix, config.data)
+                options = _options(reader, path, kind, config.data)
                 table = datasets.load_dataset(
                     reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
                 )
@@ -266,7 +282,9 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
     keys: list[str] = []
     targets: list[NDArray[np.float32]] = []
     skipped: dict[str, int] = {}
-    _check_columns(rows, split, config)
+    key_columns = [config.data.split_by] if config.data.split_by else []
+    label_columns = config.labels.columns or (config.labels.column,)
+    _check_columns(rows, split, [*key_columns, *label_columns, *config.text.fields])
     reader = LabelReader(config.labels, schema)
     for number, row in enumerate(rows, 1):
         try:
@@ -286,16 +304,11 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
     return Examples(texts, stacked, ids, keys, skipped)
 
 
-def _check_columns(rows: list[dict[str, Any]], split: str, config: TrainConfig) -> None:
-    if not rows:
-        return
-    found = sorted(rows[0])
-    if config.data.split_by and config.data.split_by not in rows[0]:
-        raise UserError(f"data.split_by: expected a column {config.data.split_by!r}, found {found}.")
-    label_columns = config.labels.columns or (config.labels.column,)
-    missing = [name for name in (*label_columns, *config.text.fields) if name not in rows[0]]
+def _check_columns(rows: Sequence[Mapping[str, Any]], key: str, wanted: Sequence[str]) -> None:
+    """Every column must be there, in the first row at least."""
+    missing = [name for name in wanted if rows and name not in rows[0]]
     if missing:
         raise UserError(
-            f"data.{split}: expected columns {missing}, found {found}; set labels.column and text.fields, or "
-            "data.columns for a file without a header."
+            f"data.{key}: expected columns {missing}, found {sorted(rows[0])}; set labels.column, text.fields and "
+            "data.split_by, or data.columns for a file without a header."
         )

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -75,24 +75,24 @@ def fit(
     """
     training = config.training
     check_trackers(training)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(checkpoints.with_suffix(".tensorboard")))
     schema, splits, tokenizer = prepared.schema, prepared.splits, network.tokenizer
     weights = _label_weights(splits.train, schema, training)
     arguments = _arguments(training, checkpoints)
     fused = arguments.device.type in ("cpu", "cuda")  # on a CPU an update costs a seventh of the default's
-    trainer = _Trainer(
-        schema,
-        weights,
-        training,
-        model=network.module,
-        args=arguments,
-        train_dataset=_rows(splits.train, tokenizer, config.text.max_tokens),
-        eval_dataset=_rows(splits.validation, tokenizer, config.text.max_tokens),
-        data_collator=lambda batch: _collate(batch, tokenizer),
-        compute_metrics=lambda prediction: _measure(prediction, schema),
-        optimizers=(_optimizer(network.module, training, fused=fused), None),
-        callbacks=[_StopAtNoNumber(), _Clock(), *_early_stopping(training), *callbacks],
-    )
+    with _tensorboard_files(checkpoints):
+        trainer = _Trainer(
+            schema,
+            weights,
+            training,
+            model=network.module,
+            args=arguments,
+            train_dataset=_rows(splits.train, tokenizer, config.text.max_tokens),
+            eval_dataset=_rows(splits.validation, tokenizer, config.text.max_tokens),
+            data_collator=lambda batch: _collate(batch, tokenizer),
+            compute_metrics=lambda prediction: _measure(prediction, schema),
+            optimizers=(_optimizer(network.module, training, fused=fused), None),
+            callbacks=[_StopAtNoNumber(), _Clock(), *_early_stopping(training), *callbacks],
+        )
     trainer.remove_callback(ProgressCallback)
     progress = _Progress(training.metric)
     trainer.add_callback(progress)
@@ -101,6 +101,22 @@ def fit(
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     clock = next(found for found in trainer.callback_handler.callbacks if isinstance(found, _Clock))
     return Fitted(clock.seconds, trainer.state.log_history, float(cast(float, trainer.state.best_metric)))
+
+
+@contextlib.contextmanager
+def _tensorboard_files(checkpoints: Path) -> Iterator[None]:
+    """TensorBoard's files lie beside the training's checkpoints, unless the user names a folder.
+
+    The Trainer's callback reads the variable when it is made.
+    """
+    name = "TENSORBOARD_LOGGING_DIR"
+    given = os.environ.get(name)
+    os.environ[name] = given or str(checkpoints.with_suffix(".tensorboard"))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[name]
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:

@@ -77,13 +77,13 @@ def _where(examples: Examples, kept: Sequence[bool] | NDArray[np.bool_], reason:
 
 
 def _without_duplicates(examples: Examples) -> Examples:
-    """Of equal texts with equal labels only the first."""
-    seen: set[tuple[str, bytes]] = set()
-    kept = []
-    for text, target in zip(examples.texts, examples.targets, strict=True):
-        kept.append((text, target.tobytes()) not in seen)
-        seen.add((text, target.tobytes()))
-    return _where(examples, kept, "duplicate")
+    """Of equal texts with equal labels one: the first by key, so that the order of the rows decides nothing."""
+    kept: dict[tuple[str, bytes], int] = {}
+    for place, (text, target) in enumerate(zip(examples.texts, examples.targets, strict=True)):
+        same = kept.setdefault((text, target.tobytes()), place)
+        if examples.keys[place] < examples.keys[same]:
+            kept[text, target.tobytes()] = place
+    return examples.take(np.array(sorted(kept.values()), np.int64), "duplicate")
 
 
 def _cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[str, Examples]:

@@ -190,7 +190,7 @@ def test_integers_in_a_csv_stay_what_they_are_even_where_a_late_row_holds_severa
     [
         (ROWS, {"files": "nowhere.jsonl"}, "data.train: expected files at"),
         (ROWS, {"text": {"fields": ["title"]}}, "expected columns ['title'], found ['id', 'label', 'text']"),
-        (ROWS, {"data": {"split_by": "author"}}, "data.split_by: expected a column 'author'"),
+        (ROWS, {"data": {"split_by": "author"}}, "expected columns ['author'], found ['id', 'label', 'text']"),
         (
             [{"text": "a", "label": "red"}, {"text": "b", "label": "violet"}],
             {},
@@ -252,6 +252,9 @@ def test_line_files_keep_every_line_and_only_a_line_feed_ends_one(tmp_path: Path
     (tmp_path / "labels.txt").write_text("\ufeff0\n1\n1\n0\n")
     assert read(config, tmp_path).targets.tolist() == examples.targets.tolist()  # with a byte order mark
     (tmp_path / "labels.txt").write_text("0\n1\n1\n")
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    with pytest.raises(UserError, match="expected line files .* beside label files, found .*rows.jsonl, which has a"):
+        read(settings(files="rows.jsonl", data=labelled), tmp_path)
     with pytest.raises(UserError, match=r"labels.txt: expected 4 lines, a label for each line of .*, found 3"):
         read(config, tmp_path)
 

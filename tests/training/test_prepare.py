@@ -76,6 +76,10 @@ def test_equal_texts_and_equal_split_keys_land_on_one_side(tmp_path: Path) -> No
     assert sum(map(len, held.values())) == 40
     assert {name: len(part) for name, part in held.items()} == {"train": 28, "validation": 6, "test": 6}
 
+    shared = [{"text": f"text {n % 100}", "label": "red", "author": n % 40} for n in range(800)]  # five authors a text
+    forwards, backwards = (sides(cut(tmp_path, rows, split_by="author")) for rows in (shared, shared[::-1]))
+    assert {name: set(texts) for name, texts in forwards.items()} == {n: set(t) for n, t in backwards.items()}
+
 
 def test_no_test_split_is_fine_where_none_is_asked_for(tmp_path: Path) -> None:
     found = sides(cut(tmp_path, red(100), split={"validation": 0.5, "test": 0}))
@@ -228,6 +232,9 @@ def test_weak_negatives_are_mixed_into_training_only(tmp_path: Path) -> None:
     assert not any("weak" in text for text in prepared.splits.validation.texts + prepared.splits.test.texts)
     with pytest.raises(UserError, match=r"expected 210 distinct texts for a share of 0.6, found 90"):
         cut(tmp_path, rows, binary, weak_negatives={"files": "weak.jsonl", "share": 0.6})
+    write_rows(tmp_path / "other.jsonl", [{"title": "weak"}])
+    with pytest.raises(UserError, match=r"weak_negatives.files: expected columns \['text'\], found \['title'\]"):
+        cut(tmp_path, rows, binary, weak_negatives={"files": "other.jsonl", "share": 0.3})
     with pytest.raises(
         UserError, match="data.weak_negatives: expected a binary or multi_label task, found multi_class"
     ):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -432,6 +433,27 @@ def test_trackers_that_are_not_installed_are_refused_before_anything_is_read(
 ) -> None:
     assert start("binary", tmp_path / "model", "--set", 'training.report_to=["wandbb"]') == 2
     assert "expected installed trackers, found no wandbb" in capsys.readouterr().err
+
+
+def test_each_model_of_a_training_has_its_own_folder_for_tensorboard(
+    tmp_path: Path, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str] = []
+    make = fit._Trainer.__init__
+
+    def noted(*arguments: Any, **options: Any) -> None:
+        folders.append(os.environ["TENSORBOARD_LOGGING_DIR"])
+        make(*arguments, **options)
+
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    monkeypatch.setattr(fit._Trainer, "__init__", noted)
+    flags = ["--set", "training.one_vs_rest=true", "--set", "training.epochs=1"]
+    assert start("multi_label", tmp_path / "models", *flags) == 0
+    assert folders == [str(tmp_path / "models" / f"{name}.tensorboard") for name in ("red", "green", "blue")]
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "mine")
+    assert start("binary", tmp_path / "model", "--set", "training.epochs=1") == 0
+    assert folders[3:] == ["mine"]
 
 
 def test_a_diverged_training_leaves_nothing_that_stands_in_the_way(tmp_path: Path, start: Callable[..., int]) -> None:
