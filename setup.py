@@ -38,7 +38,13 @@ REQUIREMENTS = [
     "rich>=13",
 ]
 
+# Other runtimes for scoring on a CPU: inference.runtimes says what each is for.
+OPENVINO = ["openvino>=2025.4", "nncf>=2.19"]  # nncf makes int8 variants
+ONNXRUNTIME = ["onnxruntime>=1.20", "onnx>=1.17", "onnxscript>=0.5"]
+
 TOOLS = [
+    *OPENVINO,
+    *ONNXRUNTIME,
     "build",
     "gcp-storage-emulator",
     "hypothesis",
@@ -69,5 +75,5 @@ setup(
     },
     python_requires=">=3.11,<3.14",
     install_requires=REQUIREMENTS,
-    extras_require={"dev": TOOLS},
+    extras_require={"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "dev": TOOLS},
 )

@@ -5,12 +5,12 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
-from inference import run_folder, scorer, slices
+from inference import run_folder, runtimes, slices
 from inference.files import InputFile, compression_of, find_files
 from inference.run_folder import RunOptions
 from inference.scorer import ScoringOptions
@@ -67,7 +67,23 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     )
     scoring.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if there)")
     scoring.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(auto: bf16 where hardware has it)"
+        "--runtime",
+        choices=("auto", *get_args(runtimes.RuntimeName)),
+        default="auto",
+        help="what computes (auto: torch on a GPU, on a CPU openvino if installed)",
+    )
+    scoring.add_argument(
+        "--precision",
+        choices=("auto", *get_args(runtimes.Precision)),
+        default="auto",
+        help="(auto: bf16 where hardware has it, else fp32; int8 after inference.optimize)",
+    )
+    scoring.add_argument(
+        "--threads",
+        type=positive(int),
+        default=0,
+        metavar="N",
+        help="that compute, in a process (its share of the cores)",
     )
 
 
@@ -210,7 +226,7 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
         except UserError as error:
             problems.append(str(error))
     try:
-        scorer.resolve_device(flags.device)
+        runtimes.choose(flags.runtime, flags.precision, flags.device)
     except UserError as error:
         problems.append(str(error))
     columns = ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
@@ -222,11 +238,13 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
         )
     options = ScoringOptions(
         models=tuple(flags.model),
-        device=flags.device,
+        runtime=flags.runtime,
         precision=flags.precision,
+        device=flags.device,
         max_tokens=flags.max_tokens,
         text_fields=flags.text_fields,
         scores=flags.scores,
+        threads=flags.threads,
     )
     return options, problems
 
@@ -250,7 +268,7 @@ def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:
 def _with_threads(options: ScoringOptions, beam: PipelineOptions) -> ScoringOptions:
     """Worker processes on this machine share its cores: never more runnable threads than cores."""
     direct = beam.view_as(DirectOptions)
-    if direct.direct_running_mode != "multi_processing":
+    if options.threads or direct.direct_running_mode != "multi_processing":
         return options
     cores = len(os.sched_getaffinity(0))
     workers = direct.direct_num_workers or cores

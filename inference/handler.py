@@ -31,6 +31,7 @@ class ScoredSlice:
     predictions: list[Prediction]
     failures: list[Failure]
     counts: Counts
+    runtime: str
     started: float
     scoring_seconds: float
 
@@ -82,6 +83,7 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
         predictions=predictions,
         failures=sorted([*element.read.failures, *failures], key=lambda failure: failure.line),
         counts=counts,
+        runtime=str(scorer.runtime),
         started=element.started,
         scoring_seconds=time.monotonic() - began,
     )

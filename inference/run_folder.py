@@ -63,13 +63,23 @@ def describe(options: RunOptions, files: list[InputFile]) -> dict[str, Any]:
             "scores": scoring.scores,
             "format": options.file_format,
             "max_tokens": scoring.max_tokens,
+            "runtime": scoring.runtime,
             "precision": scoring.precision,
             "limit": options.limit,
             "slice_bytes": options.slice_bytes,
         },
         "versions": {
             name: metadata.version(name)
-            for name in ("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "pyarrow")
+            for name in (
+                "labelbeam",
+                "apache-beam",
+                "torch",
+                "transformers",
+                "tokenizers",
+                "openvino",
+                "onnxruntime",
+                "pyarrow",
+            )
             if _is_installed(name)
         },
         "files": files,

@@ -1,23 +1,22 @@
 """Scores documents with one or several models on one device. No Beam in here."""
 
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from inference import batching
+from inference import batching, runtimes
 from inference.records import Document, Failure, Labelling, Prediction, capped
+from inference.runtimes import Logits, Runtime
 from models import trained_model
 from models.decision import decide, probabilities
-from models.errors import UserError
 from models.text import TextRecipe
-from models.trained_model import Manifest, TrainedModel
+from models.trained_model import Manifest
 
 Tokens = Sequence[int]
 
@@ -27,11 +26,12 @@ CUDA_TOKEN_BUDGET = 65_536  # a guess: not measured yet
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """What is scored with, and how. `threads` 0 leaves the number of torch's threads as it is."""
+    """What is scored with, and how. `threads` 0 is one for each core."""
 
     models: tuple[str, ...]  # directories
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    runtime: str = "auto"  # as runtimes.choose takes it, like the next two
+    precision: str = "auto"
+    device: str = "auto"
     max_tokens: int | None = None  # instead of each model's own
     text_fields: tuple[str, ...] = ()  # instead of each model's own
     scores: str = "predicted"  # predicted, all, or top:K
@@ -51,8 +51,9 @@ class ScoringOptions:
 class Counts:
     """What scoring saw, for each model."""
 
-    tokens: dict[str, int] = field(default_factory=dict)  # read by the model, special tokens included
+    tokens: dict[str, int] = field(default_factory=dict)  # computed, special tokens included, padding not
     padded_tokens: dict[str, int] = field(default_factory=dict)  # computed, padding included
+    repeated: dict[str, int] = field(default_factory=dict)  # documents with the same tokens as an earlier one
     truncated: dict[str, int] = field(default_factory=dict)  # texts longer than the model reads
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # predictions of each label
 
@@ -68,22 +69,25 @@ def _text_only(recipe: TextRecipe) -> TextRecipe:
 
 
 class Scorer:
-    """Models loaded on a device; `score` may be called from several threads, which take turns on the device."""
+    """Models ready to compute; `score` may be called from several threads.
+
+    They take turns with the models, so that never more threads compute than there are cores; while one computes,
+    another tokenises.
+    """
 
     def __init__(self, options: ScoringOptions) -> None:
         """Loads and checks every model.
 
         Raises:
             ModelError: a model that cannot be used.
-            UserError: a device that is not there.
+            UserError: a runtime or device that is not there.
         """
         self.options = options
-        self.device = resolve_device(options.device)
-        self.precision = resolve_precision(options.precision, self.device)
-        models = [trained_model.load(directory) for directory in options.models]
-        recipes = text_recipes(options, [model.manifest for model in models])
-        self._models = [_LoadedModel(model, options, recipes, self.device, self.precision) for model in models]
-        self._turn = threading.Lock()
+        self.runtime = runtimes.choose(options.runtime, options.precision, options.device, options.threads)
+        manifests = [trained_model.read_manifest(directory) for directory in options.models]
+        recipes = text_recipes(options, manifests)
+        self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in options.models]
+        self._tokenizing, self._computing = threading.Lock(), threading.Lock()
 
     def score(self, documents: Sequence[Document]) -> tuple[list[Prediction], list[Failure], Counts]:
         """Labels every document with every model; one that a model cannot take becomes a Failure.
@@ -93,12 +97,13 @@ class Scorer:
         counts = Counts()
         problems: dict[int, str] = {}
         by_model: dict[str, list[Labelling]] = {}
-        with self._turn, torch.inference_mode(), _threads(self.options.threads):
+        with self._tokenizing:
             encoded = self._encode(documents)
-            for model in self._models:
+        for model in self._models:
+            with self._computing:
                 logits, found = model.logits(encoded[model.encoding], counts)
-                problems |= {index: f"{model.name}: {problem}" for index, problem in found.items()}
-                by_model[model.name] = model.labellings(logits, self.options.scores)
+            problems |= {index: f"{model.name}: {problem}" for index, problem in found.items()}
+            by_model[model.name] = model.labellings(logits, self.options.scores)
         predictions = [
             Prediction(document.line, document.id, document.kept, {name: by_model[name][i] for name in by_model})
             for i, document in enumerate(documents)
@@ -120,21 +125,17 @@ class Scorer:
             users = [model for model in self._models if model.encoding == key]
             longest = max(model.max_tokens for model in users) + 1
             texts = [document.texts[key[1]] for document in documents]
-            encoded[key] = _tokenize(users[0].tokenizer, texts, longest)
+            encoded[key] = tokenize(users[0].tokenizer, texts, longest)
         return encoded
 
 
 class _LoadedModel:
-    """One model on the device, with what it takes to feed it."""
+    """One model in its runtime, with what it takes to feed it."""
 
     def __init__(
-        self,
-        model: TrainedModel,
-        options: ScoringOptions,
-        recipes: Sequence[TextRecipe],
-        device: torch.device,
-        precision: torch.dtype,
+        self, directory: str, options: ScoringOptions, recipes: Sequence[TextRecipe], runtime: Runtime
     ) -> None:
+        model = trained_model.load(directory)
         recipe = options.recipe_of(model.manifest)
         self.name = model.name
         self.manifest = model.manifest
@@ -144,56 +145,48 @@ class _LoadedModel:
         tokenizer = trained_model.tokenizer_fingerprint(model.manifest)
         # Which encoding of a document the model reads: models with equal tokenizers and texts share one.
         self.encoding = (tokenizer, recipes.index(_text_only(recipe)))
-        self._network = model.network.to(device, precision)
-        self._device = device
         self._pad = model.tokenizer.pad_token_id or 0
-        self._token_budget = CUDA_TOKEN_BUDGET if device.type == "cuda" else CPU_TOKEN_BUDGET
+        self._token_budget = CUDA_TOKEN_BUDGET if runtime.device.type == "cuda" else CPU_TOKEN_BUDGET
+        self._forward = runtimes.start(runtime, model, directory)
 
     def logits(self, encoded: Sequence[Tokens], counts: Counts) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Logits (documents, labels), and what went wrong with which document."""
-        tokens = [self._cut(ids) for ids in encoded]
+        """Logits (documents, labels), and what went wrong with which document. Equal texts are computed once."""
+        first: dict[tuple[int, ...], int] = {}
+        sources = [first.setdefault(tuple(self._cut(ids)), len(first)) for ids in encoded]
+        tokens = list(first)
         lengths = [len(ids) for ids in tokens]
-        counts.tokens[self.name] = sum(lengths)
-        counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
-        logits = np.zeros((len(tokens), len(self.manifest.labels.names)), np.float32)
-        problems: dict[int, str] = {}
         batches = batching.by_length(lengths, self._token_budget)
+        counts.tokens[self.name] = sum(lengths)
         counts.padded_tokens[self.name] = sum(len(batch) * lengths[batch[0]] for batch in batches)
+        counts.repeated[self.name] = len(encoded) - len(tokens)
+        counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
+        problems: dict[int, str] = {}
+        computed: list[tuple[list[int], Logits]] = []
         for batch in batches:
-            self._score_batch(batch, tokens, logits, problems)
+            computed += self._compute(batch, tokens, problems)
+        logits = np.zeros((len(tokens), len(self.manifest.labels.names)), np.float32)
+        for batch, found in computed:  # only now is a GPU waited for
+            logits[batch] = runtimes.to_numpy(found)
         for index in np.flatnonzero(~np.isfinite(logits).all(axis=1)):
             problems[int(index)] = "its scores are not finite numbers"
-        return logits, problems
+        return logits[sources], {i: problems[source] for i, source in enumerate(sources) if source in problems}
 
-    def _score_batch(
-        self, batch: list[int], tokens: Sequence[Tokens], logits: NDArray[np.float32], problems: dict[int, str]
-    ) -> None:
-        """Scores a batch; one that fails is halved until the document at fault is alone."""
+    def _compute(
+        self, batch: list[int], tokens: Sequence[Tokens], problems: dict[int, str]
+    ) -> list[tuple[list[int], Logits]]:
+        """Logits of a batch; one that fails is halved until the document at fault is alone."""
         try:
-            logits[batch] = self._forward([tokens[index] for index in batch])
+            return [(batch, self._forward(*padded([tokens[index] for index in batch], self._pad)))]
         except Exception as error:  # whatever the network raises, the neighbours are to be labelled
             if len(batch) == 1:
                 problems[batch[0]] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                return
+                return []
+            middle = len(batch) // 2
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
-            middle = len(batch) // 2
-            self._score_batch(batch[:middle], tokens, logits, problems)
-            self._score_batch(batch[middle:], tokens, logits, problems)
-
-    def _forward(self, tokens: Sequence[Tokens]) -> NDArray[np.float32]:
-        longest = max(len(ids) for ids in tokens)
-        padded = np.full((len(tokens), longest), self._pad, np.int64)
-        for row, ids in zip(padded, tokens, strict=True):
-            row[: len(ids)] = ids
-        mask = None
-        if any(len(ids) < longest for ids in tokens):  # equal lengths need none
-            lengths = torch.tensor([len(ids) for ids in tokens])
-            mask = (torch.arange(longest) < lengths[:, None]).long().to(self._device)
-        output: NDArray[np.float32] = (
-            self._network(torch.from_numpy(padded).to(self._device), mask).float().cpu().numpy()
-        )
-        return output
+                self._token_budget = min(self._token_budget, middle * max(len(tokens[index]) for index in batch))
+            halves = batch[:middle], batch[middle:]
+            return [part for half in halves for part in self._compute(half, tokens, problems)]
 
     def labellings(self, logits: NDArray[np.float32], scores: str) -> list[Labelling]:
         """Labels and scores of each document; scores are rounded first, so that they agree with the labels."""
@@ -209,6 +202,18 @@ class _LoadedModel:
             )
             for prob, row in zip(probs, chosen, strict=True)
         ]
+
+
+def padded(tokens: Sequence[Tokens], pad: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Token ids (documents, tokens) and their mask; texts of one length need none."""
+    lengths = np.array([len(ids) for ids in tokens])
+    longest = int(lengths.max())
+    ids = np.full((len(tokens), longest), pad, np.int64)
+    for row, values in zip(ids, tokens, strict=True):
+        row[: len(values)] = values
+    if lengths.min() == longest:
+        return ids, None
+    return ids, (np.arange(longest) < lengths[:, None]).astype(np.int64)
 
 
 def _score_selector(scores: str) -> Callable[[NDArray[Any], NDArray[np.bool_]], Sequence[int]]:
@@ -229,7 +234,8 @@ def _count_labels(predictions: Sequence[Prediction], model: str) -> dict[str, in
     return dict(sorted(counts.items()))
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    """Token ids of each text, special tokens included."""
     if not texts:
         return []
     encoding = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
@@ -255,44 +261,7 @@ def _cutter(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[[To
         return [*ids[: max_tokens - after], *ids[len(ids) - after :]]
 
     sample = "one two three four five six seven eight nine ten " * max_tokens
-    expected = _tokenize(tokenizer, [sample], max_tokens)[0]
-    if list(cut(_tokenize(tokenizer, [sample], max_tokens + 7)[0])) != expected:
+    expected = tokenize(tokenizer, [sample], max_tokens)[0]
+    if list(cut(tokenize(tokenizer, [sample], max_tokens + 7)[0])) != expected:
         raise RuntimeError(f"the tokenizer {type(tokenizer).__name__} truncates in a way that is not known here")
     return cut
-
-
-def resolve_device(asked: str) -> torch.device:
-    """The device to compute on; `auto` takes the GPU where there is one.
-
-    Raises:
-        UserError: CUDA was asked for and is not there.
-    """
-    available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
-        raise UserError("--device cuda: expected a CUDA GPU, found none; check the driver and the torch build.")
-    return torch.device("cuda" if asked == "cuda" or (asked == "auto" and available) else "cpu")
-
-
-def resolve_precision(asked: str, device: torch.device) -> torch.dtype:
-    """The number format to compute in; `auto` takes bf16 where the processor multiplies it in hardware."""
-    if asked == "auto":
-        return torch.bfloat16 if has_bf16(device) else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[asked]
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 matrix products in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Any:
-    """Bounds torch's threads for the calling thread: more runnable threads than cores slow every one of them."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    yield
-    if count:
-        torch.set_num_threads(before)

@@ -54,10 +54,12 @@ class Receipt:
     failed: int
     blank: int
     failures: dict[str, int]  # by reason
-    tokens: dict[str, int]  # by model, like the next three
+    tokens: dict[str, int]  # by model, like the next four
     padded_tokens: dict[str, int]
+    repeated: dict[str, int]
     truncated: dict[str, int]
     labels: dict[str, dict[str, int]]
+    runtime: str  # what computed, in which number format
     seconds: float  # reading, scoring and writing
     scoring_seconds: float
     finished: float  # seconds since the epoch
@@ -108,8 +110,10 @@ def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
         failures=dict(sorted(reasons.items())),
         tokens=counts.tokens,
         padded_tokens=counts.padded_tokens,
+        repeated=counts.repeated,
         truncated=counts.truncated,
         labels=counts.labels,
+        runtime=scored.runtime,
         seconds=round(now - scored.started, 3),
         scoring_seconds=round(scored.scoring_seconds, 3),
         finished=now,

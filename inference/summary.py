@@ -18,14 +18,14 @@ Totals = dict[str, Any]  # numbers, or dicts of them
 
 _ADDED = (
     *("lines", "predicted", "failed", "blank", "source_bytes", "seconds", "scoring_seconds"),
-    *("failures", "tokens", "padded_tokens", "truncated", "labels"),
+    *("failures", "tokens", "padded_tokens", "repeated", "truncated", "labels"),
 )
 _ID_BUCKETS = 256
 
 
 def totals_of(receipt: Receipt) -> Totals:
     """The numbers of one receipt that add up over slices."""
-    return {"slices": 1, **{name: getattr(receipt, name) for name in _ADDED}}
+    return {"slices": 1, "runtimes": {receipt.runtime: 1}, **{name: getattr(receipt, name) for name in _ADDED}}
 
 
 def add(parts: Iterable[Totals]) -> Totals:
@@ -101,9 +101,11 @@ def show(summary: dict[str, Any], console: Console) -> None:
         tokens, padded = summary["tokens"][model], max(summary["padded_tokens"][model], 1)
         console.print(
             f"{tokens:,} tokens, padding {1 - tokens / padded:.1%}; "
-            f"{summary['truncated'][model] / predicted:.1%} of the texts were truncated",
+            f"{summary['truncated'][model] / predicted:.1%} of the texts were truncated"
+            + (f", {summary['repeated'][model]:,} were the same as another" if summary["repeated"][model] else ""),
             highlight=False,
         )
+    console.print(f"computed by {', '.join(summary['runtimes'])}", highlight=False)
 
 
 def _labels_table(model: str, labels: dict[str, int], predicted: int) -> Table:

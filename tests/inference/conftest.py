@@ -14,8 +14,10 @@ WORDS = ("red", "green", "blue", "sky", "grass", "rose", "the", "of", "a", "is")
 
 
 def texts(count: int) -> list[str]:
-    """Different texts of 1 to 40 words."""
-    return [" ".join(WORDS[(i * 7 + j * j * 3 + i * j) % 10] for j in range(1 + i * 13 % 40)) for i in range(count)]
+    """Texts of 1 to 40 words; those of four and more are all different."""
+    return [
+        " ".join(WORDS[(i * 7 + i // 40 * 3**j + j * j) % 10] for j in range(1 + i * 13 % 40)) for i in range(count)
+    ]
 
 
 def write_corpus(path: Path, count: int) -> Path:

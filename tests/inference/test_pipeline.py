@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from inference import runtimes
 from models import trained_model
 from models.decision import probabilities
 from models.network import PooledClassifier
@@ -105,7 +106,7 @@ def test_a_text_that_makes_the_model_fail_fails_alone(
     lines[150] = '{"id": "poison", "text": "red @ blue"}'
     corpus.write_text("\n".join(lines))
     monkeypatch.setattr(PooledClassifier, "forward", failing)
-    run = label("--model", colours, "--input", corpus)
+    run = label("--model", colours, "--input", corpus, "--runtime", "torch")
     monkeypatch.undo()
     (failure,) = rows_of(run, "failures")
     assert (failure["id"], failure["line"], failure["reason"]) == ("poison", 151, "model_failed")
@@ -117,9 +118,7 @@ def test_a_text_that_makes_the_model_fail_fails_alone(
 def test_scores_that_are_not_finite_are_a_failure(
     corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        PooledClassifier, "forward", lambda self, ids, mask=None: torch.full((len(ids), 3), float("nan"))
-    )
+    monkeypatch.setattr(runtimes, "start", lambda *_: lambda ids, mask: np.full((len(ids), 3), np.nan, np.float32))
     run = label("--model", colours, "--input", corpus, expect=3)
     assert summary_of(run)["failures"] == {"model_failed": 300}
 

@@ -1,12 +1,14 @@
 """Scores: the same as training's evaluation, in order, whatever the batches; truncation; sharing of tokens."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from inference import scorer
+from inference import runtimes, scorer
 from inference.records import Document
 from inference.scorer import Scorer, ScoringOptions
 from models import trained_model
@@ -52,8 +54,8 @@ def test_two_models_with_one_tokenizer_tokenise_once(
 ) -> None:
     loaded = Scorer(ScoringOptions(models=(str(colours), str(offensive))))
     calls = []
-    original = scorer._tokenize
-    monkeypatch.setattr(scorer, "_tokenize", lambda *args: calls.append(args) or original(*args))
+    original = scorer.tokenize
+    monkeypatch.setattr(scorer, "tokenize", lambda *args: calls.append(args) or original(*args))
     _, _, counts = loaded.score(documents(50))
     assert len(calls) == 1
     assert counts.truncated["offensive"] > counts.truncated["colours"] > 0
@@ -75,7 +77,9 @@ def test_truncated_texts_are_counted_exactly(colours: Path) -> None:
     assert 32 in lengths  # a text that just fits is not truncated
     _, _, counts = Scorer(ScoringOptions(models=(str(colours),))).score(documents(100))
     assert counts.truncated["colours"] == sum(length > 32 for length in lengths)
-    assert counts.tokens["colours"] == sum(min(length, 32) for length in lengths)
+    distinct = {tuple(ids) for ids in tokenizer(texts(100), truncation=True, max_length=32)["input_ids"]}
+    assert counts.tokens["colours"] == sum(map(len, distinct)) <= counts.padded_tokens["colours"]
+    assert counts.repeated["colours"] == 100 - len(distinct)
 
 
 def test_no_documents_are_no_problem(colours: Path) -> None:
@@ -88,13 +92,13 @@ def test_a_failing_batch_is_halved_until_the_document_is_alone(colours: Path) ->
     model = loaded._models[0]
     forward, sizes = model._forward, []
 
-    def failing(tokens: list[list[int]]) -> object:
-        sizes.append(len(tokens))
-        if any(len(ids) == 9 for ids in tokens):
+    def failing(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+        sizes.append(len(ids))
+        if 9 in (np.full(len(ids), ids.shape[1]) if mask is None else mask.sum(axis=1)):
             raise torch.OutOfMemoryError("nine")
-        return forward(tokens)
+        return forward(ids, mask)
 
-    model._forward = failing  # type: ignore[assignment,method-assign]
+    model._forward = failing
     predictions, failures, counts = loaded.score(documents(100))
     nine = [d.id for d in documents(100) if len(model.tokenizer(d.texts[0])["input_ids"]) == 9]
     assert [f.id for f in failures] == nine
@@ -103,9 +107,54 @@ def test_a_failing_batch_is_halved_until_the_document_is_alone(colours: Path) ->
     assert 1 in sizes
 
 
-def test_auto_precision_is_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(scorer, "has_bf16", lambda _, has=has: has)
-        assert scorer.resolve_precision("auto", cpu) is expected
-    assert scorer.resolve_precision("bf16", cpu) is torch.bfloat16
+def test_what_ran_out_of_memory_once_is_not_tried_again(colours: Path) -> None:
+    loaded = Scorer(ScoringOptions(models=(str(colours),)))
+    model, sizes = loaded._models[0], []
+    forward, limit = model._forward, 100
+
+    def small(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+        sizes.append(ids.size)
+        if ids.size > limit:
+            raise torch.OutOfMemoryError("too much")
+        return forward(ids, mask)
+
+    model._forward = small
+    predictions, failures, _ = loaded.score(documents(300))
+    assert (len(predictions), failures) == (300, [])
+    assert max(sizes) > limit
+    sizes.clear()
+    assert loaded.score(documents(300))[0] == predictions
+    assert max(sizes) <= limit
+
+
+def test_equal_texts_are_computed_once_and_all_labelled(colours: Path) -> None:
+    loaded = Scorer(ScoringOptions(models=(str(colours),), scores="all"))
+    alone, _, before = loaded.score(documents(50))
+    twice = [*documents(50), *documents(50)[::-1]]
+    predictions, failures, counts = loaded.score(twice)
+    assert failures == []
+    assert [p.id for p in predictions] == [d.id for d in twice]
+    assert [p.by_model for p in predictions] == [p.by_model for p in [*alone, *alone[::-1]]]
+    assert counts.tokens == before.tokens
+    assert counts.repeated["colours"] == before.repeated["colours"] + 50
+
+
+def test_threads_take_turns_computing_and_give_the_same_answers(colours: Path) -> None:
+    loaded = Scorer(ScoringOptions(models=(str(colours),), scores="all"))
+    expected = loaded.score(documents(200))[0]
+    model, busy, together = loaded._models[0], [0], []
+    forward = model._forward
+
+    def noted(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+        busy[0] += 1
+        together.append(busy[0])
+        try:
+            return forward(ids, mask)
+        finally:
+            busy[0] -= 1
+
+    model._forward = noted
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: loaded.score(documents(200))[0], range(12)))
+    assert all(predictions == expected for predictions in found)
+    assert set(together) == {1}

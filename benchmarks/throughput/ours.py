@@ -1,0 +1,86 @@
+"""labelbeam's own loops and pipelines, measured as the rivals are. Runs in the project's environment.
+
+python -m benchmarks.throughput.ours NAME WORK
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.throughput import rivals
+from inference.records import Document
+from inference.scorer import Scorer, ScoringOptions
+
+LOOPS = {
+    "labelbeam, torch": {"runtime": "torch"},
+    "labelbeam, compile": {"runtime": "compile"},
+    "labelbeam, onnxruntime": {"runtime": "onnxruntime"},
+    "labelbeam, openvino": {"runtime": "openvino"},
+    "labelbeam, openvino fp32": {"runtime": "openvino", "precision": "fp32"},
+    "labelbeam, openvino int8": {"runtime": "openvino", "precision": "int8"},
+}
+PIPELINES = {f"{name}, file to file": options for name, options in LOOPS.items()}
+
+
+def loop_of(work: Path, options: dict[str, str], counts: dict[str, Any]) -> rivals.Loop:
+    """Texts to probabilities; `counts` is told the tokens."""
+    scorer = Scorer(ScoringOptions(models=(str(work / "model"),), device="cpu", scores="all", **options))
+
+    def loop(texts: Sequence[str]) -> np.ndarray:
+        predictions, failures, found = scorer.score([Document(i, "", (text,), {}, b"") for i, text in enumerate(texts)])
+        assert not failures
+        counts["runtime"] = str(scorer.runtime)
+        counts["tokens"], counts["padded_tokens"] = found.tokens["model"], found.padded_tokens["model"]
+        return np.array([[score for _, score in p.by_model["model"].scores] for p in predictions], np.float32)
+
+    return loop
+
+
+def pipeline(work: Path, options: dict[str, str]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The command a user types, in a process of its own; `seconds` counts everything, `steady_seconds` the slices."""
+    output = Path(tempfile.mkdtemp(dir=work)) / "run"
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "inference.beam_runner", "--model", str(work / "model"), "--scores=all", *flags]
+    command += ["--input", str(work / "corpus.jsonl"), "--output", str(output), "--runner=FnApiRunner", "--device=cpu"]
+    began, wall = time.perf_counter(), time.time()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    receipts = [json.loads(path.read_bytes()) for path in (output / "receipts").iterdir()]
+    first = min(receipt["finished"] - receipt["seconds"] for receipt in receipts)
+    rows = (json.loads(line) for path in (output / "predictions").iterdir() for line in path.open())
+    found = {row["id"]: [score["score"] for score in row["model"]["scores"]] for row in rows}
+    scores = np.array([found[json.loads(line)["id"]] for line in (work / "corpus.jsonl").open()], np.float32)
+    taken = {
+        "seconds": seconds,
+        "steady_seconds": max(receipt["finished"] for receipt in receipts) - first,
+        "until_first_slice_seconds": min(receipt["finished"] for receipt in receipts) - wall,
+        "tokens": sum(receipt["tokens"]["model"] for receipt in receipts),
+        "padded_tokens": sum(receipt["padded_tokens"]["model"] for receipt in receipts),
+        "runtime": receipts[0]["runtime"],
+    }
+    return scores, taken
+
+
+def measure(name: str, work: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Runs one of ours on the workload."""
+    if name in PIPELINES:
+        scores, taken = pipeline(work, PIPELINES[name])
+        return scores, taken
+    counts: dict[str, Any] = {}
+    texts: list[str] = json.loads((work / "texts.json").read_text())
+    scores, seconds = rivals.time_loop(loop_of(work, LOOPS[name], counts), texts)
+    return scores, {**seconds, **counts}
+
+
+ALL = {**LOOPS, **PIPELINES}
+
+if __name__ == "__main__":
+    contestant, folder = sys.argv[1], Path(sys.argv[2])
+    rivals.write(contestant, folder, *measure(contestant, folder))

@@ -1,0 +1,366 @@
+"""What else one could label a corpus with, each at its best documented settings. Runs in the rivals' environment.
+
+python -m benchmarks.throughput.rivals NAME WORK     NAME.json and NAME.npy in WORK say what came out
+
+A loop turns texts into probabilities in memory; start-up and a warm-up are not counted. A pipeline goes from the JSON
+lines file to written predictions, start-up counted.
+"""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAX_TOKENS = 512
+BATCH = 32
+Loop = Callable[[Sequence[str]], np.ndarray]
+
+
+def threads() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (documents, labels) of a multi-label model."""
+    return 1 / (1 + np.exp(-logits))
+
+
+def by_length(texts: Sequence[str], tokenizer: Any, forward: Callable[..., Any], batch: int = BATCH) -> np.ndarray:
+    """Tokenises all, sorts by length, scores in batches padded to their longest: what the guides advise."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+    found: list[Any] = [None] * len(encoded)
+    for start in range(0, len(order), batch):
+        places = order[start : start + batch]
+        padded = tokenizer.pad({"input_ids": [encoded[i] for i in places]}, return_tensors="np")
+        for place, row in zip(places, forward(padded["input_ids"], padded["attention_mask"]), strict=True):
+            found[place] = row
+    return sigmoid(np.stack(found).astype(np.float32))
+
+
+def load(checkpoint: str, **options: Any) -> tuple[Any, Any]:
+    """Tokenizer and network, as transformers gives them."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    network = AutoModelForSequenceClassification.from_pretrained(checkpoint, **options).eval()
+    return AutoTokenizer.from_pretrained(checkpoint), network
+
+
+def torch_forward(network: Any) -> Callable[..., np.ndarray]:
+    """Ids and mask to logits."""
+    import torch
+
+    def forward(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(ids), torch.from_numpy(mask)).logits.float().numpy()
+
+    return forward
+
+
+def one_by_one(checkpoint: str) -> Loop:
+    """A text at a time, as pipelines with batch size 1 do."""
+    tokenizer, network = load(checkpoint)
+    forward = torch_forward(network)
+
+    def loop(texts: Sequence[str]) -> np.ndarray:
+        rows = []
+        for text in texts:
+            encoded = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="np")
+            rows.append(forward(encoded["input_ids"], encoded["attention_mask"])[0])
+        return sigmoid(np.stack(rows))
+
+    return loop
+
+
+def pipeline(checkpoint: str) -> Loop:
+    """transformers.pipeline with batches of 32."""
+    import transformers
+
+    classify = transformers.pipeline("text-classification", model=checkpoint, batch_size=BATCH, top_k=None)
+
+    def loop(texts: Sequence[str]) -> np.ndarray:
+        found = classify(list(texts), truncation=True, max_length=MAX_TOKENS)
+        places = classify.model.config.label2id
+        scores = np.zeros((len(texts), len(places)), np.float32)
+        for row, answer in zip(scores, found, strict=True):
+            for one in answer:
+                row[places[one["label"]]] = one["score"]
+        return scores
+
+    return loop
+
+
+def cross_encoder(checkpoint: str) -> Loop:
+    """sentence-transformers' CrossEncoder, which sorts by length itself."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(checkpoint, max_length=MAX_TOKENS, activation_fn=torch.nn.Identity())
+    return lambda texts: sigmoid(model.predict(list(texts), batch_size=BATCH, show_progress_bar=False))
+
+
+def torch_sorted(checkpoint: str) -> Loop:
+    """A plain torch loop over texts sorted by length."""
+    tokenizer, network = load(checkpoint)
+    forward = torch_forward(network)
+    return lambda texts: by_length(texts, tokenizer, forward)
+
+
+def torch_compile(checkpoint: str) -> Loop:
+    """The same, compiled with dynamic shapes."""
+    import torch
+
+    tokenizer, network = load(checkpoint)
+    forward = torch_forward(torch.compile(network, dynamic=True))
+    return lambda texts: by_length(texts, tokenizer, forward)
+
+
+def _onnx_file(checkpoint: str, kind: str) -> Path:
+    import torch
+    from onnxruntime.quantization import quantize_dynamic
+
+    folder = Path(checkpoint).parent / "onnx"
+    folder.mkdir(exist_ok=True)
+    exact, small = folder / "model.onnx", folder / "int8.onnx"
+    if not exact.exists():
+        _, network = load(checkpoint)
+        sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        ids = torch.full((2, 8), 5)
+        torch.onnx.export(
+            network,
+            (),
+            exact,
+            kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+            dynamo=True,
+            external_data=False,
+        )
+    if kind == "int8" and not small.exists():
+        quantize_dynamic(exact, small, op_types_to_quantize=["MatMul", "Gemm"])
+    return {"fp32": exact, "int8": small}[kind]
+
+
+def _onnxruntime(kind: str) -> Callable[[str], Loop]:
+    def start(checkpoint: str) -> Loop:
+        import onnxruntime as ort
+        from transformers import AutoTokenizer
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads()
+        session = ort.InferenceSession(_onnx_file(checkpoint, kind), options, providers=["CPUExecutionProvider"])
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+
+        def forward(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+        return lambda texts: by_length(texts, tokenizer, forward)
+
+    return start
+
+
+def _openvino(kind: str) -> Callable[[str], Loop]:
+    """OpenVINO in its own choice of precision (bf16 where the processor has it), or quantized by NNCF."""
+
+    def start(checkpoint: str) -> Loop:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        import openvino as ov
+        import torch
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        file = Path(checkpoint).parent / f"openvino_{kind}" / "model.xml"
+        if not file.exists():
+            _, network = load(checkpoint)
+            ids = torch.full((2, 8), 5)
+            model = ov.convert_model(network, example_input={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+            if kind == "int8":
+                model = _quantized(model, tokenizer, file.parent.parent)
+            ov.save_model(model, file, compress_to_fp16=False)
+        model = ov.Core().read_model(file)
+        compiled = ov.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        return lambda texts: by_length(
+            texts, tokenizer, lambda ids, mask: compiled({"input_ids": ids, "attention_mask": mask})[0]
+        )
+
+    return start
+
+
+def _quantized(model: Any, tokenizer: Any, work: Path) -> Any:
+    import nncf
+
+    texts = json.loads((work / "texts.json").read_text())[:300]
+    batches = [dict(tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="np")) for text in texts]
+    inputs = [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in batches]
+    return nncf.quantize(model, nncf.Dataset(inputs), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(inputs))
+
+
+class _Scorer:
+    """The actor that Ray keeps: a network, and batches sorted by length inside what Ray hands over."""
+
+    def __init__(self, checkpoint: str, cores: int) -> None:
+        import torch
+
+        torch.set_num_threads(cores)
+        self.tokenizer, network = load(checkpoint)
+        self.forward = torch_forward(network)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"id": batch["id"], "scores": by_length(list(batch["text"]), self.tokenizer, self.forward)}
+
+
+def ray_data(work: Path) -> np.ndarray:
+    """Ray Data's map_batches with one actor on all cores, from file to files."""
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    import ray
+
+    ray.init(num_cpus=threads() + 1, include_dashboard=False, log_to_driver=False)
+    table = ray.data.read_json(str(work / "corpus.jsonl")).map(
+        lambda row: {"id": row["id"], "text": f"{row['title']}\n{row['abstract']}"}
+    )
+    scored = table.map_batches(
+        _Scorer,
+        fn_constructor_args=(str(work / "checkpoint"), threads()),
+        batch_size=512,
+        num_cpus=threads(),
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    output = tempfile.mkdtemp(dir=work)
+    scored.write_json(output)
+    return _by_id(work, (json.loads(line) for file in Path(output).rglob("*.json") for line in file.open()))
+
+
+def _by_id(work: Path, rows: Any) -> np.ndarray:
+    found = {row["id"]: row["scores"] for row in rows}
+    return np.array([found[json.loads(line)["id"]] for line in (work / "corpus.jsonl").open()], np.float32)
+
+
+def _beam(work: Path, transform: Callable[[Any], Any]) -> np.ndarray:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    output = Path(tempfile.mkdtemp(dir=work))
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as p:
+        rows = p | beam.io.ReadFromText(str(work / "corpus.jsonl")) | beam.Map(json.loads)
+        transform(rows) | beam.Map(json.dumps) | beam.io.WriteToText(str(output / "rows"))
+    return _by_id(work, (json.loads(line) for file in output.iterdir() for line in file.open()))
+
+
+def beam_batch_1(work: Path) -> np.ndarray:
+    """Beam's RunInference with its PyTorch handler, a document a batch, in fp32."""
+    import apache_beam as beam
+    import torch
+    from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
+    from apache_beam.ml.inference.pytorch_inference import PytorchModelHandlerKeyedTensor
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    checkpoint = str(work / "checkpoint")
+    _, network = load(checkpoint)
+    torch.save(network.state_dict(), work / "rival.pth")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+
+    def encode(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        text = f"{row['title']}\n{row['abstract']}"
+        encoded = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        return row["id"], {name: encoded[name][0] for name in ("input_ids", "attention_mask")}
+
+    def decode(pair: tuple[str, Any]) -> dict[str, Any]:
+        return {"id": pair[0], "scores": sigmoid(pair[1].inference["logits"].numpy()).tolist()}
+
+    handler = PytorchModelHandlerKeyedTensor(
+        state_dict_path=str(work / "rival.pth"),
+        model_class=AutoModelForSequenceClassification.from_config,
+        model_params={"config": AutoConfig.from_pretrained(checkpoint)},
+        device="CPU",
+        max_batch_size=1,
+    )
+    return _beam(
+        work, lambda rows: rows | beam.Map(encode) | RunInference(KeyedModelHandler(handler)) | beam.Map(decode)
+    )
+
+
+def beam_pipeline(work: Path) -> np.ndarray:
+    """Beam's HuggingFacePipelineModelHandler with batches of 32."""
+    import apache_beam as beam
+    from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
+    from apache_beam.ml.inference.huggingface_inference import HuggingFacePipelineModelHandler
+
+    handler = HuggingFacePipelineModelHandler(
+        task="text-classification",
+        model=str(work / "checkpoint"),
+        load_pipeline_args={"top_k": None},
+        inference_args={"batch_size": BATCH, "truncation": True, "max_length": MAX_TOKENS},
+        min_batch_size=BATCH,
+        max_batch_size=BATCH,
+    )
+    names = list(json.loads((work / "checkpoint" / "config.json").read_text())["label2id"])
+
+    def decode(pair: tuple[str, Any]) -> dict[str, Any]:
+        scores = {one["label"]: one["score"] for one in pair[1].inference}
+        return {"id": pair[0], "scores": [scores[name] for name in names]}
+
+    return _beam(
+        work,
+        lambda rows: (
+            rows
+            | beam.Map(lambda row: (row["id"], f"{row['title']}\n{row['abstract']}"))
+            | RunInference(KeyedModelHandler(handler))
+            | beam.Map(decode)
+        ),
+    )
+
+
+LOOPS: dict[str, Callable[[str], Loop]] = {
+    "one by one, torch fp32": one_by_one,
+    "transformers.pipeline": pipeline,
+    "CrossEncoder": cross_encoder,
+    "torch fp32, sorted": torch_sorted,
+    "torch.compile fp32, sorted": torch_compile,
+    "ONNX Runtime fp32, sorted": _onnxruntime("fp32"),
+    "ONNX Runtime int8, sorted": _onnxruntime("int8"),
+    "OpenVINO, sorted": _openvino("default"),
+    "OpenVINO int8, sorted": _openvino("int8"),
+}
+PIPELINES: dict[str, Callable[[Path], np.ndarray]] = {
+    "Beam RunInference, batch 1": beam_batch_1,
+    "Beam HuggingFacePipelineModelHandler": beam_pipeline,
+    "Ray Data map_batches": ray_data,
+}
+
+
+def time_loop(loop: Loop, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, float]]:
+    """Scores and what the loop took, after a warm-up over the lengths that come."""
+    loop(texts[:: max(len(texts) // 40, 1)])
+    used, began = time.process_time(), time.perf_counter()
+    scores = loop(texts)
+    return scores, {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
+
+
+def measure(name: str, work: Path) -> tuple[np.ndarray, dict[str, float]]:
+    """Runs one rival on the workload."""
+    if name in LOOPS:
+        return time_loop(LOOPS[name](str(work / "checkpoint")), json.loads((work / "texts.json").read_text()))
+    began = time.perf_counter()
+    scores = PIPELINES[name](work)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = sum(one.ru_utime + one.ru_stime for one in usage)
+    return scores, {"seconds": time.perf_counter() - began, "cpu_seconds": used}
+
+
+def write(name: str, work: Path, scores: np.ndarray, taken: dict[str, Any]) -> None:
+    """What a contestant leaves: its scores in the order of the corpus, and what it took."""
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    np.save(work / f"{name}.npy", scores.astype(np.float32))
+    (work / f"{name}.json").write_text(json.dumps(taken | {"peak_memory_mib": round(max(usage) / 1024)}))
+
+
+if __name__ == "__main__":
+    contestant, folder = sys.argv[1], Path(sys.argv[2])
+    write(contestant, folder, *measure(contestant, folder))

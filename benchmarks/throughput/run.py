@@ -1,0 +1,176 @@
+"""Runs labelbeam and its rivals on the same documents, in turn, and writes results/NAME.json and a plot.
+
+python -m benchmarks.throughput.run papers --data data/arxiv/recent.jsonl.xz --model models/trained/subjects \
+    --rivals_python build/rivals/bin/python
+
+The model must be a multi-label one with the architecture's own head (model.pooling = "stock"), which the rivals know.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import environment
+from benchmarks.throughput import ours, rivals
+from inference.files import find_files
+from inference.slices import all_lines
+from models import trained_model
+from models.decision import decide
+
+RESULTS = Path(__file__).parent / "results"
+REFERENCE = "torch fp32, sorted"  # whose scores the others are compared with
+
+
+def main() -> None:
+    """Prepares the workload, runs every contestant in every round, writes the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the result file")
+    parser.add_argument("--data", required=True, help="JSON lines with id, title and abstract")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--documents", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="contestants; all of them if not given")
+    parser.add_argument("--rivals_python", required=True, help="of the environment with requirements.txt beside this")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    flags = parser.parse_args()
+    contestants = flags.only or [*rivals.LOOPS, *rivals.PIPELINES, *ours.ALL]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    with tempfile.TemporaryDirectory(prefix="throughput_") as folder:
+        work = Path(folder)
+        workload = prepare(work, flags.data, flags.model, flags.documents)
+        for number, name in itertools.product(range(flags.rounds), contestants):
+            found[name].append(run(name, work, flags.rivals_python) | {"matrix_gflops": matrix_rate(torch.float32)})
+            print(f"round {number + 1}: {name}: {flags.documents / found[name][-1]['seconds']:.1f} docs/s", flush=True)
+        agreement = compare(work, contestants)
+    rates = {"fp32": statistics.median(r["matrix_gflops"] for rounds in found.values() for r in rounds)}
+    if torch.cpu._is_avx512_bf16_supported():
+        rates["bf16"] = matrix_rate(torch.bfloat16)
+    rows = {name: row(rounds, workload, agreement.get(name, {})) for name, rounds in found.items()}
+    result = {"name": flags.name, **environment.describe(), "rounds": flags.rounds, "workload": workload}
+    result |= {"matrix_gflops": rates, "contestants": rows}
+    flags.results.mkdir(exist_ok=True)
+    (flags.results / f"{flags.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(f"wrote {flags.results / flags.name}.json")
+
+
+def prepare(work: Path, data: str, model: Path, documents: int) -> dict[str, Any]:
+    """The same documents and the same weights in the forms that each contestant reads, and what there is to compute."""
+    lines = itertools.islice(all_lines(find_files([data])[0]), documents)
+    papers = [json.loads(line.data) for line in lines]
+    texts = [f"{paper['title']}\n{paper['abstract']}" for paper in papers]
+    (work / "texts.json").write_text(json.dumps(texts))
+    rows = ({key: paper[key] for key in ("id", "title", "abstract")} for paper in papers)
+    (work / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = trained_model.load(model)
+    network: Any = loaded.network
+    recipe = loaded.manifest.text.model_copy(
+        update={"fields": ("title", "abstract"), "separator": "\n", "max_tokens": rivals.MAX_TOKENS, "cleaning": ()}
+    )
+    decision = loaded.manifest.decision.model_copy(update={"temperature": 1.0})
+    manifest = loaded.manifest.model_copy(update={"text": recipe, "decision": decision})
+    trained_model.save(work / "model", network, network.model.config, loaded.tokenizer, manifest)
+    if (model / "runtimes").is_dir():
+        shutil.copytree(model / "runtimes", work / "model" / "runtimes")
+    network.model.config.problem_type = "multi_label_classification"
+    network.model.save_pretrained(work / "checkpoint")
+    loaded.tokenizer.save_pretrained(work / "checkpoint")
+    lengths = np.array([len(ids) for ids in loaded.tokenizer(texts, truncation=True, max_length=512)["input_ids"]])
+    return {
+        "documents": len(texts),
+        "mean_tokens": round(float(lengths.mean()), 1),
+        "tokens": int(lengths.sum()),
+        "gflop": round(flop(network.model.config, lengths) / 1e9),
+        "labels": len(loaded.manifest.labels.names),
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+
+
+def flop(config: Any, lengths: np.ndarray) -> float:
+    """Floating-point operations of the matrix products of a BERT encoder, on useful tokens alone."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    dense = 2 * (4 * hidden**2 + 2 * hidden * inner) * lengths.sum()
+    attention = 4 * hidden * (lengths.astype(float) ** 2).sum()
+    return float(config.num_hidden_layers * (dense + attention))
+
+
+def matrix_rate(kind: torch.dtype) -> float:
+    """GFLOP/s of torch's matrix product in the model's largest shape, over half a second."""
+    left, right = torch.randn(2048, 384).to(kind), torch.randn(384, 1536).to(kind)
+    for _ in range(3):
+        left @ right
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < 0.5:
+        left @ right
+        count += 1
+    return 2 * 2048 * 384 * 1536 * count / (time.perf_counter() - began) / 1e9
+
+
+def run(name: str, work: Path, rivals_python: str) -> dict[str, Any]:
+    """Runs one contestant in a process of its own."""
+    ours_or_rivals = (sys.executable, "ours") if name in ours.ALL else (rivals_python, "rivals")
+    command = [ours_or_rivals[0], "-m", f"benchmarks.throughput.{ours_or_rivals[1]}", name, str(work)]
+    done = subprocess.run(command, cwd=environment.ROOT, env=offline(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    taken: dict[str, Any] = json.loads((work / f"{name}.json").read_bytes())
+    return taken
+
+
+def offline() -> dict[str, str]:
+    """The environment of a contestant: nothing is fetched, and tokenizers may use all cores."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+
+
+def compare(work: Path, contestants: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Share of documents with the labels that fp32 gives them, and the largest difference of a probability."""
+    if REFERENCE not in contestants:
+        return {}
+    manifest = trained_model.read_manifest(work / "model")
+    exact = np.load(work / f"{REFERENCE}.npy")
+    wanted = decide(exact, manifest.labels, manifest.decision.thresholds)
+    found = {}
+    for name in contestants:
+        scores = np.load(work / f"{name}.npy")
+        chosen = decide(scores, manifest.labels, manifest.decision.thresholds)
+        found[name] = {
+            "same_labels": float((chosen == wanted).all(axis=1).mean()),
+            "largest_difference": float(np.abs(scores - exact).max()),
+        }
+    return found
+
+
+def row(rounds: Sequence[dict[str, Any]], workload: dict[str, Any], agreement: dict[str, float]) -> dict[str, Any]:
+    """Medians and ranges of one contestant."""
+    speeds = sorted(workload["documents"] / one["seconds"] for one in rounds)
+    shares = [workload["gflop"] / one["seconds"] / one["matrix_gflops"] for one in rounds]
+    medians = {
+        key: round(statistics.median(one[key] for one in rounds), 2)
+        for key, value in rounds[0].items()
+        if isinstance(value, int | float)
+    }
+    return {
+        "docs_per_second": round(statistics.median(speeds), 2),
+        "range": [round(speeds[0], 2), round(speeds[-1], 2)],
+        "useful_tokens_per_second": round(statistics.median(speeds) * workload["mean_tokens"]),
+        "share_of_matrix_rate": round(statistics.median(shares), 3),
+        **medians,
+        **({"runtime": rounds[0]["runtime"]} if "runtime" in rounds[0] else {}),
+        **{key: round(value, 5) for key, value in agreement.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""How speed and memory change with text length, corpus size, number of workers and number of models.
+
+python -m benchmarks.throughput.scaling lengths --model models/trained/subjects --rivals_python build/rivals/bin/python
+python -m benchmarks.throughput.scaling size workers models --model models/trained/subjects
+
+Texts are random words of one token each, all different.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig
+
+from benchmarks import environment
+from benchmarks.throughput import run
+from models import network as networks
+from models import trained_model
+from models.labels import LabelSchema, Task
+
+LENGTHS = (16, 32, 64, 128, 256, 512)
+TOKENS = 60_000  # of each length
+SIZES = (10_000, 1_000_000)
+RIVAL = "OpenVINO, sorted"
+
+
+def main() -> None:
+    """Runs the named measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=MEASUREMENTS)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rivals_python", default=sys.executable)
+    flags = parser.parse_args()
+    for name in flags.names:
+        with tempfile.TemporaryDirectory(prefix="scaling_") as work:
+            found = MEASUREMENTS[name](Path(work), flags)
+        result = {"name": name, **environment.describe(), "rounds": flags.rounds, "found": found}
+        (run.RESULTS / f"scaling_{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(json.dumps(found, indent=1))
+
+
+def texts(words: list[str], length: int, seed: int) -> Iterator[str]:
+    """Different texts of `length` tokens, special tokens included, without end."""
+    chance = random.Random(f"{seed} {length}")
+    while True:
+        yield " ".join(chance.choices(words, k=length - 2))
+
+
+def single_words(tokenizer: Any) -> list[str]:
+    """Lower-case words that are one token each."""
+    return sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 3)
+
+
+def write_corpus(path: Path, words: list[str], lengths: list[int]) -> None:
+    """A document for each length."""
+    streams = {length: texts(words, length, 0) for length in set(lengths)}
+    with path.open("w") as file:
+        for number, length in enumerate(lengths):
+            row = {"id": f"d{number}", "title": "", "text": next(streams[length])}
+            file.write(json.dumps(row) + "\n")
+
+
+def label(models: list[Path], corpus: Path, output: Path, *flags: str) -> dict[str, Any]:
+    """Runs the pipeline in a process of its own: seconds, steady seconds, peak memory, speeds of the tenths."""
+    command = [sys.executable, "-m", "inference.beam_runner", "--input", str(corpus), "--output", str(output)]
+    command += ["--runner=FnApiRunner", "--device=cpu", *flags]
+    command += [part for model in models for part in ("--model", str(model))]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=environment.ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{command} failed")
+    seconds = time.perf_counter() - began
+    receipts = sorted(
+        (json.loads(p.read_bytes()) for p in (output / "receipts").iterdir()), key=lambda r: r["finished"]
+    )
+    steady = receipts[-1]["finished"] - min(r["finished"] - r["seconds"] for r in receipts)
+    tenth = len(receipts) // 10
+    return {
+        "documents": sum(r["predicted"] for r in receipts),
+        "seconds": round(seconds, 1),
+        "steady_docs_per_second": round(sum(r["predicted"] for r in receipts) / steady, 1),
+        "peak_memory_mib": usage.ru_maxrss // 1024,
+        "first_tenth": _speed(receipts[1 : tenth + 1]) if tenth > 1 else None,
+        "last_tenth": _speed(receipts[-tenth:]) if tenth > 1 else None,
+    }
+
+
+def _speed(receipts: list[dict[str, Any]]) -> float:
+    return round(sum(r["predicted"] for r in receipts) / sum(r["seconds"] for r in receipts), 1)
+
+
+def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Our loop and the best rival's on texts of one length each; and useful GFLOP/s."""
+    loaded = trained_model.load(flags.model)
+    words = single_words(loaded.tokenizer)
+    rows = []
+    for length in LENGTHS:
+        corpus = work / f"{length}.jsonl"
+        write_corpus(corpus, words, [length] * (TOKENS // length))
+        lines = [json.loads(line) for line in corpus.open()]
+        corpus.write_text("".join(json.dumps({**row, "abstract": row["text"]}) + "\n" for row in lines))
+        folder = work / str(length)
+        folder.mkdir()
+        workload = run.prepare(folder, str(corpus), flags.model, len(lines))
+        row: dict[str, Any] = {"tokens": length, "documents": len(lines), "gflop": workload["gflop"]}
+        for name in ("labelbeam, openvino", RIVAL):
+            seconds = sorted(run.run(name, folder, flags.rivals_python)["seconds"] for _ in range(flags.rounds))
+            row[name] = round(len(lines) / seconds[len(seconds) // 2], 1)
+        row["matrix_gflops"] = round(run.matrix_rate(torch.float32))
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Memory and speed of small and large corpora of 8 to 64 tokens, with a small random model."""
+    loaded = trained_model.load(flags.model)
+    small = _random(work / "small", loaded, layers=1, hidden=64)
+    rows = []
+    for count in SIZES:
+        chance = random.Random(count)
+        corpus = work / f"{count}.jsonl"
+        write_corpus(corpus, single_words(loaded.tokenizer), [chance.randint(8, 64) for _ in range(count)])
+        rows.append(label([small], corpus, work / f"run{count}", "--slice_mb=2"))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def workers(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """One and two worker processes of one thread each, and one process with all cores."""
+    corpus = _corpus(work, flags.model, 1_000)
+    rows = []
+    for number in range(flags.rounds):
+        for count in (1, 2):
+            mode = [f"--direct_num_workers={count}", "--direct_running_mode=multi_processing", "--threads=1"]
+            found = label([flags.model], corpus, work / f"run{number}{count}", *_reading(), *mode)
+            rows.append({"processes": count, "threads": 1, **found})
+        found = label([flags.model], corpus, work / f"run{number}", *_reading())
+        rows.append({"processes": 1, "threads": len(os.sched_getaffinity(0)), **found})
+        print(rows[-3:], flush=True)
+    return rows
+
+
+def models(work: Path, flags: argparse.Namespace) -> dict[str, Any]:
+    """Five binary models in one run, in five runs, and five labels in one model."""
+    loaded = trained_model.load(flags.model)
+    corpus = _corpus(work, flags.model, 1_000)
+    five = [_random(work / f"model{number}", loaded, names=("no", "yes")) for number in range(5)]
+    one = _random(work / "together", loaded, names=("a", "b", "c", "d", "e"))
+    for model in (*five, one):  # converts
+        label([model], _corpus(work, flags.model, 20), work / f"warm_{model.name}", *_reading())
+    together = label(five, corpus, work / "five_at_once", *_reading())
+    apart = [label([model], corpus, work / f"run_{model.name}", *_reading()) for model in five]
+    multi_label = label([one], corpus, work / "multi_label", *_reading())
+    seconds = {"five_at_once": together["seconds"], "five_runs": sum(run["seconds"] for run in apart)}
+    seconds |= {"five_labels_in_one_model": multi_label["seconds"]}
+    ratios = {f"{name} / five_runs": round(value / seconds["five_runs"], 3) for name, value in seconds.items()}
+    return {"documents": together["documents"], "seconds": seconds, "ratios": ratios}
+
+
+def _reading() -> list[str]:
+    return ["--text_fields=text", "--max_tokens=512"]
+
+
+def _corpus(work: Path, model: Path, count: int) -> Path:
+    chance = random.Random(count)
+    path = work / f"corpus{count}.jsonl"
+    tokenizer = trained_model.load(model).tokenizer
+    write_corpus(path, single_words(tokenizer), [min(int(chance.lognormvariate(5.6, 0.4)), 512) for _ in range(count)])
+    return path
+
+
+def _random(directory: Path, like: Any, names: tuple[str, ...] = ("no", "yes"), **shape: int) -> Path:
+    """A model with random weights, of the same architecture or a smaller one."""
+    config: Any = like.network.config if hasattr(like.network, "config") else like.network.model.config
+    config = BertConfig(**{**config.to_dict(), "num_labels": len(names), "id2label": dict(enumerate(names))})
+    if shape:
+        config.num_hidden_layers, config.hidden_size = shape["layers"], shape["hidden"]
+        config.intermediate_size, config.num_attention_heads = 4 * shape["hidden"], 2
+    labels = LabelSchema(task=Task.BINARY if len(names) == 2 else Task.MULTI_LABEL, names=names)
+    recipe = like.manifest.text.model_copy(update={"fields": ("text",), "max_tokens": 512})
+    decision = like.manifest.decision.model_copy(update={"thresholds": (0.5,) * labels.thresholds_needed})
+    manifest = like.manifest.model_copy(update={"labels": labels, "decision": decision, "text": recipe})
+    shutil.rmtree(directory, ignore_errors=True)
+    network = networks.from_config(config, "stock")
+    stock = manifest.model_copy(update={"pooling": "stock"})
+    trained_model.save(directory, network, config, like.tokenizer, stock)
+    return directory
+
+
+MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], Any]] = {
+    "lengths": lengths,
+    "size": size,
+    "workers": workers,
+    "models": models,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The network as other runtimes want it, made from the state dict and kept beside the model.
+
+MODEL/runtimes/KIND-VERSION-HASH/ holds one conversion, by the converter's version and the SHA-256 of the state dict, so
+that a conversion is never used for other weights. Where the model's directory cannot be written, it is made anew at
+each start.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import trained_model
+from models.errors import ModelError
+from models.trained_model import TrainedModel
+
+FOLDER = "runtimes"  # in the model's directory
+OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
+
+
+def openvino(model: TrainedModel, directory: str, precision: str, threads: int) -> Any:
+    """A compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens)."""
+    ov = import_openvino()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # processes that share the cores would pin themselves to the same ones
+    }
+    if precision == "int8":
+        folder = int8_folder(model, directory)
+        if not folder.is_dir():
+            raise ModelError(
+                f"Model {directory!r} has no int8 variant of these weights: make one with `python -m "
+                f"inference.optimize --model {directory} --data LABELLED`, or take another --precision."
+            )
+        return ov.Core().compile_model(folder / OPENVINO_FILE, "CPU", settings)
+    with _converted(model, directory, "openvino", _to_openvino) as folder:
+        return ov.Core().compile_model(folder / OPENVINO_FILE, "CPU", settings)
+
+
+def int8_folder(model: TrainedModel, directory: str | os.PathLike[str]) -> Path:
+    """Where the model's int8 variant lies, if there is one."""
+    return Path(directory) / FOLDER / f"int8-{model.manifest.files[trained_model.WEIGHTS][:16]}"
+
+
+def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, Any]], folder: Path) -> None:
+    """Writes the int8 variant: ranges of activations come from `batches` of ids and mask (documents, tokens)."""
+    ov = import_openvino()
+    nncf = importlib.import_module("nncf")
+    nncf.set_log_level(logging.ERROR)
+    with _converted(model, directory, "openvino", _to_openvino) as exact, contextlib.redirect_stdout(io.StringIO()):
+        quantized = nncf.quantize(
+            ov.Core().read_model(exact / OPENVINO_FILE),
+            nncf.Dataset(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(batches),
+        )
+    folder.mkdir(parents=True)
+    ov.save_model(quantized, folder / OPENVINO_FILE, compress_to_fp16=False)
+
+
+def import_openvino() -> Any:
+    """OpenVINO, kept from reporting its use to its makers over the network."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as where it is not installed
+    import openvino as ov
+
+    return ov
+
+
+def onnxruntime(model: TrainedModel, directory: str, threads: int) -> Any:
+    """An ONNX Runtime session that takes ids and mask, both int64 (documents, tokens)."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    with _converted(model, directory, "onnx", _to_onnx) as folder:
+        return ort.InferenceSession(folder / ONNX_FILE, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _converted(
+    model: TrainedModel, directory: str, package: str, convert: Callable[[TrainedModel, Path], None]
+) -> Iterator[Path]:
+    """The folder of the conversion by this package, made where it is not there yet."""
+    weights = model.manifest.files[trained_model.WEIGHTS]
+    kept = Path(directory) / FOLDER / f"{package}-{metadata.version(package)}-{weights[:16]}"
+    if kept.is_dir():
+        yield kept
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
+        except OSError:  # a read-only image
+            staging = Path(tempfile.mkdtemp(prefix="labelbeam_"))
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tracing: it goes through branches that the shapes decide
+            convert(model, staging)
+        if staging.parent == kept.parent:
+            staging.chmod(0o755)
+            with contextlib.suppress(OSError):  # another process was first
+                staging.rename(kept)
+        yield kept if kept.is_dir() else staging
+
+
+def _example() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((2, 8), 5), torch.ones(2, 8, dtype=torch.long)
+
+
+def _to_openvino(model: TrainedModel, folder: Path) -> None:
+    ov = import_openvino()
+    converted = ov.convert_model(model.network, example_input=_example())
+    ov.save_model(converted, folder / OPENVINO_FILE, compress_to_fp16=False)
+
+
+def _to_onnx(model: TrainedModel, folder: Path) -> None:
+    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(
+        model.network,
+        _example(),
+        folder / ONNX_FILE,
+        input_names=["input_ids", "attention_mask"],
+        dynamic_shapes=(sizes, sizes),
+        dynamo=True,
+        verbose=False,
+    )

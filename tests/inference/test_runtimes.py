@@ -1,0 +1,134 @@
+"""Runtimes: each gives torch's scores, what is asked for is checked, conversions are kept and never used wrongly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference import conversions, runtimes
+from inference.runtimes import Runtime
+from models import trained_model
+from models.errors import ModelError, UserError
+from tests.tiny import tiny_model
+
+CPU = torch.device("cpu")
+ALL = ("torch", "compile", "openvino", "onnxruntime")
+IDS = np.array([[2, 9, 30, 41, 3, 0, 0], [2, 33, 9, 12, 60, 61, 3], [2, 3, 0, 0, 0, 0, 0]])
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the converters
+]
+
+
+def need(name: str) -> None:
+    if name in ("openvino", "onnxruntime"):
+        pytest.importorskip(name)
+
+
+def start(name: str, directory: Path, precision: str = "fp32") -> runtimes.Forward:
+    runtime = Runtime(name, precision, CPU, 1, "")  # type: ignore[arg-type]
+    return runtimes.start(runtime, trained_model.load(directory), str(directory))
+
+
+@pytest.mark.parametrize("name", [pytest.param("compile", marks=pytest.mark.slow), "torch", "openvino", "onnxruntime"])
+@pytest.mark.parametrize("pooling", ["mean", "first", "stock"])
+def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: str, pooling: str) -> None:
+    need(name)
+    directory = tiny_model(tmp_path / "m", pooling=pooling)  # type: ignore[arg-type]
+    network = trained_model.load(directory).network
+    forward = start(name, directory)
+    for ids in (IDS, IDS[:1], np.tile(IDS, (5, 3))):  # other shapes than the converter saw
+        mask = (ids > 0).astype(np.int64)
+        with torch.inference_mode():
+            masked = network(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+            unmasked = network(torch.from_numpy(ids), None).numpy()
+        assert np.abs(runtimes.to_numpy(forward(ids, mask)) - masked).max() < 1e-4
+        assert np.abs(runtimes.to_numpy(forward(ids, None)) - unmasked).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_conversion_is_made_once_and_again_for_other_weights(tmp_path: Path, name: str) -> None:
+    need(name)
+    first = start(name, tiny_model(tmp_path / "m"))(IDS, None)
+    kept = list((tmp_path / "m" / conversions.FOLDER).iterdir())
+    assert len(kept) == 1
+    made = kept[0].stat().st_mtime_ns
+    assert np.array_equal(start(name, tmp_path / "m")(IDS, None), first)
+    assert [folder.stat().st_mtime_ns for folder in kept] == [made]
+    trained_model.verify(tmp_path / "m")  # what lies beside the model does not change it
+
+    tiny_model(tmp_path / "other", seed=1)
+    (tmp_path / "m" / conversions.FOLDER).rename(tmp_path / "other" / conversions.FOLDER)  # a careless copy
+    assert not np.array_equal(start(name, tmp_path / "other")(IDS, None), first)
+    assert len(list((tmp_path / "other" / conversions.FOLDER).iterdir())) == 2
+
+
+def test_a_model_that_cannot_be_written_is_converted_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("openvino")
+    directory = tiny_model(tmp_path / "m")
+    (directory / conversions.FOLDER).write_text("no folder can be made here")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    assert start("openvino", directory)(IDS, None).shape == (3, 3)
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_runtime_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tiny_model(tmp_path / "m")
+    original = runtimes._start_torch
+    monkeypatch.setitem(
+        runtimes._STARTERS,
+        "torch",
+        lambda *arguments: lambda ids, mask: runtimes.to_numpy(original(*arguments)(ids, mask)) + 1,
+    )
+    with pytest.raises(ModelError, match=r"torch in fp32 on 1 thread gives scores that are 0\.\d+ apart"):
+        start("torch", directory)
+
+
+def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    directory = tiny_model(tmp_path / "m")
+    model = trained_model.load(directory)
+    torch.nn.init.constant_(model.network.head.weight, float("nan"))
+    with pytest.raises(ModelError, match="scores that are not finite numbers"):
+        runtimes.start(Runtime("torch", "fp32", CPU, 1, ""), model, str(directory))
+
+
+def test_bf16_is_close_to_fp32(tmp_path: Path) -> None:
+    directory = tiny_model(tmp_path / "m")
+    exact, close = (runtimes.to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "bf16"))
+    assert 0 < np.abs(exact - close).max() < 0.1
+
+
+def test_auto_takes_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(runtimes, "has_bf16", lambda _, has=has: has)
+        assert runtimes.choose("torch", "auto", "cpu").precision == expected
+        assert runtimes.choose("torch", "bf16", "cpu").precision == "bf16"
+    assert runtimes.choose("auto", "auto", "cpu", 3).threads == 3
+
+
+@pytest.mark.parametrize(("installed", "expected"), [(True, "openvino"), (False, "torch")])
+def test_auto_takes_what_is_installed_and_says_why(
+    installed: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "is_installed", lambda _: installed)
+    chosen = runtimes.choose("auto", "fp32", "cpu")
+    assert chosen.name == expected
+    assert ("not installed" in chosen.reason) is not installed
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("openvino", "auto", "cpu"), "--runtime openvino: it is not installed; pip install"),
+        (("torch", "int8", "cpu"), "--precision int8 is computed by openvino, not by torch"),
+        (("torch", "auto", "cuda"), "--device cuda: expected a CUDA GPU, found none"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(
+    asked: tuple[str, str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "is_installed", lambda _: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=sentence):
+        runtimes.choose(*asked)
