@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(command: Command) -> int:
     """Runs a checked command and prints its summary."""
     output = command.options.output
+    print(f"{command.runtime}: {command.runtime.reason}" if command.runtime else "each worker chooses its runtime")
     with run_folder.claim(command.options, command.run, command.overwrite):
         with ProgressWatcher(output, command.files, command.options.limit) as progress:
             try:

@@ -10,13 +10,15 @@ from typing import Any, NoReturn, get_args
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
-from inference import run_folder, runtimes, slices
+from inference import conversions, run_folder, runtimes, slices
 from inference.files import InputFile, compression_of, find_files
 from inference.run_folder import RunOptions
+from inference.runtimes import Runtime
 from inference.scorer import ScoringOptions
 from models import trained_model
 from models.errors import UserError
 
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "PrismRunner")
 MIB = 1024 * 1024
 LARGEST_SLICE_BYTES, SMALLEST_SLICE_BYTES = 8 * MIB, MIB // 4
 FEWEST_SLICES = 64  # of a corpus large enough: progress shows, and a kill costs little
@@ -39,6 +41,7 @@ class Command:
     files: list[InputFile]
     run: dict[str, Any]  # for run.json
     beam: PipelineOptions
+    runtime: Runtime | None  # what computes, where that is this machine
     overwrite: bool
     max_failure_rate: float
 
@@ -190,7 +193,15 @@ def parse(argv: Sequence[str]) -> Command:
     run = run_folder.describe(options, files)
     if problems := run_folder.check(run, flags.output, flags.overwrite):
         raise UserError("\n".join(problems))
-    return Command(options, files, run, beam, flags.overwrite, flags.max_failure_rate)
+    return Command(
+        options, files, run, beam, _runtime_here(options.scoring, beam), flags.overwrite, flags.max_failure_rate
+    )
+
+
+def _runtime_here(options: ScoringOptions, beam: PipelineOptions) -> Runtime | None:
+    if beam.view_as(StandardOptions).runner.split(".")[-1] not in LOCAL_RUNNERS:
+        return None
+    return runtimes.choose(options.runtime, options.precision, options.device, options.threads)
 
 
 def unknown_flags(rest: Sequence[str]) -> list[str]:
@@ -220,7 +231,9 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
     problems = []
     for directory in dict.fromkeys(flags.model):
         try:
-            trained_model.verify(directory)
+            manifest = trained_model.verify(directory)
+            if flags.precision == "int8":
+                conversions.check_int8(manifest, directory)
             if flags.max_tokens:
                 trained_model.check_max_tokens(directory, flags.max_tokens)
         except UserError as error:

@@ -23,7 +23,7 @@ import torch
 
 from models import trained_model
 from models.errors import ModelError
-from models.trained_model import TrainedModel
+from models.trained_model import Manifest, TrainedModel
 
 FOLDER = "runtimes"  # in the model's directory
 OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
@@ -39,20 +39,29 @@ def openvino(model: TrainedModel, directory: str, precision: str, threads: int) 
         "ENABLE_CPU_PINNING": False,  # processes that share the cores would pin themselves to the same ones
     }
     if precision == "int8":
-        folder = int8_folder(model, directory)
-        if not folder.is_dir():
-            raise ModelError(
-                f"Model {directory!r} has no int8 variant of these weights: make one with `python -m "
-                f"inference.optimize --model {directory} --data LABELLED`, or take another --precision."
-            )
-        return ov.Core().compile_model(folder / OPENVINO_FILE, "CPU", settings)
+        return ov.Core().compile_model(check_int8(model.manifest, directory) / OPENVINO_FILE, "CPU", settings)
     with _converted(model, directory, "openvino", _to_openvino) as folder:
         return ov.Core().compile_model(folder / OPENVINO_FILE, "CPU", settings)
 
 
-def int8_folder(model: TrainedModel, directory: str | os.PathLike[str]) -> Path:
+def int8_folder(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
     """Where the model's int8 variant lies, if there is one."""
-    return Path(directory) / FOLDER / f"int8-{model.manifest.files[trained_model.WEIGHTS][:16]}"
+    return Path(directory) / FOLDER / f"int8-{manifest.files[trained_model.WEIGHTS][:16]}"
+
+
+def check_int8(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
+    """The folder of the model's int8 variant.
+
+    Raises:
+        ModelError: there is none of these weights.
+    """
+    folder = int8_folder(manifest, directory)
+    if not folder.is_dir():
+        raise ModelError(
+            f"Model {str(directory)!r} has no int8 variant of these weights: make one with `python -m "
+            f"inference.optimize --model {directory} --data LABELLED`, or take another --precision."
+        )
+    return folder
 
 
 def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, Any]], folder: Path) -> None:

@@ -101,7 +101,7 @@ def _run(argv: Sequence[str]) -> None:
         )
     truth = _targets(measured, flags.label_field, model.manifest.labels)
     with _candidate(flags.model) as candidate:
-        folder = conversions.int8_folder(model, candidate)
+        folder = conversions.int8_folder(model.manifest, candidate)
         conversions.quantize(model, flags.model, _batches(calibration, model, options), folder)
         proof = _prove(measured, truth, model, options, str(candidate))
         _show(proof)
@@ -111,7 +111,7 @@ def _run(argv: Sequence[str]) -> None:
                 f"{LARGEST_FALL}; nothing was written."
             )
         (folder / PROOF).write_text(json.dumps(asdict(proof), indent=1) + "\n", encoding="utf-8")
-        kept = conversions.int8_folder(model, flags.model)
+        kept = conversions.int8_folder(model.manifest, flags.model)
         shutil.rmtree(kept, ignore_errors=True)
         folder.rename(kept)
     print(f"written: {kept}; use it with --precision int8")
