@@ -98,6 +98,21 @@ def read_bytes(file: InputFile, start: int = 0, end: int | None = None) -> Itera
             position += len(chunk)
 
 
+def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
+    """The first `most` decompressed bytes of a compressed file, and about how many stored bytes hold them."""
+    with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
+        source = _Source(raw, 4_096)  # little is read ahead, so that the position tells what was needed
+        content = b""
+        with DECOMPRESSORS[compression_of(file.path)](source) as expanded:
+            try:
+                while len(content) < most and (chunk := expanded.read1(most - len(content))):
+                    content += chunk
+                position = source.tell() if expanded.read1(1) else file.size
+            except DAMAGE:
+                position = file.size
+    return content, position
+
+
 @contextmanager
 def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
     """Opens a file for reading decompressed bytes, from local disk or gs://."""
@@ -111,10 +126,12 @@ def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
 
 
 class _Source(io.RawIOBase):
-    """Passes reads on; an error of the storage comes out as SourceError, apart from a decompressor's own."""
+    """Passes reads on, of at most so many bytes; an error of the storage comes out as SourceError, apart from a
+    decompressor's own."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, at_once: int = sys.maxsize) -> None:
         self._raw = raw
+        self._at_once = at_once
 
     def readable(self) -> bool:
         return True
@@ -124,7 +141,7 @@ class _Source(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._raw.read(len(buffer))
+            data = self._raw.read(min(len(buffer), self._at_once))
         except Exception as error:
             raise SourceError(str(error)) from error
         buffer[: len(data)] = data

@@ -74,7 +74,7 @@ def make_parser() -> config.Parser:
     )
     parser.add_argument("--label_field", default="labels", metavar="NAME", help="a label or a list of them (labels)")
     parser.add_argument(
-        "--max_documents", type=config.positive(int), default=2_000, metavar="N", help="measured at most (2000)"
+        "--max_documents", type=config.positive(int), default=10_000, metavar="N", help="measured at most (10000)"
     )
     return parser
 

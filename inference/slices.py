@@ -176,6 +176,11 @@ def lines_of(stream: IO[bytes]) -> Iterator[Line]:
     return _numbered(iter(lambda: stream.read(CHUNK_BYTES), b""))
 
 
+def lines_in(content: bytes) -> Iterator[Line]:
+    """All lines of bytes in memory."""
+    return _numbered([content])
+
+
 def all_lines(file: InputFile) -> Iterator[Line]:
     """All lines of a file; a damaged one's last Line says so."""
     last = 0
