@@ -99,12 +99,20 @@ def pipeline(checkpoint: str) -> Loop:
 
 
 def cross_encoder(checkpoint: str) -> Loop:
-    """sentence-transformers' CrossEncoder, which sorts by length itself."""
+    """sentence-transformers' CrossEncoder, which sorts by length itself.
+
+    It reads pairs: here title and abstract, with a separator token between them, so its scores differ a little.
+    """
     import torch
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(checkpoint, max_length=MAX_TOKENS, activation_fn=torch.nn.Identity())
-    return lambda texts: sigmoid(model.predict(list(texts), batch_size=BATCH, show_progress_bar=False))
+
+    def loop(texts: Sequence[str]) -> np.ndarray:
+        pairs = [tuple(text.split("\n", 1)) for text in texts]
+        return sigmoid(model.predict(pairs, batch_size=BATCH, show_progress_bar=False))
+
+    return loop
 
 
 def torch_sorted(checkpoint: str) -> Loop:
