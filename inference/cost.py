@@ -1,6 +1,7 @@
 """What a run on Dataflow costs: prices and machines from a file, and the bill. Numbers in, numbers out."""
 
 import datetime
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,11 @@ class Bill:
     def total(self) -> float:
         """Dollars in all."""
         return self.vcpu + self.memory + self.disk + self.shuffle + self.gpu
+
+
+def workers_for(work: Work, machine: Machine, hours: float) -> int:
+    """How many workers finish the work in so many hours."""
+    return max(math.ceil(work.core_seconds / machine.cores / (hours * 3600 - START_SECONDS)), 1)
 
 
 def bill(prices: Prices, machine: str, workers: int, work: Work, *, flexrs: bool = False) -> Bill:

@@ -103,7 +103,7 @@ def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
     with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         source = _Source(raw, 4_096)  # little is read ahead, so that the position tells what was needed
         content = b""
-        with DECOMPRESSORS[compression_of(file.path)](source) as expanded:
+        with DECOMPRESSORS[compression_of(file.path) or ""](source) as expanded:
             try:
                 while len(content) < most and (chunk := expanded.read1(most - len(content))):
                     content += chunk

@@ -117,6 +117,11 @@ class Scorer:
         ]
         return predictions, failures, counts
 
+    def count_tokens(self, documents: Sequence[Document]) -> int:
+        """Tokens of the documents that the models read, all models together, each document on its own."""
+        encoded = self._encode(documents)
+        return sum(min(len(ids), m.max_tokens) for m in self._models for ids in encoded[m.encoding])
+
     def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], list[list[int]]]:
         """Token ids of every document, once for each distinct tokenizer and text, one token longer than the longest
         that a model reads, so that truncation shows."""

@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def torch_compile(checkpoint: str) -> Loop:
 
 
 def _onnx_file(checkpoint: str, kind: str) -> Path:
+    import onnx
     import torch
     from onnxruntime.quantization import quantize_dynamic
 
@@ -152,7 +154,9 @@ def _onnx_file(checkpoint: str, kind: str) -> Path:
             external_data=False,
         )
     if kind == "int8" and not small.exists():
-        quantize_dynamic(exact, small, op_types_to_quantize=["MatMul", "Gemm"])
+        model = onnx.load(exact)
+        del model.graph.value_info[:]  # the exporter's shapes contradict those that the quantizer infers
+        quantize_dynamic(model, small, op_types_to_quantize=["MatMul", "Gemm"])
     return {"fp32": exact, "int8": small}[kind]
 
 
@@ -295,7 +299,14 @@ def beam_batch_1(work: Path) -> np.ndarray:
 
 
 def beam_pipeline(work: Path) -> np.ndarray:
-    """Beam's HuggingFacePipelineModelHandler with batches of 32."""
+    """Beam's HuggingFacePipelineModelHandler with batches of 32.
+
+    Its module imports TensorFlow and a class that transformers 5 has dropped; neither is used here.
+    """
+    import transformers
+
+    sys.modules["tensorflow"] = types.SimpleNamespace(Tensor=object)  # type: ignore[assignment]
+    transformers.TFAutoModel = object
     import apache_beam as beam
     from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
     from apache_beam.ml.inference.huggingface_inference import HuggingFacePipelineModelHandler

@@ -1,0 +1,176 @@
+"""Cost: the bill by hand, samples that say what the whole holds, the command and what it refuses."""
+
+import datetime
+import gzip
+import json
+import lzma
+import random
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import corpus_sample, cost, estimate_cost
+from inference.cost import Machine, Work
+from inference.files import InputFile
+from inference.records import ReadOptions
+from models.errors import UserError
+from models.text import TextRecipe
+from tests.inference.conftest import write_corpus
+
+READING = ReadOptions((TextRecipe(),))
+
+
+def prices(**changes: Any) -> cost.Prices:
+    content = tomllib.loads(cost.PRICES.read_text())
+    return cost.Prices.model_validate(content | changes)
+
+
+def test_the_bill_by_hand() -> None:
+    machine = {"vcpus": 4, "cores": 2, "memory_gb": 16, "gpu": "l4"}
+    found = cost.bill(
+        prices(
+            **{"vcpu_hour": 0.05, "memory_gb_hour": 0.003, "disk_gb_hour": 0.0001, "shuffle_gb": 0.01},
+            **{"flexrs_discount": 0.4, "gpu_hour": {"l4": 0.7}, "machines": {"m": machine}},
+        ),
+        "m",
+        10,
+        Work(documents=1e9, slices=0, core_seconds=20 * 3600 - 20 * cost.START_SECONDS),
+        flexrs=True,
+    )
+    assert found.hours == pytest.approx(1)  # ten workers of two cores
+    assert found.vcpu == pytest.approx(10 * 4 * 0.05 * 0.6)
+    assert found.memory == pytest.approx(10 * 16 * 0.003 * 0.6)
+    assert found.disk == pytest.approx(10 * 25 * 0.0001)
+    assert found.shuffle == pytest.approx(16 * 0.01)
+    assert found.gpu == pytest.approx(10 * 0.7)
+    assert found.total == pytest.approx(1.2 + 0.288 + 0.025 + 0.16 + 7)
+
+
+def test_as_many_workers_as_finish_in_time() -> None:
+    machine = Machine(vcpus=4, cores=2, memory_gb=16)
+    work = Work(documents=1, slices=1, core_seconds=1_000_000)
+    count = cost.workers_for(work, machine, 6)
+    assert cost.START_SECONDS + 1_000_000 / (2 * count) <= 6 * 3600
+    assert cost.START_SECONDS + 1_000_000 / (2 * (count - 1)) > 6 * 3600
+    assert cost.workers_for(Work(1, 1, 0.0), machine, 6) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("vcpu_hour = ", "is not valid TOML"),
+        ("source = 'me'", "region: Field required"),
+        (cost.PRICES.read_text() + "\n[extra]\n", "extra: Extra inputs are not permitted"),
+        (
+            cost.PRICES.read_text().replace("shuffle_gb = 0.011", "shuffle_gb = -1"),
+            "shuffle_gb: Input should be greater",
+        ),
+    ],
+)
+def test_a_prices_file_that_is_wrong_is_said_to_be(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "prices.toml").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        cost.load_prices(tmp_path / "prices.toml")
+
+
+def test_prices_older_than_a_year_bring_a_warning() -> None:
+    found = prices(date=datetime.date(2026, 1, 1))
+    assert found.warning(datetime.date(2026, 12, 31)) is None
+    assert "the prices are of 2026-01-01" in (found.warning(datetime.date(2027, 1, 2)) or "")
+
+
+def test_the_interval_holds_what_it_promises() -> None:
+    chance = random.Random(0)
+    held = 0
+    for _ in range(400):
+        sizes = [chance.lognormvariate(6, 1) for _ in range(2000)]
+        amounts = [size * chance.uniform(0.5, 1.5) for size in sizes]
+        chosen = chance.sample(range(2000), 32)
+        found = corpus_sample.ratio([amounts[i] for i in chosen], [sizes[i] for i in chosen], sum(sizes))
+        held += found.low <= sum(amounts) <= found.high
+    assert 0.9 < held / 400 < 0.99
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_a_sample_says_how_many_documents_there_are(tmp_path: Path, suffix: str) -> None:
+    compress = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[suffix]
+    files = []
+    lines = write_corpus(tmp_path / "corpus.jsonl", 10_000).read_bytes().splitlines(keepends=True)
+    random.Random(0).shuffle(lines)
+    for number, part in enumerate((lines[:3000], lines[3000:4000], lines[4000:])):
+        path = tmp_path / f"{number}.jsonl{suffix}"
+        path.write_bytes(compress(b"".join(part)))
+        files.append(InputFile(str(path), path.stat().st_size))
+    sample = corpus_sample.read(files, READING, 600)
+    counts = [len(piece.documents) for piece in sample.pieces]
+    assert 300 < sum(counts) < 1500
+    found = sample.whole(counts)
+    assert found.low <= 10_000 <= found.high
+    assert found.value == pytest.approx(10_000, rel=0.1)
+
+
+def test_a_corpus_smaller_than_the_sample_is_counted_exactly(tmp_path: Path) -> None:
+    path = write_corpus(tmp_path / "corpus.jsonl", 40)
+    file = InputFile(str(path), path.stat().st_size)
+    sample = corpus_sample.read([file], READING, 1000)
+    found = sample.whole([len(piece.documents) for piece in sample.pieces])
+    assert (found.value, found.low, found.high) == pytest.approx((40, 40, 40))
+
+
+def test_the_command_says_what_a_run_costs(
+    tmp_path: Path, colours: Path, offensive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 2000)
+    flags = ["--model", str(colours), "--model", str(offensive), "--input", str(corpus), "--sample_documents", "300"]
+    assert estimate_cost.main([*flags, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["corpus"]["documents"]["low"] <= 2000 <= said["corpus"]["documents"]["high"]
+    assert set(said["profile"]["models"]) == {"colours", "offensive"}
+    assert said["seconds_here"]["value"] > said["profile"]["start_seconds"]
+    totals = [offer["total"] for offer in said["offers"]]
+    assert totals == sorted(totals)
+    assert all(offer["low"] <= offer["total"] <= offer["high"] for offer in said["offers"])
+    machines = {offer["bill"]["machine"] for offer in said["offers"]}
+    assert "n2-standard-4" in machines
+    assert "g2-standard-8" not in machines  # no GPU without a measurement
+
+    (tmp_path / "profile.json").write_text(json.dumps(said))
+    assert estimate_cost.main([*flags, "--workers", "7", "--profile", f"g2-standard-8={tmp_path}/profile.json"]) == 0
+    printed = capsys.readouterr().out
+    assert "on Dataflow, us-central1" in printed
+    assert "g2-standard-8 " in printed
+    assert "g2-standard-8, FlexRS" not in printed
+    assert printed.count("│ * ") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentences"),
+    [
+        (
+            ["--input", "nowhere.jsonl", "--prices", "no.toml"],
+            ["expected at least one file", "--prices no.toml cannot be"],
+        ),
+        (["--profile", "n2-standard-4=none.json"], ["expected MACHINE=FILE with what --json wrote"]),
+        (["--modle", "x"], ["unknown flag or argument --modle"]),
+        (["--text_fields", "title"], ["no document of the sample could be read"]),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(
+    corpus: Path, colours: Path, flags: list[str], sentences: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert estimate_cost.main(["--model", str(colours), "--input", str(corpus), *flags]) == 2
+    error = capsys.readouterr().err
+    assert all(sentence in error for sentence in sentences)
+    assert "Traceback" not in error
+
+
+def test_a_profile_of_other_models_is_refused(
+    tmp_path: Path, corpus: Path, colours: Path, offensive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert estimate_cost.main(["--model", str(offensive), "--input", str(corpus), "--json"]) == 0
+    (tmp_path / "profile.json").write_text(capsys.readouterr().out)
+    flags = ["--model", str(colours), "--input", str(corpus), "--profile", f"n2-standard-4={tmp_path}/profile.json"]
+    assert estimate_cost.main(flags) == 2
+    assert "found one of offensive, or of other weights" in capsys.readouterr().err
