@@ -41,6 +41,7 @@ class Sample:
     pieces: list[Piece]
     text_bytes: Estimate
     expand_seconds: float  # to decompress a byte of text, where anything is compressed
+    read_seconds: float  # to find and parse the documents, decompression aside
 
     def whole(self, amounts: Sequence[float]) -> Estimate:
         """The amount in the whole corpus, from the amount in each piece."""
@@ -75,6 +76,7 @@ def read(files: Sequence[InputFile], options: ReadOptions, documents: int) -> Sa
 
     A compressed file can only be read from its start: its pieces lie in its first HEAD bytes of text.
     """
+    start = time.perf_counter()
     total = sum(file.size for file in files)
     size = _piece_bytes(_place(files, total // 2)[0], options, documents)
     places: dict[InputFile, list[int]] = {}
@@ -98,7 +100,12 @@ def read(files: Sequence[InputFile], options: ReadOptions, documents: int) -> Sa
     text = ratio([text for text, _ in heads], [stored for _, stored in heads], compressed)
     plain = total - compressed
     expanded = max(sum(text for text, _ in heads), 1)
-    return Sample(pieces, Estimate(*(plain + part for part in vars(text).values())), seconds / expanded)
+    return Sample(
+        pieces=pieces,
+        text_bytes=Estimate(*(plain + part for part in vars(text).values())),
+        expand_seconds=seconds / expanded,
+        read_seconds=time.perf_counter() - start - seconds,
+    )
 
 
 def _piece_bytes(file: InputFile, options: ReadOptions, documents: int) -> int:

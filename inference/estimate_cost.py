@@ -175,9 +175,7 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
     """Reads, scores and writes pieces of the corpus; what that took, and what it says of the whole."""
     scorer = Scorer(options.scoring)
     start_seconds = _age_of_process()
-    began = time.perf_counter()
     sample = corpus_sample.read(files, read_options(options), documents)
-    reading = time.perf_counter() - began
     read = [document for piece in sample.pieces for document in piece.documents]
     if not read:
         raise UserError("no document of the sample could be read: check --text_fields and --id_field.")
@@ -190,7 +188,7 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
         cores=scorer.runtime.threads / _threads_per_core(),
         documents=len(read),
         tokens=sum(tokens),
-        seconds=reading + _label(read, options, scorer),
+        seconds=sample.read_seconds + _label(read, options, scorer),
         start_seconds=start_seconds,
     )
     return profile, _corpus(files, sample, tokens, options.slice_bytes)
@@ -209,10 +207,11 @@ def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> fl
 
 def _corpus(files: Sequence[InputFile], sample: Sample, tokens: Sequence[int], slice_bytes: int) -> Corpus:
     compressed = [file for file in files if compression_of(file.path)]
-    plain_bytes = sum(file.size for file in files if file not in compressed)
+    plain = [file for file in files if not compression_of(file.path)]
+    plain_bytes = sum(file.size for file in plain)
     stored = sum(file.size for file in compressed)
     growth = (sample.text_bytes.value - plain_bytes) / max(stored, 1)
-    slices = sum(math.ceil(file.size / slice_bytes) for file in files if file not in compressed)
+    slices = sum(math.ceil(file.size / slice_bytes) for file in plain)
     expanded = 0.0  # bytes of text: once to count lines, and for each slice from the file's start
     for file in compressed:
         count = math.ceil(file.size * growth / slice_bytes)
