@@ -4,9 +4,10 @@ The state dict stays the one source. What another runtime needs is made from it 
 any runtime is used its scores are compared with those of torch in fp32.
 """
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -157,12 +158,23 @@ def to_numpy(logits: Logits) -> NDArray[np.float32]:
 
 def _torch_forward(network: Any, device: torch.device, threads: int) -> Forward:
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
-        if threads and torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)  # of the calling thread: each has its own number
-        with torch.inference_mode():
+        with torch.inference_mode(), _torch_threads(threads):
             return network(_on(ids, device), None if mask is None else _on(mask, device))
 
     return forward
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Bounds torch's threads for the calling thread; 0 leaves their number as it is."""
+    before = torch.get_num_threads()
+    if count and count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count and count != before:
+            torch.set_num_threads(before)
 
 
 def _on(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:

@@ -43,13 +43,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
+def asked_by(wheel: zipfile.ZipFile) -> list[Requirement]:
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    fields = Parser().parsestr(wheel.read(metadata).decode())
+    return [Requirement(line) for line in fields.get_all("Requires-Dist", [])]
+
+
 @pytest.fixture(scope="module")
 def requirements(wheel: zipfile.ZipFile) -> dict[str, Requirement]:
     """What an installation of the wheel asks for, by canonical name."""
-    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    fields = Parser().parsestr(wheel.read(metadata).decode())
-    asked = [Requirement(line) for line in fields.get_all("Requires-Dist", [])]
-    return {canonicalize_name(r.name): r for r in asked if "extra" not in str(r.marker)}
+    return {canonicalize_name(r.name): r for r in asked_by(wheel) if "extra" not in str(r.marker)}
+
+
+@pytest.fixture(scope="module")
+def optional(wheel: zipfile.ZipFile) -> set[str]:
+    """What its extras ask for, the tools of development aside."""
+    extras = ('extra == "openvino"', 'extra == "onnxruntime"')
+    return {canonicalize_name(r.name) for r in asked_by(wheel) if str(r.marker) in extras}
 
 
 def pins(file: str) -> list[str]:
@@ -67,9 +77,10 @@ def source_files() -> Iterator[Path]:
         yield from (path for path in (ROOT / package).rglob("*.py") if "trained" not in path.parts)
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Dotted names of everything a module imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path: Path, *, at_once: bool = False) -> Iterator[str]:
+    """Dotted names of everything a module imports, wherever in it the import stands; or of what it imports at once."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -105,8 +116,8 @@ def test_wheel_holds_the_three_packages_and_their_data_and_nothing_else(wheel: z
     assert found == code | {str(path.relative_to(ROOT)) for path in settings | templates}
 
 
-def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement]) -> None:
-    named = {*requirements, *pinned("requirements-demo.txt")}
+def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement], optional: set[str]) -> None:
+    named = {*requirements, *optional, *pinned("requirements-demo.txt")}
     missing = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in source_files()
@@ -114,6 +125,12 @@ def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement
         if name.split(".")[0] not in {*STANDARD_LIBRARY, *PACKAGES} and not providers(name) & named
     }
     assert not missing, f"add to setup.py what these imports need: {sorted(missing)}"
+
+
+def test_what_an_extra_brings_is_imported_where_it_is_used(optional: set[str]) -> None:
+    assert optional >= {"openvino", "nncf", "onnxruntime"}
+    at_once = {path.name for path in source_files() for n in imported(path, at_once=True) if providers(n) & optional}
+    assert not at_once
 
 
 @pytest.mark.parametrize("file", PINS)

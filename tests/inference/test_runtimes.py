@@ -93,6 +93,18 @@ def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
         runtimes.start(Runtime("torch", "fp32", CPU, 1, ""), model, str(directory))
 
 
+def test_the_number_of_torchs_threads_is_left_as_it_was(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    runtime = Runtime("torch", "fp32", CPU, before + 1, "")
+    directory = tiny_model(tmp_path / "m")
+    seen = []
+    model = trained_model.load(directory)
+    model.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    runtimes.start(runtime, model, str(directory))
+    assert seen == [before, before + 1]
+    assert torch.get_num_threads() == before
+
+
 def test_bf16_is_close_to_fp32(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
     exact, close = (runtimes.to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "bf16"))
