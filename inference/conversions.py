@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from models import trained_model
 from models.errors import ModelError
@@ -116,7 +117,7 @@ def _converted(
         except OSError:  # a read-only image
             staging = Path(tempfile.mkdtemp(prefix="labelbeam_"))
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_transformers():
             warnings.simplefilter("ignore")  # of tracing: it goes through branches that the shapes decide
             convert(model, staging)
         if staging.parent == kept.parent:
@@ -124,6 +125,16 @@ def _converted(
             with contextlib.suppress(OSError):  # another process was first
                 staging.rename(kept)
         yield kept if kept.is_dir() else staging
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _example() -> tuple[torch.Tensor, torch.Tensor]:
