@@ -12,7 +12,6 @@ import resource
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -298,44 +297,6 @@ def beam_batch_1(work: Path) -> np.ndarray:
     )
 
 
-def beam_pipeline(work: Path) -> np.ndarray:
-    """Beam's HuggingFacePipelineModelHandler with batches of 32.
-
-    Its module imports TensorFlow and a class that transformers 5 has dropped; neither is used here.
-    """
-    import transformers
-
-    sys.modules["tensorflow"] = types.SimpleNamespace(Tensor=object)  # type: ignore[assignment]
-    transformers.TFAutoModel = object
-    import apache_beam as beam
-    from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
-    from apache_beam.ml.inference.huggingface_inference import HuggingFacePipelineModelHandler
-
-    handler = HuggingFacePipelineModelHandler(
-        task="text-classification",
-        model=str(work / "checkpoint"),
-        load_pipeline_args={"top_k": None},
-        inference_args={"batch_size": BATCH, "truncation": True, "max_length": MAX_TOKENS},
-        min_batch_size=BATCH,
-        max_batch_size=BATCH,
-    )
-    names = list(json.loads((work / "checkpoint" / "config.json").read_text())["label2id"])
-
-    def decode(pair: tuple[str, Any]) -> dict[str, Any]:
-        scores = {one["label"]: one["score"] for one in pair[1].inference}
-        return {"id": pair[0], "scores": [scores[name] for name in names]}
-
-    return _beam(
-        work,
-        lambda rows: (
-            rows
-            | beam.Map(lambda row: (row["id"], f"{row['title']}\n{row['abstract']}"))
-            | RunInference(KeyedModelHandler(handler))
-            | beam.Map(decode)
-        ),
-    )
-
-
 LOOPS: dict[str, Callable[[str], Loop]] = {
     "one by one, torch fp32": one_by_one,
     "transformers.pipeline": pipeline,
@@ -349,7 +310,6 @@ LOOPS: dict[str, Callable[[str], Loop]] = {
 }
 PIPELINES: dict[str, Callable[[Path], np.ndarray]] = {
     "Beam RunInference, batch 1": beam_batch_1,
-    "Beam HuggingFacePipelineModelHandler": beam_pipeline,
     "Ray Data map_batches": ray_data,
 }
 
