@@ -13,7 +13,7 @@ from rich.console import Console
 from inference import config, pipeline, run_folder, summary
 from inference.config import Command
 from inference.progress import ProgressWatcher
-from models.errors import UserError
+from models.errors import exit_code
 
 GO_ON = "Finished slices are kept: the same command goes on where this one stopped."
 
@@ -22,11 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, checks, runs, summarises. Returns 0 done, 1 failed, 2 wrong use, 3 too many failures."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        command = config.parse(sys.argv[1:] if argv is None else argv)
-        return run(command)
-    except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
+        return exit_code(lambda: run(config.parse(sys.argv[1:] if argv is None else argv)))
     except KeyboardInterrupt:
         print(f"\nstopped. {GO_ON}", file=sys.stderr)
         return 1

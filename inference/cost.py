@@ -5,8 +5,9 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import UserError
 
@@ -42,11 +43,17 @@ class Prices(_Strict):
     vcpu_hour: float = Field(ge=0)
     memory_gb_hour: float = Field(ge=0)
     disk_gb_hour: float = Field(ge=0)
-    ssd_gb_hour: float = Field(ge=0)
     shuffle_gb: float = Field(ge=0)
     flexrs_discount: float = Field(ge=0, lt=1)
     gpu_hour: dict[str, float]
     machines: dict[str, Machine]
+
+    @model_validator(mode="after")
+    def _gpus_have_prices(self) -> Self:
+        unpriced = sorted({kind.gpu for kind in self.machines.values() if kind.gpu} - self.gpu_hour.keys())
+        if unpriced:
+            raise ValueError(f"gpu_hour has no price for {', '.join(unpriced)}, which machines name")
+        return self
 
     def warning(self, today: datetime.date) -> str | None:
         """A sentence where the prices are more than a year old."""

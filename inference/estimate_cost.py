@@ -35,7 +35,7 @@ from inference.run_folder import RunOptions
 from inference.scorer import Scorer
 from inference.slices import Slice
 from models import trained_model
-from models.errors import UserError
+from models.errors import UserError, exit_code
 
 WARM_UP = 32  # documents
 OTHER_MACHINE = 1.5  # how much faster or slower than here a core elsewhere may be, unless it was measured
@@ -86,12 +86,7 @@ class Offer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Samples, measures, prices. Returns 0 done, 2 wrong use."""
-    try:
-        _run(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> config.Parser:

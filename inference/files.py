@@ -102,7 +102,7 @@ def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
     """The first `most` decompressed bytes of a compressed file, and about how many stored bytes hold them."""
     with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         source = _Source(raw, 4_096)  # little is read ahead, so that the position tells what was needed
-        content = b""
+        content = bytearray()
         with DECOMPRESSORS[compression_of(file.path) or ""](source) as expanded:
             try:
                 while len(content) < most and (chunk := expanded.read1(most - len(content))):
@@ -110,7 +110,7 @@ def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
                 position = source.tell() if expanded.read1(1) else file.size
             except DAMAGE:
                 position = file.size
-    return content, position
+    return bytes(content), position
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from inference.files import find_files
 from inference.records import Document, Line, ReadOptions, read_documents
 from inference.scorer import Scorer, ScoringOptions
 from models import trained_model
-from models.errors import UserError
+from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
 from models.trained_model import TrainedModel
 
@@ -56,12 +56,7 @@ class Proof:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes and proves the variant. Returns 0 done, 2 wrong use or refused."""
-    try:
-        _run(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> config.Parser:
@@ -83,7 +78,7 @@ def _run(argv: Sequence[str]) -> None:
     flags = make_parser().parse_args(argv)
     runtimes.choose("openvino", "int8", "cpu")  # installed?
     if importlib.util.find_spec("nncf") is None:
-        raise UserError("nncf is not installed, which quantizes; pip install 'labelbeam[openvino]'.")
+        raise UserError("nncf is not installed, which quantizes; pip install nncf.")
     if not runtimes.has_int8():
         raise UserError(
             "this processor has no int8 products in hardware (VNNI or AMX): int8 would be slower than fp32."
@@ -193,7 +188,7 @@ def _prove(
 ) -> Proof:
     labels = model.manifest.labels
     exact = _score(documents, Scorer(options), labels)
-    small = Scorer(ScoringOptions(**{**vars(options), "models": (candidate,), "precision": "int8"}))
+    small = Scorer(replace(options, models=(candidate,), precision="int8"))
     rough = _score(documents, small, labels)
     return Proof(
         documents=len(documents),

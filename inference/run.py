@@ -19,7 +19,7 @@ from inference.files import find_files
 from inference.records import Line, ReadOptions, read_documents
 from inference.scorer import Scorer, ScoringOptions, text_recipes
 from models import trained_model
-from models.errors import UserError
+from models.errors import UserError, exit_code
 
 LINES_AT_ONCE = 1_000
 
@@ -27,10 +27,7 @@ LINES_AT_ONCE = 1_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Labels a stream. Returns 0 done, 2 wrong use, 3 too many failures."""
     try:
-        return run(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
+        return exit_code(lambda: run(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of the pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

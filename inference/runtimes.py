@@ -31,6 +31,7 @@ Forward = Callable[[NDArray[np.int64], NDArray[np.int64] | None], Logits]
 # Largest difference of a probability from torch's in fp32 on the probe texts: beyond it a runtime is broken, not
 # merely less exact. int8 has a proof of its own, on labelled data (inference.optimize).
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.3}
+PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime onnx onnxscript"}
 PROBES = (
     "We present a method that needs less memory.",
     "Yes!",
@@ -56,7 +57,7 @@ class Runtime:
 
 
 def choose(name: str, precision: str, device: str, threads: int = 0) -> Runtime:
-    """The runtime that the flags ask for; `auto` takes what is fastest here of what is installed.
+    """The runtime that the flags ask for; `auto` is torch on a GPU, on a CPU OpenVINO where it is installed.
 
     Args:
         name: auto, or a RuntimeName.
@@ -85,11 +86,11 @@ def _name(asked: str, device: torch.device) -> tuple[RuntimeName, str]:
         if device.type == "cuda":
             return "torch", "on a GPU"
         if is_installed("openvino"):
-            return "openvino", "installed, and the fastest on a CPU"
-        return "torch", "openvino, faster on a CPU, is not installed: pip install 'labelbeam[openvino]'"
+            return "openvino", "on a CPU, where it is installed"
+        return "torch", "openvino is not installed"
     if asked in ("openvino", "onnxruntime"):
         if not is_installed(asked):
-            raise UserError(f"--runtime {asked}: it is not installed; pip install 'labelbeam[{asked}]'.")
+            raise UserError(f"--runtime {asked}: it is not installed; pip install {PACKAGES[asked]}.")
         if device.type == "cuda":
             raise UserError(f"--runtime {asked} computes on the CPU: add --device cpu, or take --runtime torch.")
     return asked, "asked for"  # type: ignore[return-value]  # the flag's choices are the names
@@ -133,8 +134,16 @@ def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
     expected = to_numpy(_torch_forward(model.network, torch.device("cpu"), 0)(ids, mask))
     if not np.isfinite(expected).all():
         raise ModelError(f"Model {directory!r} gives scores that are not finite numbers: train or export it again.")
-    forward = _STARTERS[runtime.name](runtime, model, directory)
-    found = to_numpy(forward(ids, mask))
+    try:
+        forward = _STARTERS[runtime.name](runtime, model, directory)
+        found = to_numpy(forward(ids, mask))
+    except UserError:
+        raise
+    except Exception as error:  # each runtime raises its own kinds, on a damaged conversion for instance
+        raise ModelError(
+            f"Model {directory!r}: {runtime} cannot compute it ({' '.join(str(error).split())[:200]}); delete "
+            f"{os.path.join(directory, conversions.FOLDER)}, or take --runtime torch."
+        ) from error
     scores = [probabilities(logits, labels.task, temperature) for logits in (found, expected)]
     difference = float(np.abs(scores[0] - scores[1]).max())
     if not difference <= TOLERANCES[runtime.precision]:

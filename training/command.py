@@ -1,8 +1,6 @@
-"""What the commands of this package share: a parser, and mistakes that end in one sentence and exit code 2."""
+"""What the commands of this package share: a parser, and the check of where a model goes."""
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,16 +32,6 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("config", type=Path, metavar="CONFIG.toml", help="see training/configs/")
         self.add_argument("--data_dir", type=Path, default=Path(), metavar="DIR", help="where the data files lie (.)")
         self.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as training.epochs=1")
-
-
-def exit_code(work: Callable[[], None]) -> int:
-    """Does the work. Returns 0 done, 2 wrong use, with a line on stderr for each mistake."""
-    try:
-        work()
-    except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
-    return 0
 
 
 def check_output(output: Path, overwrite: bool) -> None:

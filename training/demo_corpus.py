@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from models.errors import UserError
+from models.errors import UserError, exit_code
 
 PACKAGES = (
     "apache_beam",
@@ -47,12 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the four files go")
-    try:
-        write(Path(sysconfig.get_paths()["purelib"]), parser.parse_args(argv).output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    output: Path = parser.parse_args(argv).output
+    return exit_code(lambda: write(Path(sysconfig.get_paths()["purelib"]), output))
 
 
 def write(site_packages: Path, output: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from models import trained_model
-from models.errors import UserError
+from models.errors import UserError, exit_code
 from models.trained_model import Manifest
 from training import command, data, report
 from training.config import TrainConfig, parse_config
@@ -20,7 +20,7 @@ from training.evaluation import Evaluation, evaluate, score, show, write_tables
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates what the flags say. Returns 0 done, 2 wrong use."""
-    return command.exit_code(lambda: _evaluate_files(argv))
+    return exit_code(lambda: _evaluate_files(argv))
 
 
 def _evaluate_files(argv: Sequence[str] | None) -> None:

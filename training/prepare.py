@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import UserError
+from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
 from training import command, data, data_card, near_duplicates
 from training.config import Split, TrainConfig, load_config
@@ -273,7 +273,7 @@ def _settings(config: TrainConfig) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares what the configuration says. Returns 0 done, 2 wrong use."""
-    return command.exit_code(lambda: _run(argv))
+    return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from models.errors import UserError
+from models.errors import UserError, exit_code
 from training import base_model, command, fit, prepare, train
 from training.config import Range, SearchConfig, TrainConfig, load_config, with_values
 from training.prepare import Prepared
@@ -30,7 +30,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # a trial that was killed does
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Searches what the configuration says. Returns 0 done, 2 wrong use."""
-    return command.exit_code(lambda: _run(argv))
+    return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> None:

@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from models import network as networks
 from models import trained_model
 from models.decision import Decision
-from models.errors import UserError
+from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
 from models.text import TextRecipe
 from models.trained_model import Manifest
@@ -40,7 +40,7 @@ TOLERANCE = 1e-4  # largest difference of a logit between the checkpoint and wha
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Converts what the flags say. Returns 0 done, 2 wrong use."""
-    return command.exit_code(lambda: _run(argv))
+    return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> None:

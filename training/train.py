@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from models import network as networks
 from models import trained_model
-from models.errors import UserError
+from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
 from models.trained_model import Manifest
 from training import base_model, calibrate, command, fit, hub, model_card, prepare, report
@@ -43,7 +43,7 @@ EVALUATION = "evaluation"  # the folder of the CSV tables, inside the model's di
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains what the configuration says. Returns 0 done, 2 wrong use."""
-    return command.exit_code(lambda: _run(argv))
+    return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> None:

@@ -67,6 +67,7 @@ def test_as_many_workers_as_finish_in_time() -> None:
             cost.PRICES.read_text().replace("shuffle_gb = 0.011", "shuffle_gb = -1"),
             "shuffle_gb: Input should be greater",
         ),
+        (cost.PRICES.read_text().replace("l4 = 0.672", ""), "gpu_hour has no price for l4, which machines name"),
     ],
 )
 def test_a_prices_file_that_is_wrong_is_said_to_be(tmp_path: Path, content: str, sentence: str) -> None:

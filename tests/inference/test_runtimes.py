@@ -63,6 +63,17 @@ def test_a_conversion_is_made_once_and_again_for_other_weights(tmp_path: Path, n
     assert len(list((tmp_path / "other" / conversions.FOLDER).iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_damaged_conversion_is_named(tmp_path: Path, name: str) -> None:
+    need(name)
+    start(name, tiny_model(tmp_path / "m"))
+    folder = tmp_path / "m" / conversions.FOLDER
+    for file in folder.rglob("model.*"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelError, match=f"{name} in fp32 on 1 thread cannot compute it .* delete {folder}"):
+        start(name, tmp_path / "m")
+
+
 def test_a_model_that_cannot_be_written_is_converted_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("openvino")
     directory = tiny_model(tmp_path / "m")
