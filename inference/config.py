@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
-from inference import conversions, run_folder, runtimes, slices
+from inference import conversions, model_files, run_folder, runtimes, slices, storage
 from inference.files import InputFile, compression_of, find_files
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
@@ -165,6 +166,7 @@ def parse(argv: Sequence[str]) -> Command:
     """
     flags, rest = make_parser().parse_known_args(argv)
     problems = unknown_flags(rest)
+    FileSystems.set_options(beam := PipelineOptions([] if problems else rest))  # Beam's flags of credentials
     scoring, found = check_scoring(flags)
     problems += found
     files: list[InputFile] = []
@@ -173,7 +175,8 @@ def parse(argv: Sequence[str]) -> Command:
     except UserError as error:
         problems.append(str(error))
     problems += _inside(files, flags.output)
-    beam = PipelineOptions(rest)
+    if problem := storage.bucket_problem(flags.output):
+        problems.append(f"--output {problem}")
     if beam.view_as(StandardOptions).streaming:
         problems.append("--streaming: a corpus is labelled by a batch job; drop the flag.")
     if problems:
@@ -229,8 +232,9 @@ def unknown_flags(rest: Sequence[str]) -> list[str]:
 def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]:
     """Checks models, device and fields; the problems found come beside the options."""
     problems = []
-    for directory in dict.fromkeys(flags.model):
+    for name in dict.fromkeys(flags.model):
         try:
+            directory = model_files.local(name)
             manifest = trained_model.verify(directory)
             if flags.precision == "int8":
                 conversions.check_int8(manifest, directory)
@@ -263,11 +267,15 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
 
 
 def _inside(files: Sequence[InputFile], output: str) -> list[str]:
-    folder = os.path.join(os.path.abspath(output), "")
-    inside = [file.path for file in files if "://" not in file.path and os.path.abspath(file.path).startswith(folder)]
+    folder = _absolute(output).rstrip("/") + "/"
+    inside = [file.path for file in files if _absolute(file.path).startswith(folder)]
     if inside:
         return [f"--output {output}: the input {inside[0]} lies in it; name a folder apart from the input."]
     return []
+
+
+def _absolute(path: str) -> str:
+    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:

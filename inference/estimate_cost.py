@@ -176,7 +176,7 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
         raise UserError("no document of the sample could be read: check --text_fields and --id_field.")
     scorer.score(read[:: max(len(read) // WARM_UP, 1)])
     tokens = [scorer.count_tokens(piece.documents) for piece in sample.pieces]
-    manifests = zip(options.model_names, options.scoring.models, strict=True)
+    manifests = zip(options.model_names, options.scoring.directories(), strict=True)
     profile = Profile(
         models={name: trained_model.fingerprint(directory) for name, directory in manifests},
         runtime=str(scorer.runtime),

@@ -14,6 +14,7 @@ from typing import Any, cast
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from inference import storage
 from inference.records import MAX_LINE_BYTES
 from models.errors import UserError
 
@@ -53,7 +54,7 @@ def find_files(patterns: Iterable[str]) -> list[InputFile]:
         try:
             matched = FileSystems.match([pattern])[0].metadata_list
         except Exception as error:  # each storage raises its own kinds
-            problems.append(f"--input {pattern}: cannot be listed: {error}")
+            problems.append(f"--input {storage.explained(pattern, error)}")
             continue
         if not matched:
             problems.append(f"--input {pattern}: expected at least one file, found none; check the path and the glob.")

@@ -90,5 +90,5 @@ class ReadSlice(beam.DoFn):
 
 def read_options(options: RunOptions) -> ReadOptions:
     """How this run turns a record into a Document."""
-    manifests = [trained_model.read_manifest(directory) for directory in options.scoring.models]
+    manifests = [trained_model.read_manifest(directory) for directory in options.scoring.directories()]
     return ReadOptions(text_recipes(options.scoring, manifests), options.id_field, options.keep_fields)

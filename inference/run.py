@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    manifests = [trained_model.read_manifest(directory) for directory in scoring.models]
+    manifests = [trained_model.read_manifest(directory) for directory in scoring.directories()]
     options = ReadOptions(text_recipes(scoring, manifests), flags.id_field, flags.keep_fields)
     with contextlib.ExitStack() as stack:
         lines = slices.all_lines(files[0]) if flags.input != "-" else slices.lines_of(sys.stdin.buffer)

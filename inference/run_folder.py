@@ -5,6 +5,7 @@ import fcntl
 import glob
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,7 +14,7 @@ from typing import IO, Any
 import orjson
 from apache_beam.io.filesystems import FileSystems
 
-from inference import records, sink, summary
+from inference import model_files, records, sink, storage, summary
 from inference.files import InputFile
 from inference.scorer import ScoringOptions
 from inference.sink import SinkOptions
@@ -53,7 +54,7 @@ def describe(options: RunOptions, files: list[InputFile]) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "models": [
-            {"name": name, "path": path, "sha256": trained_model.fingerprint(path)}
+            {"name": name, "path": path, "sha256": trained_model.fingerprint(model_files.local(path))}
             for name, path in zip(options.model_names, scoring.models, strict=True)
         ],
         "options": {
@@ -102,7 +103,7 @@ def read(output: str) -> dict[str, Any] | None:
     if not FileSystems.exists(path):
         return None
     try:
-        run: dict[str, Any] = orjson.loads(sink.read_file(path))
+        run: dict[str, Any] = orjson.loads(storage.read_file(path))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): use another --output, or --overwrite to start anew.") from None
     return run
@@ -110,13 +111,13 @@ def read(output: str) -> dict[str, Any] | None:
 
 def read_files(output: str) -> list[InputFile]:
     """The run's input files."""
-    run = orjson.loads(sink.read_file(FileSystems.join(output, RUN)))
+    run = orjson.loads(storage.read_file(FileSystems.join(output, RUN)))
     return [InputFile(**file) for file in run["files"]]
 
 
 def check(run: dict[str, Any], output: str, overwrite: bool) -> list[str]:
     """What stands against writing this run into the folder; nothing is changed."""
-    if "://" not in output and os.path.exists(output) and not os.path.isdir(output):
+    if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         return [f"--output {output}: expected a folder, found a file; name another."]
     foreign = _foreign_entries(output)
     if foreign:
@@ -135,9 +136,9 @@ def check(run: dict[str, Any], output: str, overwrite: bool) -> list[str]:
 
 
 def _foreign_entries(output: str) -> list[str]:
-    if "://" in output or not os.path.isdir(output):
+    if storage.is_remote(output) or not os.path.isdir(output):
         return []
-    return sorted(name for name in set(os.listdir(output)) - set(CONTENTS) if not name.endswith(sink.PART))
+    return sorted(name for name in set(os.listdir(output)) - set(CONTENTS) if not name.endswith(storage.PART))
 
 
 def _differences(previous: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -179,24 +180,29 @@ def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator
     """
     output = options.output
     with _lock(output):
-        if problems := check(run, output, overwrite):  # again: another run may have come and gone
-            raise UserError("\n".join(problems))
+        _refuse(run, output, overwrite)  # checked again: another run may have come and gone
         _sweep(output)
         if overwrite:
             _clear(output)
-        if read(output) is None:
-            sink.write_file(FileSystems.join(output, RUN), orjson.dumps(run, option=orjson.OPT_INDENT_2))
+        if not storage.create_file(FileSystems.join(output, RUN), orjson.dumps(run, option=orjson.OPT_INDENT_2)):
+            _refuse(run, output)
         schema = records.predictions_schema(options.keep_fields, options.model_names)
         fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
-        sink.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
+        storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
         yield
+
+
+def _refuse(run: dict[str, Any], output: str, overwrite: bool = False) -> None:
+    if problems := check(run, output, overwrite):
+        raise UserError("\n".join(problems))
 
 
 @contextlib.contextmanager
 def _lock(output: str) -> Iterator[None]:
-    """A lock that the operating system frees with the process, however it ends."""
-    if "://" in output:
-        yield
+    """One run at a time: by a lock that the operating system frees with the process, or by a lease in Cloud Storage."""
+    if output.startswith(storage.GS):
+        with storage.Lease(FileSystems.join(output, LOCK), f"{socket.gethostname()}:{os.getpid()}"):
+            yield
         return
     try:
         os.makedirs(output, exist_ok=True)
@@ -213,8 +219,8 @@ def _lock(output: str) -> Iterator[None]:
 
 def _sweep(output: str) -> None:
     """Removes what a killed run had begun to write."""
-    if "://" not in output:
-        for path in glob.glob(f"{glob.escape(output)}/**/*{sink.PART}", recursive=True):
+    if not storage.is_remote(output):
+        for path in glob.glob(f"{glob.escape(output)}/**/*{storage.PART}", recursive=True):
             os.unlink(path)
 
 
@@ -222,10 +228,9 @@ def _clear(output: str) -> None:
     """Deletes what a run writes, receipts first: a half-deleted run has no slice that looks whole."""
     for name in reversed(CONTENTS):
         path = FileSystems.join(output, name)
-        if "://" in output:
-            matches = FileSystems.match([path, f"{path}/*"])
-            if found := [metadata.path for match in matches for metadata in match.metadata_list]:
-                FileSystems.delete(found)
+        if storage.is_remote(output):
+            if name != LOCK:
+                storage.delete_remote(path)
         elif os.path.isdir(path):
             shutil.rmtree(path)
         elif name != LOCK:

@@ -1,4 +1,4 @@
-"""Scores documents with one or several models on one device. No Beam in here."""
+"""Scores documents with one or several models on one device; knows nothing of pipelines."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from inference import batching, runtimes
+from inference import batching, model_files, runtimes
 from inference.records import Document, Failure, Labelling, Prediction, capped
 from inference.runtimes import Logits, Runtime
 from models import trained_model
@@ -28,7 +28,7 @@ CUDA_TOKEN_BUDGET = 65_536  # a guess: not measured yet
 class ScoringOptions:
     """What is scored with, and how. `threads` 0 is one for each core."""
 
-    models: tuple[str, ...]  # directories
+    models: tuple[str, ...]  # directories, also in Cloud Storage
     runtime: str = "auto"  # as runtimes.choose takes it, like the next two
     precision: str = "auto"
     device: str = "auto"
@@ -36,6 +36,10 @@ class ScoringOptions:
     text_fields: tuple[str, ...] = ()  # instead of each model's own
     scores: str = "predicted"  # predicted, all, or top:K
     threads: int = 0
+
+    def directories(self) -> list[str]:
+        """Where the models lie on this machine; remote ones are copied here."""
+        return [model_files.local(directory) for directory in self.models]
 
     def recipe_of(self, manifest: Manifest) -> TextRecipe:
         """The model's text recipe with this run's overrides."""
@@ -84,9 +88,10 @@ class Scorer:
         """
         self.options = options
         self.runtime = runtimes.choose(options.runtime, options.precision, options.device, options.threads)
-        manifests = [trained_model.read_manifest(directory) for directory in options.models]
+        directories = options.directories()
+        manifests = [trained_model.read_manifest(directory) for directory in directories]
         recipes = text_recipes(options, manifests)
-        self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in options.models]
+        self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
         self._tokenizing, self._computing = threading.Lock(), threading.Lock()
 
     def score(self, documents: Sequence[Document]) -> tuple[list[Prediction], list[Failure], Counts]:

@@ -5,28 +5,25 @@ A receipt is written last, so a slice that has one is whole. Every file appears 
 slice that is written again gets the same bytes: retries and races are harmless.
 """
 
-import contextlib
 import hashlib
 import io
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from inference import records
 from inference.handler import ScoredSlice
 from inference.records import Prediction
+from inference.storage import read_file, write_file
 
 PREDICTIONS, FAILURES, RECEIPTS = "predictions", "failures", "receipts"
-PART = ".part"  # ends the name of a local file that is still being written
 
 
 @dataclass(frozen=True)
@@ -161,29 +158,3 @@ def receipt_paths(output: str) -> Iterator[str]:
     """The paths of all receipts that are there now."""
     for match in FileSystems.match([FileSystems.join(output, RECEIPTS, "*.json")]):
         yield from (metadata.path for metadata in match.metadata_list)
-
-
-def read_file(path: str) -> bytes:
-    """A file's bytes, from local disk or gs://."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: bytes = file.read()
-        return content
-
-
-def write_file(path: str, content: bytes) -> None:
-    """Writes a file that is seen whole or not at all: an object appears on closing, a local file is renamed."""
-    if "://" in path:
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            file.write(content)
-        return
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    staging = f"{path}.{uuid.uuid4().hex}{PART}"
-    try:
-        with open(staging, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(staging)

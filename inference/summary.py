@@ -12,6 +12,7 @@ from rich.table import Table
 
 from inference import sink
 from inference.sink import Receipt
+from inference.storage import read_file, write_file
 
 SUMMARY = "summary.json"
 Totals = dict[str, Any]  # numbers, or dicts of them
@@ -75,12 +76,12 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
 
 def write(summary: dict[str, Any], output: str) -> None:
     """Writes `summary.json`."""
-    sink.write_file(FileSystems.join(output, SUMMARY), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    write_file(FileSystems.join(output, SUMMARY), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
 def read(output: str) -> dict[str, Any]:
     """Reads `summary.json`."""
-    summary: dict[str, Any] = orjson.loads(sink.read_file(FileSystems.join(output, SUMMARY)))
+    summary: dict[str, Any] = orjson.loads(read_file(FileSystems.join(output, SUMMARY)))
     return summary
 
 

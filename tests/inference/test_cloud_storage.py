@@ -1,0 +1,185 @@
+"""Runs whose models, input and output lie in Cloud Storage, also when it fails; an emulator stands for it."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from apache_beam.internal.gcp.auth import _Credentials
+
+from inference import beam_runner, model_files, storage
+from models.errors import ModelError, UserError
+from tests import cloud_storage
+from tests.cloud_storage import DROP, CloudStorage
+from tests.inference.conftest import contents, texts
+
+BUCKET = "bucket"
+FLAGS = ("--runner", "FnApiRunner", "--slice_mb", "0.005", "--runtime", "torch")
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStorage]:
+    with cloud_storage.running(BUCKET) as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(_Credentials, "_credentials_init", True)  # else Beam looks for them, in vain, for long
+        yield running
+
+
+def jsonl(count: int, start: int = 0) -> bytes:
+    rows = ({"id": f"d{start + i}", "text": text} for i, text in enumerate(texts(count)))
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def upload_folder(cloud: CloudStorage, folder: Path, name: str) -> str:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            cloud.upload(BUCKET, f"{name}/{file.relative_to(folder)}", file.read_bytes())
+    return f"gs://{BUCKET}/{name}"
+
+
+def run(*flags: object) -> int:
+    return beam_runner.main([*map(str, flags), *FLAGS])
+
+
+def written(cloud: CloudStorage, prefix: str = "out/") -> dict[str, bytes]:
+    found = cloud.contents(BUCKET, prefix)
+    return {name: content for name, content in found.items() if name.startswith(("predictions/", "failures/"))}
+
+
+def test_model_input_and_output_in_cloud_storage_give_what_local_ones_do(
+    cloud: CloudStorage, colours: Path, label: Callable[..., Path], tmp_path: Path
+) -> None:
+    corpus = {"a.jsonl": jsonl(200), "b.jsonl.gz": gzip.compress(jsonl(100, 200) + b"not json\n")}
+    (tmp_path / "in").mkdir()
+    for name, content in corpus.items():
+        (tmp_path / "in" / name).write_bytes(content)
+        cloud.upload(BUCKET, f"in/{name}", content)
+    model = upload_folder(cloud, colours, "models/colours")
+    assert run("--model", model, "--input", f"gs://{BUCKET}/in/*", "--output", f"gs://{BUCKET}/out") == 0
+
+    local = contents(label("--model", colours, "--input", tmp_path / "in" / "*", *FLAGS))
+    remote = written(cloud)
+    assert len(remote) == len(local) > 3
+
+    # Names hold a hash of the input's path; what is in the files does not depend on where the input lay.
+    def rows(files: dict[str, bytes]) -> list[bytes]:
+        return sorted(row for name, content in files.items() if "predictions" in name for row in content.splitlines())
+
+    assert rows(remote) == rows(local)
+    summary = json.loads(cloud.contents(BUCKET, "out/")["summary.json"])
+    assert (summary["predicted"], summary["failed"]) == (300, 1)
+    assert ".lock" not in cloud.contents(BUCKET, "out/")
+
+
+def test_a_run_goes_on_where_it_stopped(cloud: CloudStorage, colours: Path) -> None:
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(300))
+    flags = ("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out")
+    assert run(*flags) == 0
+    before = cloud.contents(BUCKET, "out/")
+    receipts = sorted(name for name in before if name.startswith("receipts/"))
+    assert len(receipts) > 2
+    cloud.client.bucket(BUCKET).blob(f"out/{receipts[0]}").delete()
+    cloud.client.bucket(BUCKET).blob("out/summary.json").delete()
+    cloud.requests.clear()
+    assert run(*flags) == 0
+    uploads = [path for method, path in cloud.requests if method == "POST" and "upload" in path]
+    assert sum("predictions" in path for path in uploads) == 1 or len(uploads) < len(before)
+    assert written(cloud) == {n: c for n, c in before.items() if n.startswith("predictions/")}
+
+
+def test_overwrite_deletes_what_was_there(cloud: CloudStorage, colours: Path) -> None:
+    first, second = cloud.upload(BUCKET, "a.jsonl", jsonl(100)), cloud.upload(BUCKET, "b.jsonl", jsonl(50))
+    flags = ("--model", colours, "--output", f"gs://{BUCKET}/out")
+    assert run(*flags, "--input", first) == 0
+    assert run(*flags, "--input", second) == 2
+    assert run(*flags, "--input", second, "--overwrite") == 0
+    assert all("b.jsonl" in name for name in written(cloud))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of cut connections
+@pytest.mark.parametrize("fault", [503, DROP])
+def test_a_storage_that_fails_now_and_then_loses_nothing(cloud: CloudStorage, colours: Path, fault: str | int) -> None:
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(300))
+    flags = ("--model", colours, "--input", corpus)
+    assert run(*flags, "--output", f"gs://{BUCKET}/out") == 0
+    cloud.fault = cloud_storage.every(7, fault)
+    assert run(*flags, "--output", f"gs://{BUCKET}/again") == 0
+    cloud.fault = lambda method, path: None
+    assert cloud.failed > 5
+    assert written(cloud, "again/") == written(cloud)
+
+
+def test_a_second_run_is_refused_while_the_first_is_at_work(
+    cloud: CloudStorage, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
+    flags = ("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out")
+    with storage.Lease(f"gs://{BUCKET}/out/.lock", "elsewhere:1"):
+        assert run(*flags) == 2
+    assert "another run (elsewhere:1) is at work here, last seen 0 s ago" in capsys.readouterr().err
+    assert cloud.contents(BUCKET, "out/") == {}
+    assert run(*flags) == 0
+
+
+def test_of_two_that_begin_at_once_one_is_refused(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"gs://{BUCKET}/out/.lock"
+    monkeypatch.setattr(storage.Lease, "_free_generation", lambda self: 0)  # both saw that it is free
+    with storage.Lease(path, "one"), pytest.raises(UserError, match="another run has just begun here"):
+        storage.Lease(path, "two").__enter__()
+
+
+def test_a_lease_is_renewed_and_one_left_behind_is_taken(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"gs://{BUCKET}/out/.lock"
+    monkeypatch.setattr(storage, "LEASE_SECONDS", 1.0)
+    with storage.Lease(path, "one"):
+        uploads = len(cloud.requests)
+        while len(cloud.requests) < uploads + 8:
+            pass
+        with pytest.raises(UserError, match="at work here"):
+            storage.Lease(path, "two").__enter__()
+    cloud.upload(BUCKET, "out/.lock", b'{"owner": "killed", "renewed": 0}')
+    with storage.Lease(path, "two"):
+        assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["owner"] == "two"
+
+
+def test_a_file_is_created_once(cloud: CloudStorage) -> None:
+    path = f"gs://{BUCKET}/run.json"
+    assert [storage.create_file(path, b"first"), storage.create_file(path, b"second")] == [True, False]
+    assert cloud.contents(BUCKET)["run.json"] == b"first"
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [(None, "there is no such bucket or object"), (403, "permission denied; run `gcloud auth")],
+)
+def test_a_bucket_that_cannot_be_used_is_one_sentence_for_each_flag(
+    cloud: CloudStorage, capsys: pytest.CaptureFixture[str], fault: int | None, sentence: str
+) -> None:
+    cloud.fault = lambda method, path: fault
+    flags = ("--model", "gs://elsewhere/m", "--input", "gs://elsewhere/*.jsonl", "--output", "gs://elsewhere/out")
+    assert run(*flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if sentence not in line] == []
+    assert [line.split("gs://")[0] for line in sorted(lines)] == [
+        "error: --input ",
+        "error: --output ",
+        "error: Model ",
+    ]
+
+
+def test_a_remote_model_is_copied_once_and_checked(cloud: CloudStorage, colours: Path, tmp_path: Path) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    folder = model_files.local(model)
+    assert Path(folder).name == "colours"
+    cloud.requests.clear()
+    assert model_files.local(model) == folder
+    assert not any("model.pth" in path for _, path in cloud.requests)
+    with pytest.raises(ModelError, match="found no model.json in it"):
+        model_files.local(f"gs://{BUCKET}/models")
+    manifest = json.loads((colours / "model.json").read_bytes())
+    manifest["files"]["../../escaped"] = "0"
+    cloud.upload(BUCKET, "models/bad/model.json", json.dumps(manifest).encode())
+    with pytest.raises(ModelError, match="lies outside of it"):
+        model_files.local(f"gs://{BUCKET}/models/bad")
