@@ -14,6 +14,9 @@ REQUIREMENTS = [
     # the pipeline
     "apache-beam[gcp]==2.77.*",  # a worker's Beam must equal the launcher's
     "google-cloud-storage>=2.18.2,<4",
+    "google-api-core>=2.20",  # the storage's errors
+    "google-auth>=2.30",
+    "requests>=2.31",  # asks an image's registry
     "docker>=7,<8",
     "backports.zstd>=1; python_version < '3.14'",
     # the models

@@ -4,13 +4,15 @@ python -m inference.beam_runner --model models/trained/demo --input data/demo/co
 """
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
-from inference import config, pipeline, run_folder, summary
+from inference import config, pipeline, plan, run_folder, summary
 from inference.config import Command
 from inference.progress import ProgressWatcher
 from models.errors import exit_code
@@ -21,31 +23,59 @@ GO_ON = "Finished slices are kept: the same command goes on where this one stopp
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, checks, runs, summarises. Returns 0 done, 1 failed, 2 wrong use, 3 too many failures."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    flags = list(sys.argv[1:] if argv is None else argv)
     try:
-        return exit_code(lambda: run(config.parse(sys.argv[1:] if argv is None else argv)))
+        return exit_code(lambda: run(config.parse(flags), flags))
     except KeyboardInterrupt:
         print(f"\nstopped. {GO_ON}", file=sys.stderr)
         return 1
 
 
-def run(command: Command) -> int:
+def run(command: Command, flags: Sequence[str]) -> int:
     """Runs a checked command and prints its summary."""
+    if command.plan or command.launch:
+        plan.show(command, Console())
+    if command.plan:
+        return 0
     output = command.options.output
     print(f"{command.runtime}: {command.runtime.reason}" if command.runtime else "each worker chooses its runtime")
     with run_folder.claim(command.options, command.run, command.overwrite):
         with ProgressWatcher(output, command.files, command.options.limit) as progress:
             try:
-                with beam.Pipeline(options=command.beam) as p:
-                    pipeline.build(p, command.options)
+                p = beam.Pipeline(options=command.beam)
+                pipeline.build(p, command.options)
+                result = p.run()
+                if command.launch:
+                    print(job_line(result.job_id(), command))
+                if not command.wait:
+                    return 0
+                result.wait_until_finish()
             except Exception as error:  # whatever a runner raises; what it says is all that is known
-                print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}", file=sys.stderr)
+                print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{typed(flags)}", file=sys.stderr)
                 return 1
-        return report(command, progress)
+        return report(command, progress, flags)
 
 
-def report(command: Command, progress: ProgressWatcher) -> int:
+def job_line(job_id: str, command: Command) -> str:
+    """Where to look at a job on Dataflow, and how to stop it: ending this process does not."""
+    cloud = command.beam.view_as(GoogleCloudOptions)
+    return (
+        f"job {job_id}: https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job_id}?project={cloud.project}\n"
+        f"to stop it: gcloud dataflow jobs cancel {job_id} --region {cloud.region} --project {cloud.project}"
+    )
+
+
+def typed(flags: Sequence[str]) -> str:
+    """The command line that was given."""
+    return f"python -m inference.beam_runner {shlex.join(flags)}"
+
+
+def report(command: Command, progress: ProgressWatcher, flags: Sequence[str]) -> int:
     """Prints what was done and where it lies; the exit code says whether too much failed."""
     totals = summary.read(command.options.output)
+    if totals is None:
+        print(f"failed: the runner ended without a summary. {GO_ON}\n{typed(flags)}", file=sys.stderr)
+        return 1
     console = Console()
     summary.show(totals, console)
     seconds = progress.seconds

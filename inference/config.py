@@ -11,8 +11,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
-from inference import conversions, model_files, run_folder, runtimes, slices, storage
+from inference import conversions, launch, model_files, run_folder, runtimes, slices, storage
 from inference.files import InputFile, compression_of, find_files
+from inference.launch import Launch
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
 from inference.scorer import ScoringOptions
@@ -45,6 +46,10 @@ class Command:
     runtime: Runtime | None  # what computes, where that is this machine
     overwrite: bool
     max_failure_rate: float
+    launch: Launch | None = None  # where it runs on Dataflow
+    plan: bool = False  # say what it would do, no more
+    max_cost: float | None = None  # dollars
+    wait: bool = True  # until the job has ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -112,6 +117,13 @@ def make_parser() -> Parser:
         "--max_failure_rate", type=rate, default=0.01, metavar="SHARE", help="above it the run exits 3 (0.01)"
     )
     add_scoring_flags(parser)
+    dataflow = parser.add_argument_group("before it runs, and on Dataflow")
+    dataflow.add_argument("--plan", action="store_true", help="say what would run, how long, for how much; run nothing")
+    dataflow.add_argument(
+        "--max_cost", type=positive(float), metavar="DOLLARS", help="refuse a job that may cost more (no limit)"
+    )
+    dataflow.add_argument("--accelerator", choices=tuple(launch.ACCELERATORS), help="a GPU for each worker (none)")
+    dataflow.add_argument("--no_wait", action="store_true", help="return when the job was submitted")
     return parser
 
 
@@ -166,8 +178,10 @@ def parse(argv: Sequence[str]) -> Command:
     """
     flags, rest = make_parser().parse_known_args(argv)
     problems = unknown_flags(rest)
-    FileSystems.set_options(beam := PipelineOptions([] if problems else rest))  # Beam's flags of credentials
-    scoring, found = check_scoring(flags)
+    beam = _beam_options(rest)
+    FileSystems.set_options(beam)  # whose credentials to use, for instance
+    on_dataflow = launch.is_dataflow(beam)
+    scoring, found = check_scoring(flags, here=not on_dataflow)
     problems += found
     files: list[InputFile] = []
     try:
@@ -179,6 +193,12 @@ def parse(argv: Sequence[str]) -> Command:
         problems.append(f"--output {problem}")
     if beam.view_as(StandardOptions).streaming:
         problems.append("--streaming: a corpus is labelled by a batch job; drop the flag.")
+    job = None
+    if on_dataflow:
+        job, found = launch.prepare(beam, flags.model, files, flags.output, flags.accelerator)
+        problems += found
+    elif flags.max_cost or flags.accelerator or flags.no_wait:
+        problems.append("--max_cost, --accelerator and --no_wait are for --runner DataflowRunner; drop them.")
     if problems:
         raise UserError("\n".join(problems))
     beam.view_as(StandardOptions).runner = beam.view_as(StandardOptions).runner or "DirectRunner"
@@ -193,12 +213,30 @@ def parse(argv: Sequence[str]) -> Command:
         file_format=flags.format,
         limit=flags.limit,
     )
-    run = run_folder.describe(options, files)
+    fingerprints = job.fingerprints if job else [trained_model.fingerprint(path) for path in scoring.directories()]
+    run = run_folder.describe(options, files, fingerprints)
     if problems := run_folder.check(run, flags.output, flags.overwrite):
         raise UserError("\n".join(problems))
     return Command(
-        options, files, run, beam, _runtime_here(options.scoring, beam), flags.overwrite, flags.max_failure_rate
+        options=options,
+        files=files,
+        run=run,
+        beam=beam,
+        runtime=_runtime_here(options.scoring, beam),
+        overwrite=flags.overwrite,
+        max_failure_rate=flags.max_failure_rate,
+        launch=job,
+        plan=flags.plan,
+        max_cost=flags.max_cost,
+        wait=not flags.no_wait,
     )
+
+
+def _beam_options(rest: Sequence[str]) -> PipelineOptions:
+    try:
+        return PipelineOptions(list(rest))
+    except SystemExit:  # a wrong value, which is among the problems already
+        return PipelineOptions([])
 
 
 def _runtime_here(options: ScoringOptions, beam: PipelineOptions) -> Runtime | None:
@@ -229,10 +267,13 @@ def unknown_flags(rest: Sequence[str]) -> list[str]:
     return problems
 
 
-def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]:
-    """Checks models, device and fields; the problems found come beside the options."""
+def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[ScoringOptions, list[str]]:
+    """Checks models, device and fields; the problems found come beside the options.
+
+    `here` says that this machine scores; for another one its models and devices are not looked at.
+    """
     problems = []
-    for name in dict.fromkeys(flags.model):
+    for name in dict.fromkeys(flags.model) if here else ():
         try:
             directory = model_files.local(name)
             manifest = trained_model.verify(directory)
@@ -243,7 +284,8 @@ def check_scoring(flags: argparse.Namespace) -> tuple[ScoringOptions, list[str]]
         except UserError as error:
             problems.append(str(error))
     try:
-        runtimes.choose(flags.runtime, flags.precision, flags.device)
+        if here:
+            runtimes.choose(flags.runtime, flags.precision, flags.device)
     except UserError as error:
         problems.append(str(error))
     columns = ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]

@@ -16,7 +16,7 @@ OLD_DAYS = 365
 
 # Assumptions that no measurement here can replace.
 START_SECONDS = 300.0  # a worker's boot and the pull of its image, billed like work
-DISK_GB = 25.0  # of each worker; Dataflow's least with its shuffle service
+DISK_GB = 50.0  # of each worker: holds an image of some gigabytes, packed and unpacked
 SHUFFLED_BYTES_A_DOCUMENT = 16.0  # the hash of its id, once out and once back
 SHUFFLED_BYTES_A_SLICE = 4_096.0  # its name and its receipt
 

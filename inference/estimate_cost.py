@@ -239,17 +239,22 @@ def offers(
     for machine, kind in prices.machines.items():
         if kind.gpu and machine not in profiles:
             continue
-        profile = profiles.get(machine, here)
-        work = _work(corpus, profile, corpus.tokens.value)
-        count = workers or cost.workers_for(work, kind, DEADLINE_HOURS)
-        spread = 1.0 if machine in profiles else OTHER_MACHINE
+        profile, spread = profiles.get(machine, here), 1.0 if machine in profiles else OTHER_MACHINE
         for flexrs in (False,) if kind.gpu else (False, True):
-            low, high = (
-                cost.bill(prices, machine, count, _work(corpus, profile, tokens * factor), flexrs=flexrs).total
-                for tokens, factor in ((corpus.tokens.low, 1 / spread), (corpus.tokens.high, spread))
-            )
-            bill = cost.bill(prices, machine, count, work, flexrs=flexrs)
-            yield Offer(bill, low, high, machine in profiles)
+            yield offer(prices, corpus, profile, machine, workers, flexrs=flexrs, spread=spread)
+
+
+def offer(  # noqa: PLR0913  (each is a choice of the user's)
+    prices: Prices, corpus: Corpus, profile: Profile, machine: str, workers: int | None, *, flexrs: bool, spread: float
+) -> Offer:
+    """A bill and its range: `spread` is how much faster or slower than measured the machine may be."""
+    work = _work(corpus, profile, corpus.tokens.value)
+    count = workers or cost.workers_for(work, prices.machines[machine], DEADLINE_HOURS)
+    low, high = (
+        cost.bill(prices, machine, count, _work(corpus, profile, tokens * factor), flexrs=flexrs).total
+        for tokens, factor in ((corpus.tokens.low, 1 / spread), (corpus.tokens.high, spread))
+    )
+    return Offer(cost.bill(prices, machine, count, work, flexrs=flexrs), low, high, measured=spread == 1.0)
 
 
 def _work(corpus: Corpus, profile: Profile, tokens: float) -> Work:
@@ -279,13 +284,13 @@ def show(prices: Prices, corpus: Corpus, profile: Profile, found: Sequence[Offer
     """Prints the corpus, the time here, and the offers, the cheapest first."""
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(
-        f"{_about(corpus.documents)} documents, {_about(corpus.tokens)} tokens in {corpus.files:,} files "
+        f"{about(corpus.documents)} documents, {about(corpus.tokens)} tokens in {corpus.files:,} files "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"
     )
     here = seconds_here(profile, corpus)
     say(
         f"sample: {profile.documents:,} documents at {profile.documents / profile.seconds:.1f} docs/s, "
-        f"{profile.runtime}\non this machine: {_duration(here.value)} ({_duration(here.low)} to {_duration(here.high)})"
+        f"{profile.runtime}\non this machine: {duration(here.value)} ({duration(here.low)} to {duration(here.high)})"
     )
     table = Table(title=f"on Dataflow, {prices.region}, prices of {prices.date}, in dollars", title_justify="left")
     table.add_column("machine (* cheapest)", no_wrap=True)
@@ -317,13 +322,15 @@ def _cells(offer: Offer, corpus: Corpus, mark: str) -> list[str]:
     ]
 
 
-def _about(estimate: Estimate) -> str:
+def about(estimate: Estimate) -> str:
+    """An estimate with its interval."""
     if estimate.low == estimate.high:
         return f"{estimate.value:,.0f}"
     return f"{estimate.value:,.0f} ({estimate.low:,.0f} to {estimate.high:,.0f})"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

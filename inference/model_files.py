@@ -5,6 +5,7 @@ import os
 import posixpath
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -28,13 +29,31 @@ def local(directory: str) -> str:
         return directory
     try:
         manifest = _read_manifest(directory)
-        folder = _cache() / hashlib.sha256(manifest).hexdigest()[:16] / posixpath.basename(directory.rstrip("/"))
-        if not folder.is_dir():
-            _copy(directory, manifest, folder)
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        name = posixpath.basename(directory.rstrip("/"))
+        return kept(sha256, name, lambda folder: _copy(directory, manifest, folder))
     except ModelError:
         raise
     except Exception as error:  # each storage raises its own kinds
         raise ModelError(f"Model {storage.explained(directory, error)}") from error
+
+
+def kept(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
+    """The kept copy of a model whose `model.json` has this hash; where there is none, `copy` fills a new folder."""
+    folder = _cache() / sha256[:16] / name
+    if folder.is_dir():
+        return str(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".copy_", dir=folder.parent))
+    try:
+        copy(staging)
+        staging.chmod(0o755)
+        staging.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was as fast
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return str(folder)
 
 
@@ -51,24 +70,13 @@ def _read_manifest(directory: str) -> bytes:
 
 
 def _copy(directory: str, manifest: bytes, folder: Path) -> None:
-    """Copies the model's files and its variants; the folder appears whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".copy_", dir=folder.parent))
-    try:
-        names = [MANIFEST, *orjson.loads(manifest)["files"], *_variants(directory)]
-        if outside := [n for n in names if not (staging / n).resolve().is_relative_to(staging.resolve())]:
-            raise ModelError(f"Model {directory!r}: {MANIFEST} names {outside[0]!r}, which lies outside of it.")
-        for name in names:
-            (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).write_bytes(storage.read_file(FileSystems.join(directory, *name.split("/"))))
-        staging.chmod(0o755)
-        try:
-            staging.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was as fast
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    """Copies the model's files and its variants."""
+    names = [MANIFEST, *orjson.loads(manifest)["files"], *_variants(directory)]
+    if outside := [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]:
+        raise ModelError(f"Model {directory!r}: {MANIFEST} names {outside[0]!r}, which lies outside of it.")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(storage.read_file(FileSystems.join(directory, *name.split("/"))))
 
 
 def _variants(directory: str) -> list[str]:

@@ -6,7 +6,7 @@ import glob
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import IO, Any
@@ -14,7 +14,7 @@ from typing import IO, Any
 import orjson
 from apache_beam.io.filesystems import FileSystems
 
-from inference import model_files, records, sink, storage, summary
+from inference import records, sink, storage, summary
 from inference.files import InputFile
 from inference.scorer import ScoringOptions
 from inference.sink import SinkOptions
@@ -48,14 +48,14 @@ class RunOptions:
         return SinkOptions(self.output, self.file_format, self.keep_fields, self.model_names)
 
 
-def describe(options: RunOptions, files: list[InputFile]) -> dict[str, Any]:
+def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence[str]) -> dict[str, Any]:
     """What `run.json` says: everything that decides which bytes the run writes, and the versions it began with."""
     scoring = options.scoring
     return {
         "format_version": FORMAT_VERSION,
         "models": [
-            {"name": name, "path": path, "sha256": trained_model.fingerprint(model_files.local(path))}
-            for name, path in zip(options.model_names, scoring.models, strict=True)
+            {"name": name, "path": path, "sha256": sha256}
+            for name, path, sha256 in zip(options.model_names, scoring.models, fingerprints, strict=True)
         ],
         "options": {
             "text_fields": scoring.text_fields,

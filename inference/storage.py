@@ -60,12 +60,22 @@ def delete_remote(path: str) -> None:
         FileSystems.delete(found)
 
 
+def bucket_of(path: str) -> str:
+    """The bucket of a gs:// path; empty for others."""
+    return path.removeprefix(GS).split("/")[0] if path.startswith(GS) else ""
+
+
+def bucket_location(bucket: str) -> str:
+    """Where a bucket is, such as US-CENTRAL1 or EU."""
+    return str(_client().get_bucket(bucket).location)
+
+
 def bucket_problem(path: str) -> str | None:
     """What is wrong with the bucket that a gs:// path is in; None where its objects can be listed."""
     if not path.startswith(GS):
         return None
     try:
-        next(iter(_client().list_blobs(path.removeprefix(GS).split("/")[0], max_results=1)), None)
+        next(iter(_client().list_blobs(bucket_of(path), max_results=1)), None)
     except Exception as error:  # credentials, network and storage raise their own kinds
         return explained(path, error)
     return None

@@ -79,9 +79,12 @@ def write(summary: dict[str, Any], output: str) -> None:
     write_file(FileSystems.join(output, SUMMARY), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
-def read(output: str) -> dict[str, Any]:
-    """Reads `summary.json`."""
-    summary: dict[str, Any] = orjson.loads(read_file(FileSystems.join(output, SUMMARY)))
+def read(output: str) -> dict[str, Any] | None:
+    """Reads `summary.json`; None where there is none."""
+    path = FileSystems.join(output, SUMMARY)
+    if not FileSystems.exists(path):
+        return None
+    summary: dict[str, Any] = orjson.loads(read_file(path))
     return summary
 
 

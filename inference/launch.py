@@ -1,0 +1,249 @@
+"""What a job on Dataflow needs: settings that suit this work, with reasons, and every check before it starts."""
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+from inference import cost, images, model_files, storage
+from inference.files import InputFile
+from inference.images import MODELS_FOLDER, ImageFacts
+from models import trained_model
+from models.errors import UserError
+
+MACHINE = "n2-highcpu-8"
+ONE_PROCESS = "no_use_multiple_sdk_containers"
+THREADS = 4  # of the one process: while one computes, others read, tokenise and write
+# --accelerator: the machine type that carries one, and its name in the prices file.
+ACCELERATORS = {
+    "l4": ("nvidia-l4", "g2-standard-8", "g2-standard-8"),
+    "t4": ("nvidia-tesla-t4", "n1-standard-8", "n1-standard-8+t4"),
+    "a100": ("nvidia-tesla-a100", "a2-highgpu-1g", "a2-highgpu-1g"),
+}
+MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A flag of Beam that was set because the user did not."""
+
+    flag: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"--{self.flag} {self.value}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A job that has passed every check."""
+
+    settings: tuple[Setting, ...]
+    fingerprints: tuple[str, ...]  # of the models, in order
+    local_models: tuple[str, ...] | None  # where they can be read here; None: one cannot
+    machine: str  # as the prices file names it
+    gpu: bool
+    flexrs: bool
+
+
+def is_dataflow(beam: PipelineOptions) -> bool:
+    """Whether Dataflow is to run it."""
+    return str(beam.view_as(StandardOptions).runner or "").split(".")[-1].lower() in ("dataflowrunner", "dataflow")
+
+
+def prepare(
+    beam: PipelineOptions, models: Sequence[str], files: Sequence[InputFile], output: str, accelerator: str | None
+) -> tuple[Launch | None, list[str]]:
+    """Sets what the user did not set, and checks everything; nothing is submitted.
+
+    Returns:
+        The launch, and what stands against it: one sentence for each problem.
+    """
+    settings = tuple(_set_defaults(beam, output, accelerator))
+    problems = [
+        *_missing(beam, output, files),
+        *_gpu_problems(beam),
+        *_region_problems(beam, files, output),
+    ]
+    facts, found = _image(beam)
+    problems += found
+    fingerprints, found = _models(models, facts)
+    problems += found
+    problems = problems or PipelineOptionsValidator(beam, DataflowRunner()).validate()  # what Beam itself would refuse
+    if problems:
+        return None, problems
+    machine = beam.view_as(WorkerOptions).machine_type
+    if accelerator and machine == ACCELERATORS[accelerator][1]:
+        machine = ACCELERATORS[accelerator][2]
+    return (
+        Launch(
+            settings=settings,
+            fingerprints=tuple(fingerprints),
+            local_models=_readable_here(models, facts),
+            machine=machine,
+            gpu=_has_gpu(beam),
+            flexrs=beam.view_as(GoogleCloudOptions).flexrs_goal == "COST_OPTIMIZED",
+        ),
+        [],
+    )
+
+
+def _set_defaults(beam: PipelineOptions, output: str, accelerator: str | None) -> Iterator[Setting]:
+    """Sets Beam's flags that were left out; every one can be given by hand instead."""
+    setup, worker = beam.view_as(SetupOptions), beam.view_as(WorkerOptions)
+    debug, cloud = beam.view_as(DebugOptions), beam.view_as(GoogleCloudOptions)
+    if setup.sdk_location in (None, "default"):
+        setup.sdk_location = "container"
+        yield Setting("sdk_location", "container", "the image holds all that workers need")
+    setup.save_main_session = False  # all of the code is in modules that the image holds
+    if not worker.machine_type:
+        worker.machine_type = ACCELERATORS[accelerator][1] if accelerator else MACHINE
+        reason = "carries the GPU" if accelerator else "few gigabytes are needed, so memory is not paid for"
+        yield Setting("machine_type", worker.machine_type, reason)
+    if not worker.disk_size_gb:
+        worker.disk_size_gb = int(cost.DISK_GB)
+        yield Setting("disk_size_gb", worker.disk_size_gb, "holds the image; nothing else is kept there")
+    if not debug.number_of_worker_harness_threads:
+        debug.number_of_worker_harness_threads = THREADS
+        reason = "one slice is computed at a time, others are read, tokenised and written meanwhile"
+        yield Setting("number_of_worker_harness_threads", THREADS, reason)
+    if not any("use_multiple_sdk_containers" in experiment for experiment in debug.experiments or ()):
+        debug.add_experiment(ONE_PROCESS)
+        yield Setting("experiments", ONE_PROCESS, "one process a worker: each model is in memory once")
+    if accelerator and not _has_gpu(beam):
+        value = f"worker_accelerator=type:{ACCELERATORS[accelerator][0]};count:1;install-nvidia-driver"
+        cloud.dataflow_service_options = [*(cloud.dataflow_service_options or ()), value]
+        yield Setting("dataflow_service_options", f"'{value}'", "one GPU a worker, with its driver")
+    if not cloud.job_name:
+        cloud.job_name = _job_name(output)
+        reason = "made of --output: Dataflow refuses a second job of one name while the first is at work"
+        yield Setting("job_name", cloud.job_name, reason)
+
+
+def _job_name(output: str) -> str:
+    folder = re.sub(r"[^a-z0-9]+", "-", posixpath.basename(output.rstrip("/")).lower()).strip("-")[:40]
+    return f"labelbeam-{folder or 'run'}-{hashlib.sha256(output.rstrip('/').encode()).hexdigest()[:8]}"
+
+
+def _missing(beam: PipelineOptions, output: str, files: Sequence[InputFile]) -> Iterator[str]:
+    cloud, worker = beam.view_as(GoogleCloudOptions), beam.view_as(WorkerOptions)
+    for flag, value, what in (
+        ("project", cloud.project, "the project that pays"),
+        ("region", cloud.region, "a region such as us-central1"),
+        ("temp_location", cloud.temp_location, "a folder such as gs://BUCKET/tmp"),
+        ("sdk_container_image", worker.sdk_container_image, "the image that `python -m inference.container` built"),
+    ):
+        if not value:
+            yield f"--{flag}: expected {what}, found nothing; Dataflow needs it."
+    for flag, path in (("output", output), ("temp_location", cloud.temp_location or storage.GS)):
+        if not path.startswith(storage.GS):
+            yield f"--{flag} {path}: expected a gs:// path, which every worker can reach."
+    if here := [file.path for file in files if not file.path.startswith(storage.GS)]:
+        yield f"--input {here[0]}: lies on this machine; copy the corpus to a gs:// path, which every worker can reach."
+
+
+def _has_gpu(beam: PipelineOptions) -> bool:
+    options = beam.view_as(GoogleCloudOptions).dataflow_service_options or ()
+    return any("worker_accelerator" in option for option in options)
+
+
+def _gpu_problems(beam: PipelineOptions) -> Iterator[str]:
+    if _has_gpu(beam) and beam.view_as(GoogleCloudOptions).flexrs_goal == "COST_OPTIMIZED":
+        yield "--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator."
+
+
+def _region_problems(beam: PipelineOptions, files: Sequence[InputFile], output: str) -> Iterator[str]:
+    cloud = beam.view_as(GoogleCloudOptions)
+    used = {storage.bucket_of(path): f"--input {path}" for path in dict.fromkeys(file.path for file in files)}
+    for flag, path in (("temp_location", cloud.temp_location), ("output", output)):
+        if path:
+            used[storage.bucket_of(path)] = f"--{flag} {path}"
+    for bucket, what in used.items():
+        try:
+            location = storage.bucket_location(bucket) if bucket else None
+        except Exception as error:  # credentials, network and storage raise their own kinds
+            yield storage.explained(what, error)
+            continue
+        if location and cloud.region and not _is_in(location, cloud.region):
+            yield (
+                f"{what}: its bucket is in {location.lower()}, the job would run in {cloud.region}: every byte between "
+                "them is paid for; take --region where the bucket is, or another bucket."
+            )
+
+
+def _is_in(location: str, region: str) -> bool:
+    """Whether a region's machines read a bucket without crossing; places not known here are taken to be right."""
+    if location in MULTI_REGIONS:
+        return region.startswith(MULTI_REGIONS[location])
+    return "-" not in location or location.lower() == region
+
+
+def _image(beam: PipelineOptions) -> tuple[ImageFacts | None, list[str]]:
+    reference = beam.view_as(WorkerOptions).sdk_container_image
+    if not reference:
+        return None, []
+    problems = [problem for problem in [images.tag_problem(reference)] if problem]
+    try:
+        facts = images.inspect(reference)
+    except UserError as error:
+        return None, [*problems, str(error)]
+    here = {"Python": images.python_version(), "Beam": apache_beam.__version__}
+    for name, found in (("Python", facts.python), ("Beam", facts.beam)):
+        if found != here[name]:
+            problems.append(f"image {reference}: it has {name} {found}, this machine {here[name]}; they must be equal.")
+    return facts, problems
+
+
+def _models(models: Sequence[str], facts: ImageFacts | None) -> tuple[list[str], list[str]]:
+    """The models' fingerprints, and what stands against using them on a worker."""
+    fingerprints, problems = [], []
+    for path in models:
+        name = trained_model.model_name(path)
+        try:
+            if storage.is_remote(path):
+                fingerprints.append(trained_model.fingerprint(model_files.local(path)))
+            elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
+                problems.append(
+                    f"--model {path}: lies on this machine; name one in the image, {MODELS_FOLDER}/{name}, or in gs://."
+                )
+            elif facts and name not in facts.models:
+                has = ", ".join(facts.models) or "none"
+                problems.append(f"--model {path}: image {facts.reference} has no such model, it has {has}.")
+            elif facts:
+                fingerprints.append(facts.models[name])
+        except UserError as error:
+            problems.append(str(error))
+    return fingerprints, problems
+
+
+def _readable_here(models: Sequence[str], facts: ImageFacts | None) -> tuple[str, ...] | None:
+    """Folders of this machine that hold the same models, copied out of the image where the engine has it."""
+    try:
+        return tuple(
+            model_files.local(path)
+            if storage.is_remote(path)
+            else model_files.kept(facts.models[name], name, _copier(path, facts))
+            for path in models
+            if facts and (name := trained_model.model_name(path))
+        )
+    except UserError:
+        return None
+
+
+def _copier(path: str, facts: ImageFacts) -> Callable[[Any], None]:
+    return lambda target: images.copy_out(facts.reference, path, target)

@@ -1,0 +1,313 @@
+"""Launching on Dataflow, up to its door: an emulator for storage, stubs for the registry and for the service."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import apache_beam
+import pytest
+from apache_beam.internal.gcp.auth import _Credentials
+
+from inference import beam_runner, images, launch, storage
+from models import trained_model
+from tests import cloud_storage
+from tests.cloud_storage import CloudStorage
+from tests.inference.test_cloud_storage import jsonl, upload_folder
+
+BUCKET = "bucket"
+JOB = {"id": "2026-11-21_job", "projectId": "paper-labels", "name": "x", "location": "us-central1"}
+
+
+class Service:
+    """Answers for a registry with one image and for Dataflow; keeps what it was asked to run."""
+
+    def __init__(self, model: Path) -> None:
+        self.labels = {
+            "org.labelbeam.python": images.python_version(),
+            "org.labelbeam.beam": apache_beam.__version__,
+            "org.labelbeam.models": f"colours={trained_model.fingerprint(model)}",
+            "org.opencontainers.image.revision": "0123abc",
+        }
+        self.jobs: list[dict[str, Any]] = []
+        self.state = "JOB_STATE_DONE"
+        self.address = ""
+
+    @property
+    def image(self) -> str:
+        return f"{self.address}/labelbeam:1"
+
+    def answer(self, method: str, path: str, body: bytes) -> dict[str, Any] | None:
+        if path == "/v2/labelbeam/manifests/1":
+            return {"config": {"digest": "sha256:c0"}}
+        if path == "/v2/labelbeam/blobs/sha256:c0":
+            return {"config": {"Labels": self.labels}}
+        if re.search(r"/jobs(\?|$)", path) and method == "POST":
+            self.jobs.append(json.loads(body))
+            return JOB
+        if "/messages" in path:
+            messages = [
+                {"id": "1", "time": "2026-11-21T10:00:00Z", "messageImportance": "JOB_MESSAGE_ERROR", "messageText": m}
+                for m in ["The worker ran out of memory."]
+            ]
+            return {"jobMessages": messages if self.state == "JOB_STATE_FAILED" else []}
+        return {**JOB, "currentState": self.state} if "/jobs/" in path else None
+
+
+@pytest.fixture
+def service(colours: Path) -> Iterator[Service]:
+    stub = Service(colours)
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_one(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = stub.answer(self.command, self.path, body)
+            content = json.dumps(answer or {}).encode()
+            self.send_response(404 if answer is None else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = handle_one
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    stub.address = f"localhost:{server.server_address[1]}"
+    yield stub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStorage]:
+    with cloud_storage.running(BUCKET) as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(_Credentials, "_credentials_init", True)
+        running.upload(BUCKET, "a.jsonl", jsonl(100))
+        yield running
+
+
+def flags(service: Service, **changes: str | None) -> list[str]:
+    """A complete command line; a flag given as None is left out, an empty one stands alone."""
+    given: dict[str, str | None] = {
+        "runner": "DataflowRunner",
+        "project": "paper-labels",
+        "region": "us-central1",
+        "temp_location": f"gs://{BUCKET}/tmp",
+        "sdk_container_image": service.image,
+        "model": "/models/colours",
+        "input": f"gs://{BUCKET}/a.jsonl",
+        "output": f"gs://{BUCKET}/out",
+        "dataflow_endpoint": f"http://{service.address}",
+        "no_auth": "",
+        **changes,
+    }
+    return [part for name, value in given.items() if value is not None for part in (f"--{name}", value) if part]
+
+
+def test_the_job_that_is_asked_for_is_the_one_that_was_meant(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beam_runner.main(flags(service, no_wait="", num_workers="3", max_num_workers="40")) == 0
+    (job,) = service.jobs
+    environment = job["environment"]
+    (pool,) = environment["workerPools"]
+    assert {i["containerImage"] for i in pool["sdkHarnessContainerImages"]} == {service.image}
+    assert pool["machineType"] == launch.MACHINE
+    assert (pool["numWorkers"], pool["autoscalingSettings"]["maxNumWorkers"], pool["diskSizeGb"]) == (3, 40, 50)
+    assert job["type"] == 1  # batch
+    assert re.fullmatch(r"labelbeam-out-[0-9a-f]{8}", job["name"])
+    options = json.dumps(environment["sdkPipelineOptions"])
+    assert launch.ONE_PROCESS in options
+    assert re.search(r'"number_of_worker_harness_threads": 4\b', options)
+    graph = b"".join(cloud.contents(BUCKET, "tmp").values())
+    for step in (b"Cut", b"ReadSlice", b"RunInference", b"WriteSlice", b"WriteSummary"):
+        assert step in graph
+    printed = capsys.readouterr().out
+    assert "https://console.cloud.google.com/dataflow/jobs/us-central1/2026-11-21_job?project=paper-labels" in printed
+    assert "--machine_type n2-highcpu-8: few gigabytes are needed" in printed
+    run = json.loads(cloud.contents(BUCKET, "out/")["run.json"])
+    assert run["models"] == [
+        {"name": "colours", "path": "/models/colours", "sha256": service.labels["org.labelbeam.models"].split("=")[1]}
+    ]
+
+
+def test_a_gpu_comes_with_its_machine_and_driver(cloud: CloudStorage, service: Service) -> None:
+    assert beam_runner.main(flags(service, no_wait="", accelerator="l4", disk_size_gb="80")) == 0
+    environment = service.jobs[0]["environment"]
+    assert environment["workerPools"][0]["machineType"] == "g2-standard-8"
+    assert environment["workerPools"][0]["diskSizeGb"] == 80
+    assert environment["serviceOptions"] == ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"]
+
+
+def test_every_problem_is_found_before_anything_is_submitted(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.labels |= {"org.labelbeam.python": "3.8", "org.labelbeam.beam": "2.1.0"}
+    locations = {BUCKET: "US-CENTRAL1", "faraway": "EUROPE-WEST1"}  # the emulator has but one
+    monkeypatch.setattr(storage, "bucket_location", locations.__getitem__)
+    code = beam_runner.main(
+        flags(
+            service,
+            project=None,
+            temp_location="gs://faraway/tmp",
+            model="/models/colors",
+            accelerator="t4",
+            flexrs_goal="COST_OPTIMIZED",
+            max_num_workerz="5",
+        )
+    )
+    lines = capsys.readouterr().err.splitlines()
+    sentences = [
+        "unknown flag --max_num_workerz: did you mean --max_num_workers?",
+        "--project: expected the project that pays, found nothing",
+        "FlexRS has no GPUs",
+        "--temp_location gs://faraway/tmp: its bucket is in europe-west1, the job would run in us-central1",
+        "it has Python 3.8",
+        "it has Beam 2.1.0",
+        "/models/colors: image",
+    ]
+    assert code == 2
+    for sentence in sentences:
+        assert sum(sentence in line for line in lines) == 1, (sentence, lines)
+    assert len(lines) == len(sentences)
+    assert service.jobs == []
+    assert cloud.contents(BUCKET, "out/") == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sdk_container_image": "localhost:1/labelbeam:latest"}, "expected a tag that stays"),
+        ({"sdk_container_image": "localhost:1/labelbeam:1"}, "its registry cannot be asked"),
+        ({"output": "runs/here"}, "--output runs/here: expected a gs:// path"),
+        ({"model": "models/trained/mine"}, "lies on this machine; name one in the image, /models/mine, or in gs://"),
+        ({"max_cost": "5"}, "the cost cannot be estimated: no model can be read on this machine"),
+        ({"dataflow_endpoint": "http://127.0.0.1:1"}, "Invalid url (http://127.0.0.1:1)"),  # one of Beam's own checks
+    ],
+)
+def test_one_problem_is_one_sentence(
+    cloud: CloudStorage,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    sentence: str,
+) -> None:
+    assert beam_runner.main(flags(service, **changes)) == 2
+    assert sentence in capsys.readouterr().err
+    assert service.jobs == []
+    assert not (Path("runs") / "here").exists()
+
+
+def test_an_image_of_another_project_is_refused(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.labels = {}
+    assert beam_runner.main(flags(service)) == 2
+    assert "expected one that `python -m inference.container build` made" in capsys.readouterr().err
+
+
+def test_the_plan_says_what_it_will_cost_and_runs_nothing(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(flags(service, model=model, plan="")) == 0
+    printed = capsys.readouterr().out
+    assert "1 file, 0.0 MB" in printed
+    assert ": 100 documents, 1 slice," in printed
+    assert "--max_num_workers 1: as many as finish in 6 hours" in printed
+    assert re.search(
+        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 at work", printed
+    )
+    assert service.jobs == []
+    assert cloud.contents(BUCKET, "out/") == {}
+
+
+def test_a_job_that_may_cost_too_much_is_refused(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(flags(service, model=model, max_cost="0.001")) == 2
+    assert "more than --max_cost 0.001: raise it" in capsys.readouterr().err
+    assert service.jobs == []
+    assert beam_runner.main(flags(service, model=model, max_cost="5", no_wait="")) == 0
+    (pool,) = service.jobs[0]["environment"]["workerPools"]
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+
+
+def test_a_job_that_fails_says_why_and_how_to_go_on(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # Dataflow is polled every five seconds
+    service.state = "JOB_STATE_FAILED"
+    command = flags(service)
+    assert beam_runner.main(command) == 1
+    err = capsys.readouterr().err
+    assert "The worker ran out of memory." in err
+    assert f"python -m inference.beam_runner {' '.join(command)}" in err
+    assert ".lock" not in cloud.contents(BUCKET, "out/")
+
+
+def test_a_job_that_ends_without_a_summary_has_failed(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beam_runner.main(flags(service)) == 1
+    assert "failed: the runner ended without a summary." in capsys.readouterr().err
+
+
+def test_a_job_that_is_done_ends_with_the_summary(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["--model", str(colours), "--input", f"gs://{BUCKET}/a.jsonl", "--output", f"gs://{BUCKET}/out"]
+    assert beam_runner.main([*here, "--runner", "FnApiRunner"]) == 0  # in the place of workers
+    assert beam_runner.main(flags(service)) == 0
+    assert capsys.readouterr().out.count("100 lines = 100 predicted + 0 failed + 0 blank, in 1 slices") == 2
+
+
+def test_a_plan_of_a_local_run(corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = ["--model", str(colours), "--input", str(corpus), "--output", str(out), "--plan"]
+    assert beam_runner.main(command) == 0
+    assert re.search(r"1 file, 0\.0 MB: 3\d\d \(.*\) documents, 1 slice, 6,4\d\d .* tokens", capsys.readouterr().out)
+    assert not out.exists()
+    assert beam_runner.main([*command, "--max_cost", "3"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("location", "region", "near"),
+    [
+        ("US-CENTRAL1", "us-central1", True),
+        ("US", "us-east1", True),
+        ("EU", "europe-west4", True),
+        ("EU", "us-east1", False),
+        ("EUROPE-WEST1", "europe-west4", False),
+        ("NAM4", "us-central1", True),  # two regions: not known here which
+    ],
+)
+def test_where_a_bucket_is_near(location: str, region: str, near: bool) -> None:
+    assert launch._is_in(location, region) is near
+
+
+@pytest.mark.parametrize(
+    ("reference", "tag"),
+    [
+        ("a.pkg.dev/p/r/labelbeam:1", "1"),
+        ("a.pkg.dev/p/r/labelbeam", ""),
+        ("localhost:5000/labelbeam", ""),
+        ("labelbeam@sha256:00ff", "sha256:00ff"),
+        ("labelbeam:latest", "latest"),
+    ],
+)
+def test_the_tag_of_an_image(reference: str, tag: str) -> None:
+    assert images.tag_of(reference) == tag
+    assert (images.tag_problem(reference) is None) is (tag not in ("", "latest"))
