@@ -55,7 +55,7 @@ ENV HF_HUB_OFFLINE=1 \
 
 COPY models/trained /models
 # Every model has to load and label; what the runtimes convert is kept beside it.
-RUN python -m inference.probe /models/* > /dev/null && find /models ! -perm -a+r -exec chmod a+rX {} + && rm -rf /tmp/huggingface /tmp/cache
+RUN python -m inference.probe /models/* > /dev/null && find /models ! -perm -a+r -exec chmod a+rX {} + && rm -rf /tmp/*
 
 ARG PYTHON_VERSION
 ARG BEAM_VERSION

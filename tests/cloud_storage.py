@@ -1,10 +1,12 @@
 """Cloud Storage for tests: the emulator, taught preconditions, made to fail on demand."""
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -124,3 +126,19 @@ def every(count: int, fault: str | int, of: str = "") -> Fault:
         return fault if seen % count == 0 else None
 
     return decide
+
+
+def serve(folder: Path) -> None:
+    """Holds what lies in FOLDER/in as a bucket until standard input ends, then writes the bucket to FOLDER/out."""
+    with running("bucket") as cloud:
+        for file in (folder / "in").iterdir():
+            cloud.upload("bucket", file.name, file.read_bytes())
+        print(cloud.url, flush=True)
+        sys.stdin.read()
+        for name, content in cloud.contents("bucket").items():
+            (folder / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "out" / name).write_bytes(content)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
