@@ -16,6 +16,7 @@ REQUIREMENTS = [
     "google-cloud-storage>=2.18.2,<4",
     "google-api-core>=2.20",  # the storage's errors
     "google-auth>=2.30",
+    "google-cloud-dataflow-client>=0.8",  # what a job has used
     "requests>=2.31",  # asks an image's registry
     "docker>=7,<8",
     "backports.zstd>=1; python_version < '3.14'",

@@ -5,6 +5,10 @@
 Pieces of the corpus are read, scored and written here as the run would do it, which gives documents, tokens and time;
 prices come from a file. Another machine is taken to be as fast as this one, core for core, give or take half, unless
 a profile measured on it is given: run this there with --json, and name what it wrote with --profile.
+
+    python -m inference.estimate_cost --actual JOB_ID --project P --region R [--model DIR --input GLOB]
+
+prices a job that has ended from what Dataflow says it used, beside the estimate where models and input are given.
 """
 
 import argparse
@@ -24,7 +28,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from inference import config, corpus_sample, cost, sink
+from inference import actual_cost, config, corpus_sample, cost, sink
 from inference.corpus_sample import Estimate, Sample
 from inference.cost import Bill, Prices, Work
 from inference.files import InputFile, compression_of, find_files
@@ -93,8 +97,8 @@ def make_parser() -> config.Parser:
     """The parser of `inference.estimate_cost`."""
     parser = config.Parser(prog="python -m inference.estimate_cost", description=__doc__)
     group = parser.add_argument_group("what would run")
-    group.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
-    group.add_argument("--input", action="append", required=True, metavar="GLOB", help="JSON lines; may be repeated")
+    group.add_argument("--model", action="append", default=[], metavar="DIR", help="trained model; may be repeated")
+    group.add_argument("--input", action="append", default=[], metavar="GLOB", help="JSON lines; may be repeated")
     config.add_scoring_flags(parser)
     pricing = parser.add_argument_group("how it is estimated and priced")
     pricing.add_argument(
@@ -105,6 +109,9 @@ def make_parser() -> config.Parser:
     )
     pricing.add_argument("--prices", type=Path, default=cost.PRICES, metavar="FILE", help="(inference/prices.toml)")
     pricing.add_argument("--profile", type=_profile, action="append", default=[], metavar="MACHINE=FILE")
+    pricing.add_argument("--actual", metavar="JOB_ID", help="price this job on Dataflow, which has ended")
+    pricing.add_argument("--project", help="of that job")
+    pricing.add_argument("--region", help="of that job")
     pricing.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
@@ -120,8 +127,10 @@ def _profile(text: str) -> tuple[str, Profile]:
 def _run(argv: Sequence[str]) -> None:
     flags, rest = make_parser().parse_known_args(argv)
     scoring, problems = config.check_scoring(flags)
+    asked = bool(flags.model or flags.input)
+    problems += _incomplete(flags)
     problems += [f"unknown flag or argument {argument}: see --help" for argument in rest]
-    files = _or_problem(problems, lambda: find_files(flags.input)) or []
+    files = (_or_problem(problems, lambda: find_files(flags.input)) or []) if asked else []
     prices = _or_problem(problems, lambda: cost.load_prices(flags.prices))
     if files and not any(file.size for file in files):
         problems.append(f"--input {' '.join(flags.input)}: expected documents, found empty files only.")
@@ -133,6 +142,14 @@ def _run(argv: Sequence[str]) -> None:
         ]
     if problems or prices is None:
         raise UserError("\n".join(problems))
+    paid = (
+        actual_cost.bill(*actual_cost.fetch(flags.project, flags.region, flags.actual), prices)
+        if flags.actual
+        else None
+    )
+    if paid and not asked:
+        _show_paid(paid, flags.json)
+        return
     options = RunOptions("", config.slice_bytes(files, None), scoring, flags.id_field, flags.keep_fields)
     profile, corpus = measure(files, options, flags.sample_documents)
     profiles = {machine: _same_models(found, profile, machine) for machine, found in flags.profile}
@@ -141,12 +158,47 @@ def _run(argv: Sequence[str]) -> None:
     if flags.json:
         said = {"profile": profile, "corpus": corpus, "seconds_here": seconds_here(profile, corpus)}
         said |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in found]}
+        said |= {"actual": asdict(paid) | {"total": paid.total}} if paid else {}
         said |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
         print(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode())
     else:
         show(prices, corpus, profile, found, Console(width=None if sys.stdout.isatty() else WIDTH))
+        if paid:
+            _show_paid(paid, json=False)
+            _show_difference(paid, found)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
+
+
+def _incomplete(flags: argparse.Namespace) -> list[str]:
+    problems = []
+    if not (flags.model and flags.input) and (flags.model or flags.input or not flags.actual):
+        problems.append("expected --model DIR and --input GLOB; --actual JOB_ID alone needs neither.")
+    if bool(flags.actual) != bool(flags.project and flags.region):
+        problems.append("--actual JOB_ID, --project and --region belong together.")
+    return problems
+
+
+def _show_paid(paid: Bill, json: bool) -> None:
+    """Prints what a job has cost."""
+    if json:
+        print(orjson.dumps({"actual": asdict(paid) | {"total": paid.total}}, option=orjson.OPT_INDENT_2).decode())
+        return
+    parts = ", ".join(f"{name} {getattr(paid, name):,.2f}" for name in ("vcpu", "memory", "disk", "shuffle", "gpu"))
+    print(
+        f"actual: ${paid.total:,.2f} ({parts}) on {paid.workers:,} workers {paid.machine}"
+        f"{', FlexRS' if paid.flexrs else ''}, {paid.hours:.1f} hours"
+    )
+
+
+def _show_difference(paid: Bill, found: Sequence[Offer]) -> None:
+    """Sets the actual price beside the estimate for the same machine type."""
+    same = [o for o in found if o.bill.machine.split("+")[0] == paid.machine and o.bill.flexrs == paid.flexrs]
+    for offer in same[:1]:
+        within = "within" if offer.low <= paid.total <= offer.high else "outside of"
+        share = (paid.total / offer.bill.total - 1) * 100 if offer.bill.total else 0.0
+        dollars = f"${offer.low:,.2f} to ${offer.high:,.2f}"
+        print(f"estimate: ${offer.bill.total:,.2f}; actual {share:+.0f} %, {within} {dollars}")
 
 
 def _or_problem(problems: list[str], check: Callable[[], Any]) -> Any:

@@ -5,13 +5,16 @@ import gzip
 import json
 import lzma
 import random
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.api_core.exceptions import PermissionDenied
+from google.cloud import dataflow_v1beta3 as dataflow
 
-from inference import corpus_sample, cost, estimate_cost
+from inference import actual_cost, corpus_sample, cost, estimate_cost
 from inference.cost import Machine, Work
 from inference.files import InputFile
 from inference.records import ReadOptions
@@ -42,10 +45,10 @@ def test_the_bill_by_hand() -> None:
     assert found.hours == pytest.approx(1)  # ten workers of two cores
     assert found.vcpu == pytest.approx(10 * 4 * 0.05 * 0.6)
     assert found.memory == pytest.approx(10 * 16 * 0.003 * 0.6)
-    assert found.disk == pytest.approx(10 * 25 * 0.0001)
+    assert found.disk == pytest.approx(10 * 50 * 0.0001)
     assert found.shuffle == pytest.approx(16 * 0.01)
     assert found.gpu == pytest.approx(10 * 0.7)
-    assert found.total == pytest.approx(1.2 + 0.288 + 0.025 + 0.16 + 7)
+    assert found.total == pytest.approx(1.2 + 0.288 + 0.05 + 0.16 + 7)
 
 
 def test_as_many_workers_as_finish_in_time() -> None:
@@ -175,3 +178,101 @@ def test_a_profile_of_other_models_is_refused(
     flags = ["--model", str(colours), "--input", str(corpus), "--profile", f"n2-standard-4={tmp_path}/profile.json"]
     assert estimate_cost.main(flags) == 2
     assert "found one of offensive, or of other weights" in capsys.readouterr().err
+
+
+# What Dataflow answers for a job, in its own JSON; the numbers are made up, so that the bill can be added up by hand.
+JOB = {
+    "id": "2026-11-20_1",
+    "currentState": "JOB_STATE_DONE",
+    "startTime": "2026-11-20T10:00:00Z",
+    "currentStateTime": "2026-11-20T12:00:00Z",
+    "environment": {
+        "flexResourceSchedulingGoal": "FLEXRS_COST_OPTIMIZED",
+        "workerPools": [{"machineType": "n2-standard-4"}],
+    },
+}
+METRICS = {
+    "TotalVcpuTime": 10 * 4 * 2 * 3600,
+    "TotalMemoryUsage": 10 * 16 * 1024 * 2 * 3600,
+    "TotalPdUsage": 10 * 50 * 2 * 3600,
+    "TotalShuffleDataProcessed": 8.0,
+    "BillableShuffleDataProcessed": 2.0,
+}
+
+
+class Client:
+    """In the place of both of the service's clients."""
+
+    job = JOB
+
+    def get_job(self, request: dataflow.GetJobRequest) -> dataflow.Job:
+        assert (request.project_id, request.location, request.job_id) == ("p", "us-central1", "2026-11-20_1")
+        return dataflow.Job.from_json(json.dumps(self.job))
+
+    def get_job_metrics(self, request: dataflow.GetJobMetricsRequest) -> dataflow.JobMetrics:
+        metrics = [{"name": {"origin": "dataflow/v1b3", "name": n}, "scalar": v} for n, v in METRICS.items()]
+        tentative = [{**m, "name": {**m["name"], "context": {"tentative": "true"}}} for m in metrics]
+        return dataflow.JobMetrics.from_json(json.dumps({"metrics": [*metrics, *tentative]}))
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataflow, "JobsV1Beta3Client", Client)
+    monkeypatch.setattr(dataflow, "MetricsV1Beta3Client", Client)
+
+
+ACTUAL = ("--actual", "2026-11-20_1", "--project", "p", "--region", "us-central1")
+
+
+def test_what_a_job_has_cost_by_hand(service: None) -> None:
+    by_hand = prices(vcpu_hour=0.05, memory_gb_hour=0.003, disk_gb_hour=0.0001, shuffle_gb=0.01, flexrs_discount=0.4)
+    paid = actual_cost.bill(*actual_cost.fetch("p", "us-central1", "2026-11-20_1"), by_hand)
+    assert (paid.machine, paid.workers, paid.flexrs, paid.hours) == ("n2-standard-4", 10, True, 2.0)
+    assert paid.vcpu == pytest.approx(80 * 0.05 * 0.6)
+    assert paid.memory == pytest.approx(320 * 0.003 * 0.6)
+    assert paid.disk == pytest.approx(1000 * 0.0001)
+    assert paid.shuffle == pytest.approx(0.02)
+    assert paid.gpu == 0
+
+
+def test_a_gpu_is_priced_by_its_kind() -> None:
+    options = ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"]
+    job = dataflow.Job.from_json(json.dumps({**JOB, "environment": {"serviceOptions": options}}))
+    used = actual_cost.Usage(0, 0, 0, 0, gpu_seconds=7200)
+    assert actual_cost.bill(job, used, prices()).gpu == pytest.approx(2 * 0.672)
+    strange = dataflow.Job.from_json(
+        json.dumps(JOB).replace('"workerPools"', '"serviceOptions": ["worker_accelerator=type:tpu"], "workerPools"')
+    )
+    with pytest.raises(UserError, match="no GPU tpu"):
+        actual_cost.bill(strange, used, prices())
+
+
+def test_the_actual_cost_stands_beside_the_estimate(
+    service: None, colours: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert estimate_cost.main(ACTUAL) == 0
+    said = capsys.readouterr().out
+    assert "on 10 workers n2-standard-4, FlexRS, 2.0 hours" in said
+    assert estimate_cost.main([*ACTUAL, "--model", str(colours), "--input", str(corpus)]) == 0
+    assert re.search(r"estimate: \$0\.0\d; actual \+\d+ %, outside of", capsys.readouterr().out)
+    assert estimate_cost.main([*ACTUAL, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["actual"]["machine"] == "n2-standard-4"
+
+
+def test_a_job_that_cannot_be_priced(
+    service: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Client, "job", {**JOB, "currentState": "JOB_STATE_RUNNING"})
+    assert estimate_cost.main(ACTUAL) == 2
+    assert "expected a job that has ended, found JOB_STATE_RUNNING" in capsys.readouterr().err
+
+    def denied(self: Client, request: dataflow.GetJobRequest) -> None:
+        raise PermissionDenied("no")
+
+    monkeypatch.setattr(Client, "get_job", denied)
+    assert estimate_cost.main(ACTUAL) == 2
+    assert "the job cannot be read (403 no); check --project, --region and your login." in capsys.readouterr().err
+    assert estimate_cost.main(ACTUAL[:4]) == 2
+    assert "--actual JOB_ID, --project and --region belong together" in capsys.readouterr().err
+    assert estimate_cost.main([]) == 2
+    assert "expected --model DIR and --input GLOB" in capsys.readouterr().err
