@@ -1,0 +1,1 @@
+"""Whether the estimated time of a run is the time it takes."""

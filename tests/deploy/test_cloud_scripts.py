@@ -1,0 +1,146 @@
+"""The scripts around a run on Dataflow; stand-ins for Google's commands write down what they are told."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference import config
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+QUERY = DEPLOY / "bigquery" / "corpus.sql"
+
+Done = tuple[subprocess.CompletedProcess[str], list[list[str]]]  # and the command lines that it gave
+Run = Callable[..., Done]
+
+BQ = """#!/usr/bin/env python3
+import json, os, sys
+with open(os.environ["SAID"], "a") as said: said.write(json.dumps(sys.argv) + "\\n")
+text = sys.argv[-1]
+if "COUNT(*)" in text: print("n\\n" + os.environ.get("ROWS", "3"))
+elif "LEFT JOIN `" in text: print("n\\n" + os.environ.get("MISSING", "1"))
+elif "LEFT JOIN (" in text: print("n\\n" + os.environ.get("STRANGE", "0"))
+"""
+GCLOUD = """#!/usr/bin/env python3
+import json, os, pathlib, sys
+with open(os.environ["SAID"], "a") as said: said.write(json.dumps(sys.argv) + "\\n")
+if sys.argv[1] == "storage":
+    if "nowhere" in sys.argv[4]: sys.exit(1)
+    for name, content in json.loads(os.environ["RUN"]).items():
+        pathlib.Path(sys.argv[-1], name).write_text(json.dumps(content))
+"""
+RUN = {
+    "run.json": {"options": {"format": "jsonl"}},
+    "summary.json": {"predicted": 3, "failed": 1},
+    "schema.json": [{"name": "id", "type": "STRING"}],
+}
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Run:
+    for name, content in (("bq", BQ), ("gcloud", GCLOUD)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+
+    def run(script: str, *arguments: object, **environment: str) -> Done:
+        said = tmp_path / "said"
+        said.write_text("")
+        place = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(said), "RUN": json.dumps(RUN), **environment}
+        command = [DEPLOY / script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=place)
+        return done, [json.loads(line) for line in said.read_text().splitlines()]
+
+    return run
+
+
+def test_the_corpus_is_exported_by_the_query(run_script: Run) -> None:
+    done, ((_, *told),) = run_script("bigquery/extract_corpus.sh", QUERY, "gs://b/corpus/")
+    assert (done.returncode, done.stdout) == (0, "gs://b/corpus/part-*.jsonl\n"), done.stderr
+    assert "uri = 'gs://b/corpus/part-*.jsonl', format = 'JSON'" in told[-1]
+    assert told[-1].endswith(QUERY.read_text().strip())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "sentence"),
+    [
+        ("bigquery/extract_corpus.sh", ["only"], "expected QUERY.sql gs://BUCKET/FOLDER, found 1 arguments"),
+        ("bigquery/extract_corpus.sh", ["no.sql", "gs://b/c"], "no.sql: expected a file with a query"),
+        ("bigquery/extract_corpus.sh", [QUERY, "corpus"], "corpus: expected a folder such as gs://BUCKET/corpus"),
+        ("bigquery/load_predictions.sh", ["gs://b/run", "table", QUERY], "table: expected PROJECT.DATASET.TABLE"),
+        ("bigquery/load_predictions.sh", ["gs://b/nowhere", "p.d.t", QUERY], "is the run finished?"),
+        ("flex_template/build.sh", ["host/labelbeam:latest", "gs://b/t.json"], "expected a tag that stays"),
+        ("flex_template/build.sh", ["host:80/labelbeam", "gs://b/t.json"], "expected a tag that stays"),
+        ("flex_template/build.sh", ["host/labelbeam:1", "t.json"], "expected a gs:// path"),
+    ],
+)
+def test_mistakes_are_named(run_script: Run, script: str, arguments: list[str], sentence: str) -> None:
+    done, told = run_script(script, *arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not any("bq" in words[0] for words in told)
+
+
+def test_predictions_are_loaded_with_the_schema_and_ids_compared(run_script: Run) -> None:
+    done, told = run_script("bigquery/load_predictions.sh", "gs://b/run/", "p.d.t", QUERY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("p.d.t: 3 rows of 3 predicted; 1 ids without a row, 1 documents failed; 0 rows")
+    load = next(words for words in told if words[1] == "load")
+    assert load[2:6] == [
+        "--replace",
+        "--source_format=NEWLINE_DELIMITED_JSON",
+        "p:d.t",
+        "gs://b/run/predictions/*.jsonl",
+    ]
+    assert load[6].endswith("schema.json")
+
+
+@pytest.mark.parametrize("wrong", [{"ROWS": "2"}, {"MISSING": "2"}, {"STRANGE": "1"}])
+def test_ids_that_differ_fail(run_script: Run, wrong: dict[str, str]) -> None:
+    done, _ = run_script("bigquery/load_predictions.sh", "gs://b/run", "p.d.t", QUERY, **wrong)
+    assert done.returncode == 1
+    assert "failed: ids in and ids out differ" in done.stderr
+
+
+def test_a_template_is_built_of_an_image(run_script: Run) -> None:
+    done, ((_, *told),) = run_script("flex_template/build.sh", "host/p/labelbeam:1", "gs://b/t.json")
+    assert done.returncode == 0, done.stderr
+    assert told[:3] == ["dataflow", "flex-template", "build"]
+    assert told[told.index("--image") + 1] == "host/p/labelbeam:1"
+
+
+def test_every_flag_is_a_parameter_of_the_template() -> None:
+    parameters = json.loads((DEPLOY / "flex_template" / "metadata.json").read_text())["parameters"]
+    flags = {flag.removeprefix("--"): action for flag, action in config.make_parser()._option_string_actions.items()}
+    left_out = {"-h", "help", "overwrite", "plan", "no_wait"}  # these take no value, which a template always gives
+    assert {p["name"] for p in parameters} == flags.keys() - left_out | {"sdk_container_image"}
+    for parameter in parameters:
+        if parameter["name"] in flags:
+            assert parameter.get("isOptional", False) is not flags[parameter["name"]].required
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_dag_is_one_that_airflow_takes(tmp_path: Path) -> None:
+    """In an environment of its own: Airflow's requirements are not those of Beam."""
+    python = tmp_path / "airflow" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "airflow"], check=True)
+    packages = ["apache-airflow>=3,<4", "apache-airflow-providers-standard"]
+    subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
+    look = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from labelbeam_monthly import dag; import json; "
+        "print(json.dumps({t.task_id: sorted(t.downstream_task_ids) for t in dag.topological_sort()}))"
+    )
+    command = [python, "-W", "ignore", "-c", look, DEPLOY / "airflow"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "extract": ["label"],
+        "label": ["load_and_check"],
+        "load_and_check": [],
+    }
