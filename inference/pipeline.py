@@ -1,7 +1,7 @@
 """The whole graph on one screen.
 
-    files -> Cut -> CountLines -> Number -> ReadSlice -> RunInference -> WriteSlice -> receipts -> summary
-                                            (a slice that has a receipt hands it on)
+    files -> Slices (Cut, CountLines, Number) -> ReadSlice -> RunInference -> WriteSlice -> receipts -> summary
+                                                 (a slice that has a receipt hands it on)
 
 The graph starts from the file list in `run.json`, so it does not grow with the corpus; a slice is one element.
 """
@@ -30,12 +30,7 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
         pipeline
         | "Run" >> beam.Create([output])
         | "Files" >> beam.FlatMap(run_folder.read_files)
-        | "Cut" >> beam.FlatMap(slices.cut, options.slice_bytes)
-        | "SpreadFiles" >> beam.Reshuffle()
-        | "CountLines" >> beam.FlatMap(slices.count_lines)
-        | "ByFile" >> beam.GroupBy(lambda stretch: stretch.file.path)
-        | "Number" >> beam.FlatMapTuple(lambda _, stretches: slices.number(stretches))
-        | "SpreadSlices" >> beam.Reshuffle()
+        | "Slices" >> Slices(options.slice_bytes)
     )
     read = pieces | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FOUND, main="documents")
     written = (
@@ -62,6 +57,26 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
         )
         | "WriteSummary" >> beam.Map(summary.write, output)
     )
+
+
+class Slices(beam.PTransform):
+    """Input files to slices, in no order, on all workers."""
+
+    def __init__(self, slice_bytes: int) -> None:
+        super().__init__()
+        self._slice_bytes = slice_bytes
+
+    def expand(self, files: beam.PCollection) -> beam.PCollection:
+        """Cuts, counts lines, numbers."""
+        return (
+            files
+            | "Cut" >> beam.FlatMap(slices.cut, self._slice_bytes)
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "CountLines" >> beam.FlatMap(slices.count_lines)
+            | "ByFile" >> beam.GroupBy(lambda stretch: stretch.file.path)
+            | "Number" >> beam.FlatMapTuple(lambda _, stretches: slices.number(stretches))
+            | "SpreadSlices" >> beam.Reshuffle()
+        )
 
 
 class ReadSlice(beam.DoFn):
