@@ -45,7 +45,7 @@ def run(command: Command, flags: Sequence[str]) -> int:
                 p = beam.Pipeline(options=command.beam)
                 pipeline.build(p, command.options)
                 result = p.run()
-                if command.launch:
+                if command.launch and result.has_job:  # a flex template's launcher writes the job down, no more
                     print(job_line(result.job_id(), command))
                 if not command.wait:
                     return 0

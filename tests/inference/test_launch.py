@@ -142,6 +142,14 @@ def test_the_job_that_is_asked_for_is_the_one_that_was_meant(
     ]
 
 
+def test_a_template_launcher_writes_the_job_down(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
+    """What the launcher of a flex template adds to the flags; it submits what is written there."""
+    assert beam_runner.main(flags(service, no_wait="", template_location=str(tmp_path / "job.json"))) == 0
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert job["environment"]["workerPools"][0]["sdkHarnessContainerImages"][0]["containerImage"] == service.image
+    assert service.jobs == []
+
+
 def test_a_gpu_comes_with_its_machine_and_driver(cloud: CloudStorage, service: Service) -> None:
     assert beam_runner.main(flags(service, no_wait="", accelerator="l4", disk_size_gb="80")) == 0
     environment = service.jobs[0]["environment"]
