@@ -169,6 +169,15 @@ def test_a_bucket_that_cannot_be_used_is_one_sentence_for_each_flag(
     ]
 
 
+def test_an_output_that_may_not_be_written_is_one_sentence(
+    cloud: CloudStorage, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
+    cloud.fault = lambda method, path: 403 if path.startswith("/upload/") else None
+    assert run("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out") == 2
+    assert capsys.readouterr().err.startswith(f"error: gs://{BUCKET}/out/.lock: permission denied; run `gcloud auth")
+
+
 def test_a_remote_model_is_copied_once_and_checked(cloud: CloudStorage, colours: Path, tmp_path: Path) -> None:
     model = upload_folder(cloud, colours, "models/colours")
     folder = model_files.local(model)
