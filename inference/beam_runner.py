@@ -50,6 +50,11 @@ def run(command: Command, flags: Sequence[str]) -> int:
                 if not command.wait:
                     return 0
                 result.wait_until_finish()
+            except KeyboardInterrupt:
+                if not command.launch:
+                    raise
+                print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
+                return 1
             except Exception as error:  # whatever a runner raises; what it says is all that is known
                 print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{typed(flags)}", file=sys.stderr)
                 return 1

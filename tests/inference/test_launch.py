@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam
 import pytest
 from apache_beam.internal.gcp.auth import _Credentials
+from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
 from inference import beam_runner, images, launch, storage
 from models import trained_model
@@ -264,6 +265,20 @@ def test_a_job_that_fails_says_why_and_how_to_go_on(
     assert "The worker ran out of memory." in err
     assert f"python -m inference.beam_runner {' '.join(command)}" in err
     assert ".lock" not in cloud.contents(BUCKET, "out/")
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_job(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: DataflowPipelineResult) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DataflowPipelineResult, "wait_until_finish", interrupted)
+    assert beam_runner.main(flags(service)) == 1
+    said = capsys.readouterr()
+    assert "to stop it: gcloud dataflow jobs cancel 2026-11-21_job --region us-central1" in said.out
+    assert "no longer watched: a job that was submitted goes on" in said.err
+    assert "stopped" not in said.err
 
 
 def test_a_job_that_ends_without_a_summary_has_failed(
