@@ -21,7 +21,7 @@ def describe() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain") else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m " + shlex.join([_module(), *sys.argv[1:]]),
+        "command": "python -m " + shlex.join([_module(), *map(short, sys.argv[1:])]),
         "hardware": {
             "cpu": _cpu(),
             "cores": len(os.sched_getaffinity(0)),
@@ -31,6 +31,16 @@ def describe() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def short(argument: str) -> str:
+    """An argument without the folders of this machine: of a path outside of the clone its last two parts are left."""
+    name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    inside = path.is_relative_to(ROOT)
+    return name + equals + str(path.relative_to(ROOT) if inside else Path("...", *path.parts[-2:]))
 
 
 def _module() -> str:

@@ -7,12 +7,13 @@ from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow_v1beta3 as dataflow
 
+from inference import cost
 from inference.cost import Bill, Prices
+from inference.estimate import Offer
 from models.errors import UserError
 
 FLEXRS = dataflow.FlexResourceSchedulingGoal.FLEXRS_COST_OPTIMIZED
 FINISHED = (dataflow.JobState.JOB_STATE_DONE, dataflow.JobState.JOB_STATE_FAILED, dataflow.JobState.JOB_STATE_CANCELLED)
-ACCELERATORS = {"nvidia-l4": "l4", "nvidia-tesla-t4": "t4", "nvidia-tesla-a100": "a100"}  # as the prices name them
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,17 @@ def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
     """
     if job.current_state not in FINISHED:
         raise UserError(f"--actual {job.id}: expected a job that has ended, found {job.current_state.name}; wait.")
-    gpu = _gpu(job.environment.service_options)
+    gpu = cost.gpu_of(job.environment.service_options)
     if gpu and gpu not in prices.gpu_hour:
         raise UserError(f"--actual {job.id}: the prices file has no GPU {gpu}.")
     flexrs = job.environment.flex_resource_scheduling_goal == FLEXRS
     discount = 1 - prices.flexrs_discount if flexrs else 1.0
     hours = (job.current_state_time - job.start_time).total_seconds() / 3600
     machine = next((pool.machine_type for pool in job.environment.worker_pools), "")
-    vcpus = next((kind.vcpus for name, kind in prices.machines.items() if name.split("+")[0] == machine), None)
+    name = prices.find(machine, gpu)
+    vcpus = prices.machines[name].vcpus if name else None
     return Bill(
-        machine=machine,
+        machine=name or machine,
         workers=round(used.vcpu_seconds / 3600 / hours / vcpus) if vcpus and hours else 0,
         flexrs=flexrs,
         hours=hours,
@@ -93,9 +95,20 @@ def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
     )
 
 
-def _gpu(service_options: Iterable[str]) -> str | None:
-    for option in service_options:
-        if "worker_accelerator=" in option:
-            kind = option.split("type:")[-1].split(";")[0]
-            return ACCELERATORS.get(kind, kind)
-    return None
+def show(paid: Bill) -> None:
+    """Prints what a job has cost."""
+    parts = ", ".join(f"{name} {getattr(paid, name):,.2f}" for name in ("vcpu", "memory", "disk", "shuffle", "gpu"))
+    print(
+        f"actual: ${paid.total:,.2f} ({parts}) on {paid.workers:,} workers {paid.machine}"
+        f"{', FlexRS' if paid.flexrs else ''}, {paid.hours:.1f} hours"
+    )
+
+
+def show_difference(paid: Bill, offers: Iterable[Offer]) -> None:
+    """Sets what a job has cost beside the estimate for the same machine."""
+    for offer in offers:
+        if (offer.bill.machine, offer.bill.flexrs) == (paid.machine, paid.flexrs):
+            within = "within" if offer.low <= paid.total <= offer.high else "outside of"
+            share = (paid.total / offer.bill.total - 1) * 100 if offer.bill.total else 0.0
+            dollars = f"${offer.low:,.2f} to ${offer.high:,.2f}"
+            print(f"estimate: ${offer.bill.total:,.2f}; actual {share:+.0f} %, {within} {dollars}")

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
-from inference import config, pipeline, plan, run_folder, summary
+from inference import config, pipeline, run_folder, summary
 from inference.config import Command
 from inference.progress import ProgressWatcher
 from models.errors import exit_code
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(command: Command, flags: Sequence[str]) -> int:
     """Runs a checked command and prints its summary."""
     if command.plan or command.launch:
+        from inference import plan  # what it needs takes a second to load
+
         plan.show(command, Console())
     if command.plan:
         return 0

@@ -5,20 +5,22 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
-from inference import conversions, launch, model_files, run_folder, runtimes, slices, storage
+from inference import conversions, cost, model_files, run_folder, runtimes, slices, storage
 from inference.files import InputFile, compression_of, find_files
-from inference.launch import Launch
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
 from inference.scorer import ScoringOptions
 from models import trained_model
 from models.errors import UserError
+
+if TYPE_CHECKING:
+    from inference.launch import Launch
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "PrismRunner")
 MIB = 1024 * 1024
@@ -46,7 +48,7 @@ class Command:
     runtime: Runtime | None  # what computes, where that is this machine
     overwrite: bool
     max_failure_rate: float
-    launch: Launch | None = None  # where it runs on Dataflow
+    launch: "Launch | None" = None  # where it runs on Dataflow
     plan: bool = False  # say what it would do, no more
     max_cost: float | None = None  # dollars
     wait: bool = True  # until the job has ended
@@ -122,7 +124,7 @@ def make_parser() -> Parser:
     dataflow.add_argument(
         "--max_cost", type=positive(float), metavar="DOLLARS", help="refuse a job that may cost more (no limit)"
     )
-    dataflow.add_argument("--accelerator", choices=tuple(launch.ACCELERATORS), help="a GPU for each worker (none)")
+    dataflow.add_argument("--accelerator", choices=tuple(cost.GPUS), help="a GPU for each worker (none)")
     dataflow.add_argument("--no_wait", action="store_true", help="return when the job was submitted")
     return parser
 
@@ -180,7 +182,7 @@ def parse(argv: Sequence[str]) -> Command:
     problems = unknown_flags(rest)
     beam = _beam_options(rest)
     FileSystems.set_options(beam)  # whose credentials to use, for instance
-    on_dataflow = launch.is_dataflow(beam)
+    on_dataflow = _is_dataflow(beam)
     scoring, found = check_scoring(flags, here=not on_dataflow)
     problems += found
     files: list[InputFile] = []
@@ -195,12 +197,14 @@ def parse(argv: Sequence[str]) -> Command:
         problems.append("--streaming: a corpus is labelled by a batch job; drop the flag.")
     job = None
     if on_dataflow:
+        from inference import launch  # what it needs takes a second to load, which local runs do not wait for
+
         job, found = launch.prepare(beam, flags.model, files, flags.output, flags.accelerator)
         problems += found
     elif flags.max_cost or flags.accelerator or flags.no_wait:
         problems.append("--max_cost, --accelerator and --no_wait are for --runner DataflowRunner; drop them.")
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))
     beam.view_as(StandardOptions).runner = beam.view_as(StandardOptions).runner or "DirectRunner"
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)
@@ -239,6 +243,10 @@ def _beam_options(rest: Sequence[str]) -> PipelineOptions:
         return PipelineOptions([])
 
 
+def _is_dataflow(beam: PipelineOptions) -> bool:
+    return str(beam.view_as(StandardOptions).runner or "").split(".")[-1].lower() in ("dataflowrunner", "dataflow")
+
+
 def _runtime_here(options: ScoringOptions, beam: PipelineOptions) -> Runtime | None:
     if beam.view_as(StandardOptions).runner.split(".")[-1] not in LOCAL_RUNNERS:
         return None
@@ -270,10 +278,10 @@ def unknown_flags(rest: Sequence[str]) -> list[str]:
 def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[ScoringOptions, list[str]]:
     """Checks models, device and fields; the problems found come beside the options.
 
-    `here` says that this machine scores; for another one its models and devices are not looked at.
+    `here` says that this machine scores; for another one its own models and devices are not looked at.
     """
     problems = []
-    for name in dict.fromkeys(flags.model) if here else ():
+    for name in dict.fromkeys(name for name in flags.model if here or storage.is_remote(name)):
         try:
             directory = model_files.local(name)
             manifest = trained_model.verify(directory)

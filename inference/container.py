@@ -78,16 +78,16 @@ def _run(argv: Sequence[str]) -> int:
         problems.append(f"--model: two folders have the same name among {', '.join(names)}; rename one.")
     if problems:
         raise UserError("\n".join(problems))
-    client = images.engine()
-    if flags.command == "build":
-        arguments = _arguments(directories, gpu=flags.gpu) | dict(flags.build_arg)
-        try:
-            build(client, directories, flags.tag, arguments, flags.network)
-        except BuildError as error:
-            print(f"the image was not built: {error.msg.strip()}", file=sys.stderr)
-            return 1
-    check(client, directories, flags.tag)
-    _show_layers(client, flags.tag)
+    with images.engine() as client:
+        if flags.command == "build":
+            arguments = _arguments(directories, gpu=flags.gpu) | dict(flags.build_arg)
+            try:
+                build(client, directories, flags.tag, arguments, flags.network)
+            except BuildError as error:
+                print(f"the image was not built: {error.msg.strip()}", file=sys.stderr)
+                return 1
+        check(client, directories, flags.tag)
+        _show_layers(client, flags.tag)
     print(f"{flags.tag}: versions and models are those of this machine, and every probe text scores the same.")
     return 0
 

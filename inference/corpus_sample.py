@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from inference import slices
 from inference.files import InputFile, compression_of, read_beginning
@@ -24,6 +24,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.value:,.0f}"
+        return f"{self.value:,.0f} ({self.low:,.0f} to {self.high:,.0f})"
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def ratio(amounts: Sequence[float], sizes: Sequence[float], whole: float) -> Est
     if count == 1:
         return Estimate(rate * whole, sum(amounts), 2 * rate * whole)  # nothing tells how parts differ
     variance = sum((amount - rate * size) ** 2 for amount, size in zip(amounts, sizes, strict=True)) / (count - 1)
-    spread = float(student.ppf(0.975, count - 1)) * math.sqrt(variance / count) / (seen / count) * whole
+    spread = float(stdtrit(count - 1, 0.975)) * math.sqrt(variance / count) / (seen / count) * whole
     return Estimate(rate * whole, max(rate * whole - spread, sum(amounts)), rate * whole + spread)
 
 

@@ -3,6 +3,7 @@
 import datetime
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,9 @@ from models.errors import UserError
 
 PRICES = Path(__file__).with_name("prices.toml")
 OLD_DAYS = 365
+
+# GPUs, as prices and flags name them: as Dataflow does.
+GPUS = {"l4": "nvidia-l4", "t4": "nvidia-tesla-t4", "a100": "nvidia-tesla-a100"}
 
 # Assumptions that no measurement here can replace.
 START_SECONDS = 300.0  # a worker's boot and the pull of its image, billed like work
@@ -55,6 +59,13 @@ class Prices(_Strict):
             raise ValueError(f"gpu_hour has no price for {', '.join(unpriced)}, which machines name")
         return self
 
+    def find(self, machine_type: str, gpu: str | None = None) -> str | None:
+        """The name here of a machine type with this GPU; None where there is none."""
+        for name, kind in self.machines.items():
+            if name.split("+")[0] == machine_type and kind.gpu == gpu:
+                return name
+        return None
+
     def warning(self, today: datetime.date) -> str | None:
         """A sentence where the prices are more than a year old."""
         days = (today - self.date).days
@@ -80,6 +91,15 @@ def load_prices(path: Path = PRICES) -> Prices:
     except ValidationError as error:
         lines = (f"--prices {path}: {'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors())
         raise UserError("\n".join(lines)) from None
+
+
+def gpu_of(service_options: Iterable[str]) -> str | None:
+    """The GPU that Dataflow's service options ask for, as prices name it, or else as Dataflow does; None without."""
+    for option in service_options:
+        if "worker_accelerator=" in option:
+            asked = option.split("type:")[-1].split(";")[0]
+            return next((name for name, kind in GPUS.items() if kind == asked), asked)
+    return None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from inference import config, pipeline, run_folder, sink, slices, storage
+from inference import config, pipeline, run_folder, sink, slices, storage, summary
 from inference.files import InputFile, find_files
 from inference.records import Document, ReadOptions, read_documents
 from inference.scorer import ScoringOptions, text_recipes
@@ -30,6 +30,7 @@ from models import trained_model
 from models.errors import UserError, exit_code
 
 DOCUMENTS, KEPT, DELTA = "documents", "kept", "delta.json"
+TO_LABEL = ("new", "changed", "unreadable")
 PART_BYTES = 64 * config.MIB  # of input, for each part of the output
 
 
@@ -68,20 +69,22 @@ def _run(argv: Sequence[str]) -> None:
     files, previous = find_files(flags.input), read_previous(flags.previous)
     said = previous.options
     scoring = ScoringOptions(tuple(flags.model), text_fields=tuple(said["text_fields"]), max_tokens=said["max_tokens"])
-    manifests = [trained_model.verify(directory) for directory in scoring.directories()]
+    directories = scoring.directories()
+    manifests = [trained_model.verify(directory) for directory in directories]
     if FileSystems.exists(FileSystems.join(flags.output, DELTA)):
         raise UserError(f"--output {flags.output} holds a finished delta: name a new folder.")
     if said["format"] != "jsonl":
         raise UserError(f"--previous {flags.previous}: expected a run with --format jsonl, found parquet.")
     names = map(trained_model.model_name, flags.model)
-    models = dict(zip(names, map(trained_model.fingerprint, scoring.directories()), strict=True))
+    models = dict(zip(names, map(trained_model.fingerprint, directories), strict=True))
     reading = ReadOptions(text_recipes(scoring, manifests), said["id_field"], tuple(said["keep_fields"]))
     parts = max(sum(file.size for file in files) // PART_BYTES, 1)
     with beam.Pipeline(options=options) as p:
         build(p, files, previous if models == previous.models else None, reading, Target(flags.output, parts))
     counts = orjson.loads(storage.read_file(FileSystems.join(flags.output, DELTA)))["counts"]
-    print(", ".join(f"{counts.get(name, 0):,} {name}" for name in ("new", "changed", "unreadable", "kept", "gone")))
-    print(f"to label: {flags.output}/{DOCUMENTS}/*.jsonl")
+    print(", ".join(f"{counts.get(name, 0):,} {name}" for name in (*TO_LABEL, "kept", "gone")))
+    to_label = any(counts.get(name) for name in TO_LABEL)
+    print(f"to label: {flags.output}/{DOCUMENTS}/*.jsonl" if to_label else "nothing to label: the kept rows are all")
 
 
 def read_previous(run_path: str) -> Previous:
@@ -91,7 +94,7 @@ def read_previous(run_path: str) -> Previous:
         UserError: it is no finished run, or its input is not what it was.
     """
     run = run_folder.read(run_path)
-    if run is None or not FileSystems.exists(FileSystems.join(run_path, "summary.json")):
+    if run is None or summary.read(run_path) is None:
         raise UserError(f"--previous {run_path}: expected the folder of a finished run, found none; finish it first.")
     files = [InputFile(**file) for file in run["files"]]
     rows = find_files([FileSystems.join(run_path, sink.PREDICTIONS, "*")])
@@ -133,7 +136,7 @@ def build(
         | "ByPart" >> beam.Map(lambda line: ((line[0], part_of(line[1], target.parts)), (line[1], line[2])))
         | "Gather" >> beam.GroupByKey()
         | "WritePart" >> beam.Map(write_part, target)
-        | "Count" >> beam.CombineGlobally(_add)
+        | "Count" >> beam.CombineGlobally(summary.add)
         | "WriteDelta" >> beam.Map(write_delta, list(files), target.output)
     )
 
@@ -149,8 +152,9 @@ def _documents(p: beam.Pipeline, name: str, files: Sequence[InputFile], reading:
 
 def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[tuple[str, tuple[str, dict[str, Any], bytes]]]:
     """(id, (hash of the texts, kept fields, line)) of each document; an unreadable line has no hash."""
-    lines = {line.number: line.data for line in slices.read_lines(piece)}
-    read = read_documents(slices.read_lines(piece), piece.file.path, reading)
+    read_lines = list(slices.read_lines(piece))
+    lines = {line.number: line.data for line in read_lines}
+    read = read_documents(read_lines, piece.file.path, reading)
     for document in read.documents:
         yield document.id, (digest(document), document.kept, lines[document.line])
     for failure in read.failures:
@@ -202,14 +206,6 @@ def write_part(gathered: tuple[tuple[str, int], Iterable[tuple[str, bytes]]], ta
         path = FileSystems.join(target.output, folder, f"{kind}-{part:05d}-of-{target.parts:05d}.jsonl")
         storage.write_file(path, b"".join(line + b"\n" for _, line in found))
     return {kind: len(found)}
-
-
-def _add(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in counts:
-        for kind, number in part.items():
-            total[kind] = total.get(kind, 0) + number
-    return total
 
 
 def write_delta(counts: dict[str, int], files: Sequence[InputFile], output: str) -> None:

@@ -3,11 +3,13 @@
 The build writes it into the image's labels: versions of Python and Beam, and each model's name and SHA-256.
 """
 
+import contextlib
 import re
 import shutil
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,27 +97,32 @@ def inspect(reference: str) -> ImageFacts:
     except (requests.RequestException, GoogleAuthError, KeyError, ValueError) as error:
         in_registry = " ".join(str(error).split())[:200]
     try:
-        labels = engine().images.get(reference).labels
-    except ImageNotFound:
+        with engine() as client:
+            labels = client.images.get(reference).labels
+    except (ImageNotFound, UserError) as error:
+        here = (
+            "this machine's engine does not have it" if isinstance(error, ImageNotFound) else "no engine answers here"
+        )
         raise UserError(
-            f"image {reference}: its registry cannot be asked ({in_registry}), and this machine's engine does not have "
-            "it; push it, or check its name."
+            f"image {reference}: its registry cannot be asked ({in_registry}), and {here}; push it, or check its name."
         ) from None
     return ImageFacts.from_labels(reference, labels, "this machine's engine")
 
 
-def engine() -> docker.DockerClient:
-    """The container engine of this machine.
+@contextlib.contextmanager
+def engine() -> Iterator[docker.DockerClient]:
+    """A client of this machine's container engine, closed at the end.
 
     Raises:
         UserError: none answers.
     """
-    try:
-        client = docker.from_env()
-        client.ping()
-    except (DockerException, requests.RequestException):
-        raise UserError("no container engine answers: start Docker, and check that you may use it.") from None
-    return client
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(contextlib.closing(docker.from_env()))
+            client.ping()
+        except (DockerException, requests.RequestException):
+            raise UserError("no container engine answers: start Docker, and check that you may use it.") from None
+        yield client
 
 
 def copy_out(reference: str, path: str, target: Path) -> None:
@@ -124,22 +131,22 @@ def copy_out(reference: str, path: str, target: Path) -> None:
     Raises:
         UserError: the engine does not answer, or has no such image or folder.
     """
-    try:
-        container = engine().containers.create(reference)
-    except ImageNotFound:
-        raise UserError(f"image {reference}: this machine's engine does not have it; pull it.") from None
-    try:
-        with tempfile.TemporaryFile() as packed, tempfile.TemporaryDirectory() as unpacked:
+    with engine() as client, tempfile.TemporaryFile() as packed:
+        try:
+            container = client.containers.create(reference)
+        except ImageNotFound:
+            raise UserError(f"image {reference}: this machine's engine does not have it; pull it.") from None
+        try:
             for chunk in container.get_archive(path)[0]:
                 packed.write(chunk)
-            packed.seek(0)
-            with tarfile.open(fileobj=packed) as archive:
-                archive.extractall(unpacked, filter="data")
+        except NotFound:
+            raise UserError(f"image {reference} has no folder {path}.") from None
+        finally:
+            container.remove()
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as archive, tempfile.TemporaryDirectory() as unpacked:
+            archive.extractall(unpacked, filter="data")
             shutil.copytree(Path(unpacked) / Path(path).name, target, dirs_exist_ok=True)
-    except NotFound:
-        raise UserError(f"image {reference} has no folder {path}.") from None
-    finally:
-        container.remove()
 
 
 def _labels_in_registry(reference: str) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """What a job on Dataflow needs: settings that suit this work, with reasons, and every check before it starts."""
 
 import hashlib
+import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam
@@ -13,7 +15,6 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
-    StandardOptions,
     WorkerOptions,
 )
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
@@ -28,12 +29,7 @@ from models.errors import UserError
 MACHINE = "n2-highcpu-8"
 ONE_PROCESS = "no_use_multiple_sdk_containers"
 THREADS = 4  # of the one process: while one computes, others read, tokenise and write
-# --accelerator: the machine type that carries one, and its name in the prices file.
-ACCELERATORS = {
-    "l4": ("nvidia-l4", "g2-standard-8", "g2-standard-8"),
-    "t4": ("nvidia-tesla-t4", "n1-standard-8", "n1-standard-8+t4"),
-    "a100": ("nvidia-tesla-a100", "a2-highgpu-1g", "a2-highgpu-1g"),
-}
+GPU_MACHINES = {"l4": "g2-standard-8", "t4": "n1-standard-8", "a100": "a2-highgpu-1g"}  # that carry one
 MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}
 
 
@@ -54,16 +50,11 @@ class Launch:
     """A job that has passed every check."""
 
     settings: tuple[Setting, ...]
+    image: ImageFacts
     fingerprints: tuple[str, ...]  # of the models, in order
-    local_models: tuple[str, ...] | None  # where they can be read here; None: one cannot
-    machine: str  # as the prices file names it
-    gpu: bool
+    machine_type: str
+    gpu: str | None  # as the prices name it
     flexrs: bool
-
-
-def is_dataflow(beam: PipelineOptions) -> bool:
-    """Whether Dataflow is to run it."""
-    return str(beam.view_as(StandardOptions).runner or "").split(".")[-1].lower() in ("dataflowrunner", "dataflow")
 
 
 def prepare(
@@ -75,32 +66,43 @@ def prepare(
         The launch, and what stands against it: one sentence for each problem.
     """
     settings = tuple(_set_defaults(beam, output, accelerator))
-    problems = [
-        *_missing(beam, output, files),
-        *_gpu_problems(beam),
-        *_region_problems(beam, files, output),
-    ]
-    facts, found = _image(beam)
+    cloud = beam.view_as(GoogleCloudOptions)
+    gpu, flexrs = cost.gpu_of(cloud.dataflow_service_options or ()), cloud.flexrs_goal == "COST_OPTIMIZED"
+    problems = [*_missing(beam, output, files), *_region_problems(beam, files, output)]
+    if gpu and flexrs:
+        problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
+    image, found = _image(beam)
     problems += found
-    fingerprints, found = _models(models, facts)
+    fingerprints, found = _models(models, image)
     problems += found
     problems = problems or PipelineOptionsValidator(beam, DataflowRunner()).validate()  # what Beam itself would refuse
-    if problems:
+    if problems or not image:
         return None, problems
-    machine = beam.view_as(WorkerOptions).machine_type
-    if accelerator and machine == ACCELERATORS[accelerator][1]:
-        machine = ACCELERATORS[accelerator][2]
-    return (
-        Launch(
-            settings=settings,
-            fingerprints=tuple(fingerprints),
-            local_models=_readable_here(models, facts),
-            machine=machine,
-            gpu=_has_gpu(beam),
-            flexrs=beam.view_as(GoogleCloudOptions).flexrs_goal == "COST_OPTIMIZED",
-        ),
-        [],
-    )
+    machine_type = beam.view_as(WorkerOptions).machine_type
+    return Launch(settings, image, tuple(fingerprints), machine_type, gpu, flexrs), []
+
+
+def models_here(models: Sequence[str], image: ImageFacts) -> tuple[str, ...]:
+    """Folders on this machine that hold the models of a launch: in its own place where this machine has the image's
+    layout, as a template's launcher does, else copied out of the image, if the engine here has it.
+
+    Raises:
+        UserError: one can be read neither way.
+    """
+    return tuple(_model_here(path, image) for path in models)
+
+
+def _model_here(path: str, image: ImageFacts) -> str:
+    if storage.is_remote(path):
+        return model_files.local(path)
+    sha256 = image.models[trained_model.model_name(path)]
+    if os.path.isdir(path) and trained_model.fingerprint(path) == sha256:
+        return path
+    try:
+        copy = partial(images.copy_out, image.reference, path)
+        return model_files.kept(sha256, trained_model.model_name(path), copy)
+    except UserError as error:
+        raise UserError(f"{path} would be timed on this machine, but {error} A model in gs:// needs none.") from None
 
 
 def _set_defaults(beam: PipelineOptions, output: str, accelerator: str | None) -> Iterator[Setting]:
@@ -112,7 +114,7 @@ def _set_defaults(beam: PipelineOptions, output: str, accelerator: str | None) -
         yield Setting("sdk_location", "container", "the image holds all that workers need")
     setup.save_main_session = False  # all of the code is in modules that the image holds
     if not worker.machine_type:
-        worker.machine_type = ACCELERATORS[accelerator][1] if accelerator else MACHINE
+        worker.machine_type = GPU_MACHINES[accelerator] if accelerator else MACHINE
         reason = "carries the GPU" if accelerator else "few gigabytes are needed, so memory is not paid for"
         yield Setting("machine_type", worker.machine_type, reason)
     if not worker.disk_size_gb:
@@ -125,8 +127,8 @@ def _set_defaults(beam: PipelineOptions, output: str, accelerator: str | None) -
     if not any("use_multiple_sdk_containers" in experiment for experiment in debug.experiments or ()):
         debug.add_experiment(ONE_PROCESS)
         yield Setting("experiments", ONE_PROCESS, "one process a worker: each model is in memory once")
-    if accelerator and not _has_gpu(beam):
-        value = f"worker_accelerator=type:{ACCELERATORS[accelerator][0]};count:1;install-nvidia-driver"
+    if accelerator and not cost.gpu_of(cloud.dataflow_service_options or ()):
+        value = f"worker_accelerator=type:{cost.GPUS[accelerator]};count:1;install-nvidia-driver"
         cloud.dataflow_service_options = [*(cloud.dataflow_service_options or ()), value]
         yield Setting("dataflow_service_options", f"'{value}'", "one GPU a worker, with its driver")
     if not cloud.job_name:
@@ -157,20 +159,10 @@ def _missing(beam: PipelineOptions, output: str, files: Sequence[InputFile]) -> 
         yield f"--input {here[0]}: lies on this machine; copy the corpus to a gs:// path, which every worker can reach."
 
 
-def _has_gpu(beam: PipelineOptions) -> bool:
-    options = beam.view_as(GoogleCloudOptions).dataflow_service_options or ()
-    return any("worker_accelerator" in option for option in options)
-
-
-def _gpu_problems(beam: PipelineOptions) -> Iterator[str]:
-    if _has_gpu(beam) and beam.view_as(GoogleCloudOptions).flexrs_goal == "COST_OPTIMIZED":
-        yield "--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator."
-
-
 def _region_problems(beam: PipelineOptions, files: Sequence[InputFile], output: str) -> Iterator[str]:
     cloud = beam.view_as(GoogleCloudOptions)
     used = {storage.bucket_of(path): f"--input {path}" for path in dict.fromkeys(file.path for file in files)}
-    for flag, path in (("temp_location", cloud.temp_location), ("output", output)):
+    for flag, path in (("output", output), ("temp_location", cloud.temp_location)):
         if path:
             used[storage.bucket_of(path)] = f"--{flag} {path}"
     for bucket, what in used.items():
@@ -179,6 +171,11 @@ def _region_problems(beam: PipelineOptions, files: Sequence[InputFile], output: 
         except Exception as error:  # credentials, network and storage raise their own kinds
             yield storage.explained(what, error)
             continue
+        if location is None and what.startswith("--temp_location"):
+            yield (
+                f"{what}: this account may not look at the bucket, which staging the job needs: grant it "
+                "storage.buckets.get there, which roles/storage.legacyBucketReader has."
+            )
         if location and cloud.region and not _is_in(location, cloud.region):
             yield (
                 f"{what}: its bucket is in {location.lower()}, the job would run in {cloud.region}: every byte between "
@@ -209,7 +206,7 @@ def _image(beam: PipelineOptions) -> tuple[ImageFacts | None, list[str]]:
     return facts, problems
 
 
-def _models(models: Sequence[str], facts: ImageFacts | None) -> tuple[list[str], list[str]]:
+def _models(models: Sequence[str], image: ImageFacts | None) -> tuple[list[str], list[str]]:
     """The models' fingerprints, and what stands against using them on a worker."""
     fingerprints, problems = [], []
     for path in models:
@@ -221,29 +218,11 @@ def _models(models: Sequence[str], facts: ImageFacts | None) -> tuple[list[str],
                 problems.append(
                     f"--model {path}: lies on this machine; name one in the image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
-            elif facts and name not in facts.models:
-                has = ", ".join(facts.models) or "none"
-                problems.append(f"--model {path}: image {facts.reference} has no such model, it has {has}.")
-            elif facts:
-                fingerprints.append(facts.models[name])
+            elif image and name not in image.models:
+                has = ", ".join(image.models) or "none"
+                problems.append(f"--model {path}: image {image.reference} has no such model, it has {has}.")
+            elif image:
+                fingerprints.append(image.models[name])
         except UserError as error:
             problems.append(str(error))
     return fingerprints, problems
-
-
-def _readable_here(models: Sequence[str], facts: ImageFacts | None) -> tuple[str, ...] | None:
-    """Folders of this machine that hold the same models, copied out of the image where the engine has it."""
-    try:
-        return tuple(
-            model_files.local(path)
-            if storage.is_remote(path)
-            else model_files.kept(facts.models[name], name, _copier(path, facts))
-            for path in models
-            if facts and (name := trained_model.model_name(path))
-        )
-    except UserError:
-        return None
-
-
-def _copier(path: str, facts: ImageFacts) -> Callable[[Any], None]:
-    return lambda target: images.copy_out(facts.reference, path, target)

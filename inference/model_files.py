@@ -59,9 +59,9 @@ def kept(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
 
 def _read_manifest(directory: str) -> bytes:
     path = FileSystems.join(directory, MANIFEST)
-    if problem := storage.bucket_problem(directory):
-        raise ModelError(f"Model {problem}")
     if not FileSystems.exists(path):
+        if problem := storage.bucket_problem(directory):
+            raise ModelError(f"Model {problem}")
         raise ModelError(
             f"Model {directory!r}: expected a directory written by `python -m training.train`, found no {MANIFEST} in "
             "it; check the path."

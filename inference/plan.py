@@ -6,9 +6,10 @@ from dataclasses import replace
 from apache_beam.options.pipeline_options import WorkerOptions
 from rich.console import Console
 
-from inference import cost, estimate_cost
+from inference import cost, estimate, launch
 from inference.config import Command
-from inference.estimate_cost import Corpus, Offer, Profile
+from inference.cost import Prices
+from inference.estimate import Corpus, Offer, Profile
 from inference.launch import Launch, Setting
 from models.errors import UserError
 
@@ -23,24 +24,21 @@ def show(command: Command, console: Console) -> None:
     Raises:
         UserError: the estimate is above --max_cost, or was asked for and cannot be made.
     """
-    launch = command.launch
-    if launch:
-        _say(console, *launch.settings)
-    measured = _measure(command)
-    if measured is None:
-        _say(console, f"{_files(command)}; what it will cost is not known: {_why_unknown(launch)}.")
+    job = command.launch
+    if job is None:
+        _show_time(command, console)
+        return
+    _say(console, *job.settings)
+    prices = cost.load_prices()
+    if warning := prices.warning(datetime.date.today()):
+        _say(console, f"warning: {warning}")
+    try:
+        offer = _offer(command, job, prices, console)
+    except UserError as error:
+        _say(console, f"{_files(command)}; what it will cost is not known: {error}")
         if command.max_cost is not None:
-            raise UserError(f"--max_cost {command.max_cost:g}: the cost cannot be estimated: {_why_unknown(launch)}.")
+            raise UserError(f"--max_cost {command.max_cost:g}: the cost cannot be estimated: {error}") from None
         return
-    profile, corpus = measured
-    documents, tokens = estimate_cost.about(corpus.documents), estimate_cost.about(corpus.tokens)
-    slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
-    _say(console, f"{_files(command)}: {documents} documents, {slices}, {tokens} tokens")
-    if launch is None:
-        here = estimate_cost.seconds_here(profile, corpus)
-        _say(console, f"{profile.runtime}, on this machine: {estimate_cost.duration(here.value)}")
-        return
-    offer = _offer(command, launch, profile, corpus, console)
     _say(
         console,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
@@ -53,38 +51,46 @@ def show(command: Command, console: Console) -> None:
         )
 
 
-def _measure(command: Command) -> tuple[Profile, Corpus] | None:
-    options, launch = command.options, command.launch
-    if launch:
-        if launch.local_models is None or launch.machine not in cost.load_prices().machines or launch.gpu:
-            return None
-        scoring = replace(options.scoring, models=launch.local_models, device="cpu")
-        options = replace(options, scoring=scoring)
-    return estimate_cost.measure(command.files, options, SAMPLE_DOCUMENTS)
+def _show_time(command: Command, console: Console) -> None:
+    profile, corpus = estimate.measure(command.files, command.options, SAMPLE_DOCUMENTS)
+    _say(console, _corpus(command, corpus))
+    here = estimate.seconds_here(profile, corpus)
+    _say(console, f"{profile.runtime}, on this machine: {estimate.duration(here.value)}")
 
 
-def _why_unknown(launch: Launch | None) -> str:
-    if launch and launch.local_models is None:
-        return "no model can be read on this machine; pull the image, or name models in gs://"
-    if launch and launch.gpu:
-        return "a GPU's speed has to be measured on it, with python -m inference.estimate_cost --json"
-    return f"{cost.PRICES.name} has no machine type {launch.machine if launch else ''}"
+def _offer(command: Command, job: Launch, prices: Prices, console: Console) -> Offer:
+    """What the job will cost, with the workers that it was given, or as many as it needs.
 
-
-def _offer(command: Command, launch: Launch, profile: Profile, corpus: Corpus, console: Console) -> Offer:
-    prices = cost.load_prices()
-    if warning := prices.warning(datetime.date.today()):
-        _say(console, f"warning: {warning}")
+    Raises:
+        UserError: it cannot be known here.
+    """
+    machine = prices.find(job.machine_type, job.gpu)
+    if job.gpu:
+        raise UserError("a GPU's speed has to be measured on it, with python -m inference.estimate_cost --json.")
+    if machine is None:
+        raise UserError(f"{cost.PRICES.name} has no machine type {job.machine_type}.")
+    profile, corpus = _measure(command, job)
+    _say(console, _corpus(command, corpus))
     worker = command.beam.view_as(WorkerOptions)
     workers = worker.max_num_workers or worker.num_workers
-    offer = estimate_cost.offer(
-        prices, corpus, profile, launch.machine, workers, flexrs=launch.flexrs, spread=estimate_cost.OTHER_MACHINE
-    )
+    offer = estimate.offer(prices, corpus, profile, machine, workers, flexrs=job.flexrs, spread=estimate.OTHER_MACHINE)
     if not workers:
         worker.max_num_workers = offer.bill.workers
-        reason = f"as many as finish in {estimate_cost.DEADLINE_HOURS:g} hours"
+        reason = f"as many as finish in {estimate.DEADLINE_HOURS:g} hours"
         _say(console, Setting("max_num_workers", offer.bill.workers, reason))
     return offer
+
+
+def _measure(command: Command, job: Launch) -> tuple[Profile, Corpus]:
+    options = command.options
+    models = launch.models_here(options.scoring.models, job.image)
+    options = replace(options, scoring=replace(options.scoring, models=models, device="cpu"))
+    return estimate.measure(command.files, options, SAMPLE_DOCUMENTS)
+
+
+def _corpus(command: Command, corpus: Corpus) -> str:
+    slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
+    return f"{_files(command)}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens"
 
 
 def _files(command: Command) -> str:

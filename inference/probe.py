@@ -16,7 +16,7 @@ from inference import config
 from inference.images import python_version
 from inference.records import Document
 from inference.runtimes import PROBES
-from inference.scorer import Scorer, ScoringOptions
+from inference.scorer import Scorer, ScoringOptions, text_recipes
 from models import trained_model
 from models.errors import UserError, exit_code
 
@@ -46,7 +46,8 @@ def probe(options: ScoringOptions) -> dict[str, Any]:
     """
     scorer = Scorer(options)
     names = [trained_model.model_name(directory) for directory in options.models]
-    recipes = len({model.encoding for model in scorer.models})
+    manifests = [trained_model.read_manifest(directory) for directory in options.directories()]
+    recipes = len(text_recipes(options, manifests))
     documents = [Document(i, str(i), (text,) * recipes, {}, b"") for i, text in enumerate(PROBES)]
     predictions, failures, _ = scorer.score(documents)
     if failures:

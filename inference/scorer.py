@@ -91,7 +91,7 @@ class Scorer:
         directories = options.directories()
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         recipes = text_recipes(options, manifests)
-        self.models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
+        self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
         self._tokenizing, self._computing = threading.Lock(), threading.Lock()
 
     def score(self, documents: Sequence[Document]) -> tuple[list[Prediction], list[Failure], Counts]:
@@ -104,7 +104,7 @@ class Scorer:
         by_model: dict[str, list[Labelling]] = {}
         with self._tokenizing:
             encoded = self._encode(documents)
-        for model in self.models:
+        for model in self._models:
             with self._computing:
                 logits, found = model.logits(encoded[model.encoding], counts)
             problems |= {index: f"{model.name}: {problem}" for index, problem in found.items()}
@@ -125,14 +125,14 @@ class Scorer:
     def count_tokens(self, documents: Sequence[Document]) -> int:
         """Tokens of the documents that the models read, all models together, each document on its own."""
         encoded = self._encode(documents)
-        return sum(min(len(ids), m.max_tokens) for m in self.models for ids in encoded[m.encoding])
+        return sum(min(len(ids), m.max_tokens) for m in self._models for ids in encoded[m.encoding])
 
     def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], list[list[int]]]:
         """Token ids of every document, once for each distinct tokenizer and text, one token longer than the longest
         that a model reads, so that truncation shows."""
         encoded: dict[tuple[str, int], list[list[int]]] = {}
-        for key in dict.fromkeys(model.encoding for model in self.models):
-            users = [model for model in self.models if model.encoding == key]
+        for key in dict.fromkeys(model.encoding for model in self._models):
+            users = [model for model in self._models if model.encoding == key]
             longest = max(model.max_tokens for model in users) + 1
             texts = [document.texts[key[1]] for document in documents]
             encoded[key] = tokenize(users[0].tokenizer, texts, longest)

@@ -5,11 +5,13 @@ import os
 import threading
 import time
 import uuid
-from typing import Self
+from typing import Any, Self
 
 import orjson
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.gcp import gcsio
+from apache_beam.options.pipeline_options import PipelineOptions
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed, Unauthorized
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
@@ -65,9 +67,15 @@ def bucket_of(path: str) -> str:
     return path.removeprefix(GS).split("/")[0] if path.startswith(GS) else ""
 
 
-def bucket_location(bucket: str) -> str:
-    """Where a bucket is, such as US-CENTRAL1 or EU."""
-    return str(_client().get_bucket(bucket).location)
+def bucket_location(bucket: str) -> str | None:
+    """Where a bucket is, such as US-CENTRAL1 or EU; None where this account may not look at it.
+
+    Roles for objects alone, such as objectAdmin, do not include buckets.get.
+    """
+    try:
+        return str(_client().get_bucket(bucket).location)
+    except Forbidden:
+        return None
 
 
 def bucket_problem(path: str) -> str | None:
@@ -91,6 +99,7 @@ class Lease:
     def __init__(self, path: str, owner: str) -> None:
         self._path = path
         self._owner = owner
+        self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -115,18 +124,13 @@ class Lease:
         """Gives it back."""
         self._stop.set()
         self._renewer.join()
-        with contextlib.suppress(GoogleAPIError):
+        with contextlib.suppress(Exception):  # left behind, it runs out
             self._blob.delete(if_generation_match=self._generation)
 
     def _free_generation(self) -> int:
         """The generation to replace: 0 where there is none."""
-        try:
-            self._blob.reload()
-            generation = int(self._blob.generation)
-            held = orjson.loads(self._blob.download_as_bytes(if_generation_match=generation))
-        except NotFound:
-            return 0
-        age = time.time() - held["renewed"]
+        generation, held = self._read()
+        age = time.time() - held.get("renewed", 0.0)
         if age < LEASE_SECONDS:
             raise UserError(
                 f"{self._path}: another run ({held['owner']}) is at work here, last seen {age:.0f} s ago; wait for it "
@@ -135,13 +139,28 @@ class Lease:
         return generation
 
     def _write(self, generation: int) -> None:
-        content = orjson.dumps({"owner": self._owner, "renewed": time.time()})
-        self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
-        self._generation = int(self._blob.generation)
+        content = orjson.dumps({"owner": self._owner, "token": self._token, "renewed": time.time()})
+        try:
+            self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
+            self._generation = int(self._blob.generation)
+        except PreconditionFailed:
+            found, held = self._read()
+            if held.get("token") != self._token:  # else it was written, and the answer was lost
+                raise
+            self._generation = found
+
+    def _read(self) -> tuple[int, dict[str, Any]]:
+        """The object's generation and what it says; 0 and nothing where there is none."""
+        try:
+            self._blob.reload()
+            generation = int(self._blob.generation)
+            return generation, orjson.loads(self._blob.download_as_bytes(if_generation_match=generation))
+        except NotFound:
+            return 0, {}
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE_SECONDS / RENEWALS):
-            with contextlib.suppress(GoogleAPIError):  # the next renewal may do better
+            with contextlib.suppress(Exception):  # of storage or network; the next renewal may do better
                 self._write(self._generation)
 
 
@@ -163,7 +182,8 @@ def create_file(path: str, content: bytes) -> bool:
 
 
 def _client() -> storage.Client:
-    return storage.Client()
+    """A client with the credentials that Beam's own reads and writes use, flags such as --no_auth included."""
+    return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
 
 
 def explained(path: str, error: Exception) -> str:

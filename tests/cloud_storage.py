@@ -1,5 +1,6 @@
 """Cloud Storage for tests: the emulator, taught preconditions, made to fail on demand."""
 
+import io
 import re
 import sys
 import threading
@@ -15,9 +16,10 @@ from gcp_storage_emulator.exceptions import NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-# What happens to a request (method, path) instead of being answered: nothing, its connection is cut, or an HTTP status.
+# What happens to a request (method, path) instead of being answered: nothing, an HTTP status, its connection is cut, or
+# it is done and the answer is lost.
 Fault = Callable[[str, str], "str | int | None"]
-DROP = "drop"
+DROP, LOST = "drop", "lost"
 
 
 class CloudStorage:
@@ -77,6 +79,11 @@ class _Handler(server.RequestHandler):
             answer()
             return
         self.state.failed += 1
+        if fault == LOST:
+            self.wfile = io.BytesIO()
+            answer()
+            self.close_connection = True
+            return
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if isinstance(fault, int):
             self.send_error(fault)

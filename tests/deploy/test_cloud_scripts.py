@@ -18,7 +18,7 @@ QUERY = DEPLOY / "bigquery" / "corpus.sql"
 Done = tuple[subprocess.CompletedProcess[str], list[list[str]]]  # and the command lines that it gave
 Run = Callable[..., Done]
 
-BQ = """#!/usr/bin/env python3
+BQ = """\
 import json, os, sys
 with open(os.environ["SAID"], "a") as said: said.write(json.dumps(sys.argv) + "\\n")
 text = sys.argv[-1]
@@ -26,7 +26,7 @@ if "COUNT(*)" in text: print("n\\n" + os.environ.get("ROWS", "3"))
 elif "LEFT JOIN `" in text: print("n\\n" + os.environ.get("MISSING", "1"))
 elif "LEFT JOIN (" in text: print("n\\n" + os.environ.get("STRANGE", "0"))
 """
-GCLOUD = """#!/usr/bin/env python3
+GCLOUD = """\
 import json, os, pathlib, sys
 with open(os.environ["SAID"], "a") as said: said.write(json.dumps(sys.argv) + "\\n")
 if sys.argv[1] == "storage":
@@ -44,7 +44,7 @@ RUN = {
 @pytest.fixture
 def run_script(tmp_path: Path) -> Run:
     for name, content in (("bq", BQ), ("gcloud", GCLOUD)):
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(f"#!{sys.executable} -IS\n{content}")
         (tmp_path / name).chmod(0o755)
 
     def run(script: str, *arguments: object, **environment: str) -> Done:

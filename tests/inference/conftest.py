@@ -1,13 +1,16 @@
 """What several test files share: tiny models, corpora, and a run of the pipeline in this process."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apache_beam.internal.gcp.auth import _Credentials
 
 from inference import beam_runner
+from tests import cloud_storage
+from tests.cloud_storage import CloudStorage
 from tests.tiny import tiny_model
 
 WORDS = ("red", "green", "blue", "sky", "grass", "rose", "the", "of", "a", "is")
@@ -56,6 +59,33 @@ def label(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return run
+
+
+BUCKET = "bucket"
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStorage]:
+    """An emulator of Cloud Storage with an empty bucket, which everything here takes for the real one."""
+    with cloud_storage.running(BUCKET) as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(_Credentials, "_credentials_init", True)  # else Beam looks for them, in vain, for long
+        yield running
+
+
+def jsonl(count: int, start: int = 0) -> bytes:
+    """A corpus of `count` documents."""
+    rows = ({"id": f"d{start + i}", "text": text} for i, text in enumerate(texts(count)))
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def upload_folder(cloud: CloudStorage, folder: Path, name: str) -> str:
+    """Copies a folder into the bucket; returns its path there."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            cloud.upload(BUCKET, f"{name}/{file.relative_to(folder)}", file.read_bytes())
+    return f"gs://{BUCKET}/{name}"
 
 
 def rows_of(folder: Path, kind: str = "predictions") -> list[dict[str, Any]]:

@@ -2,41 +2,19 @@
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from apache_beam.internal.gcp.auth import _Credentials
 
 from inference import beam_runner, model_files, storage
 from models.errors import ModelError, UserError
 from tests import cloud_storage
-from tests.cloud_storage import DROP, CloudStorage
-from tests.inference.conftest import contents, texts
+from tests.cloud_storage import DROP, LOST, CloudStorage
+from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder
 
-BUCKET = "bucket"
 FLAGS = ("--runner", "FnApiRunner", "--slice_mb", "0.005", "--runtime", "torch")
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStorage]:
-    with cloud_storage.running(BUCKET) as running:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(_Credentials, "_credentials_init", True)  # else Beam looks for them, in vain, for long
-        yield running
-
-
-def jsonl(count: int, start: int = 0) -> bytes:
-    rows = ({"id": f"d{start + i}", "text": text} for i, text in enumerate(texts(count)))
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def upload_folder(cloud: CloudStorage, folder: Path, name: str) -> str:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            cloud.upload(BUCKET, f"{name}/{file.relative_to(folder)}", file.read_bytes())
-    return f"gs://{BUCKET}/{name}"
 
 
 def run(*flags: object) -> int:
@@ -142,6 +120,18 @@ def test_a_lease_is_renewed_and_one_left_behind_is_taken(cloud: CloudStorage, mo
     cloud.upload(BUCKET, "out/.lock", b'{"owner": "killed", "renewed": 0}')
     with storage.Lease(path, "two"):
         assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["owner"] == "two"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of cut connections
+def test_a_lease_whose_answer_was_lost_is_held(cloud: CloudStorage) -> None:
+    path = f"gs://{BUCKET}/out/.lock"
+    cloud.fault = cloud_storage.every(1, LOST, "^/upload/")
+    lease = storage.Lease(path, "one")
+    threading.Timer(1.5, setattr, (cloud, "fault", lambda method, path: None)).start()
+    with lease, pytest.raises(UserError, match="at work here"):
+        storage.Lease(path, "two").__enter__()
+    assert cloud.failed
+    assert cloud.contents(BUCKET, "out/") == {}
 
 
 def test_a_file_is_created_once(cloud: CloudStorage) -> None:

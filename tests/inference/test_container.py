@@ -1,5 +1,6 @@
 """The image: what is sent to the engine, what is built, and a pipeline that runs in it."""
 
+import contextlib
 import functools
 import io
 import json
@@ -12,17 +13,16 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import docker
 import pytest
 import yaml
 
 from inference import container, images
 from models.errors import UserError
-from tests.inference.conftest import rows_of
-from tests.inference.test_cloud_storage import jsonl
+from tests.inference.conftest import jsonl, rows_of
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -138,10 +138,15 @@ def test_mistakes_are_named_before_anything_is_built(
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Builds the image with one model in it; returns the model."""
-    try:
-        client = images.engine()
-    except UserError as error:
-        pytest.skip(str(error))
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(images.engine())
+        except UserError as error:
+            pytest.skip(str(error))
+        yield from _built(client, tmp_path_factory)
+
+
+def _built(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     model = tiny_model(tmp_path_factory.mktemp("models") / "colours")
     client.api.import_image_from_data(_launcher(), repository="labelbeam-test-launcher", tag="1")
     arguments = ["LAUNCHER_IMAGE=labelbeam-test-launcher:1"]
@@ -163,7 +168,7 @@ def _launcher() -> bytes:
     return buffer.getvalue()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _served(folder: str | None) -> Iterator[str | None]:
     if not folder or not os.path.isdir(folder):
         yield None

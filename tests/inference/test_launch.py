@@ -1,8 +1,10 @@
 """Launching on Dataflow, up to its door: an emulator for storage, stubs for the registry and for the service."""
 
+import gc
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,21 +12,18 @@ from typing import Any
 
 import apache_beam
 import pytest
-from apache_beam.internal.gcp.auth import _Credentials
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
 from inference import beam_runner, images, launch, storage
 from models import trained_model
-from tests import cloud_storage
 from tests.cloud_storage import CloudStorage
-from tests.inference.test_cloud_storage import jsonl, upload_folder
+from tests.inference.conftest import BUCKET, jsonl, upload_folder
 
-BUCKET = "bucket"
 JOB = {"id": "2026-11-21_job", "projectId": "paper-labels", "name": "x", "location": "us-central1"}
 
 
 class Service:
-    """Answers for a registry with one image and for Dataflow; keeps what it was asked to run."""
+    """Answers for a registry with one image, for Dataflow, and for an engine that has no image."""
 
     def __init__(self, model: Path) -> None:
         self.labels = {
@@ -46,6 +45,8 @@ class Service:
             return {"config": {"digest": "sha256:c0"}}
         if path == "/v2/labelbeam/blobs/sha256:c0":
             return {"config": {"Labels": self.labels}}
+        if re.fullmatch(r"(/v[\d.]+)?/(version|_ping)", path):
+            return {"ApiVersion": "1.44"}
         if re.search(r"/jobs(\?|$)", path) and method == "POST":
             self.jobs.append(json.loads(body))
             return JOB
@@ -59,14 +60,14 @@ class Service:
 
 
 @pytest.fixture
-def service(colours: Path) -> Iterator[Service]:
+def service(colours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     stub = Service(colours)
 
     class Handler(BaseHTTPRequestHandler):
         def handle_one(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             answer = stub.answer(self.command, self.path, body)
-            content = json.dumps(answer or {}).encode()
+            content = json.dumps(answer or {"message": "No such image"}).encode()
             self.send_response(404 if answer is None else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -82,20 +83,24 @@ def service(colours: Path) -> Iterator[Service]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     stub.address = f"localhost:{server.server_address[1]}"
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://{stub.address}")
     yield stub
+    gc.collect()  # a connection that was left open is a warning, and so an error, of this test
     server.shutdown()
     server.server_close()
     thread.join()
 
 
+@pytest.fixture(autouse=True)
+def corpus_in_the_cloud(cloud: CloudStorage) -> str:
+    return cloud.upload(BUCKET, "a.jsonl", jsonl(100))
+
+
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStorage]:
-    with cloud_storage.running(BUCKET) as running:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(_Credentials, "_credentials_init", True)
-        running.upload(BUCKET, "a.jsonl", jsonl(100))
-        yield running
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dataflow is polled every five seconds."""
+    sleep = time.sleep
+    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
 
 def flags(service: Service, **changes: str | None) -> list[str]:
@@ -163,6 +168,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.labels |= {"org.labelbeam.python": "3.8", "org.labelbeam.beam": "2.1.0"}
+    cloud.client.create_bucket("faraway")
     locations = {BUCKET: "US-CENTRAL1", "faraway": "EUROPE-WEST1"}  # the emulator has but one
     monkeypatch.setattr(storage, "bucket_location", locations.__getitem__)
     code = beam_runner.main(
@@ -199,9 +205,10 @@ def test_every_problem_is_found_before_anything_is_submitted(
     [
         ({"sdk_container_image": "localhost:1/labelbeam:latest"}, "expected a tag that stays"),
         ({"sdk_container_image": "localhost:1/labelbeam:1"}, "its registry cannot be asked"),
+        ({"temp_location": "gs://nowhere/tmp"}, "--temp_location gs://nowhere/tmp: there is no such bucket"),
         ({"output": "runs/here"}, "--output runs/here: expected a gs:// path"),
         ({"model": "models/trained/mine"}, "lies on this machine; name one in the image, /models/mine, or in gs://"),
-        ({"max_cost": "5"}, "the cost cannot be estimated: no model can be read on this machine"),
+        ({"max_cost": "5"}, "the cost cannot be estimated: /models/colours would be timed on this machine, but image"),
         ({"dataflow_endpoint": "http://127.0.0.1:1"}, "Invalid url (http://127.0.0.1:1)"),  # one of Beam's own checks
     ],
 )
@@ -242,6 +249,41 @@ def test_the_plan_says_what_it_will_cost_and_runs_nothing(
     assert cloud.contents(BUCKET, "out/") == {}
 
 
+def test_a_launcher_that_holds_the_models_knows_the_price(
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a flex template's does, which runs in the image itself, without an engine."""
+    monkeypatch.setattr(launch, "MODELS_FOLDER", str(colours.parent))
+    assert beam_runner.main(flags(service, model=str(colours), plan="")) == 0
+    assert "estimate: $" in capsys.readouterr().out
+    service.labels["org.labelbeam.models"] = f"colours={'0' * 64}"  # the image has another model of this name
+    assert beam_runner.main(flags(service, model=str(colours), plan="")) == 0
+    assert "what it will cost is not known" in capsys.readouterr().out
+
+
+def test_a_bucket_that_may_not_be_looked_at(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Roles for objects do not include the right to; reading and writing do not need it, staging does."""
+    cloud.client.create_bucket("objects-only")
+    cloud.upload("objects-only", "a.jsonl", jsonl(10))
+    elsewhere = {"input": "gs://objects-only/a.jsonl", "output": "gs://objects-only/out"}
+
+    def forbidden(method: str, path: str) -> int | None:
+        return 403 if method == "GET" and re.fullmatch(r"/storage/v1/b/objects-only(\?.*)?", path) else None
+
+    cloud.fault = forbidden
+    assert beam_runner.main(flags(service, plan="", **elsewhere)) == 0
+    assert cloud.failed
+    assert beam_runner.main(flags(service, plan="", temp_location="gs://objects-only/tmp", **elsewhere)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--temp_location gs://objects-only/tmp: this account may not look at the bucket" in line
+
+
 def test_a_job_that_may_cost_too_much_is_refused(
     cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,9 +297,12 @@ def test_a_job_that_may_cost_too_much_is_refused(
 
 
 def test_a_job_that_fails_says_why_and_how_to_go_on(
-    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    impatient: None,
+    cloud: CloudStorage,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # Dataflow is polled every five seconds
     service.state = "JOB_STATE_FAILED"
     command = flags(service)
     assert beam_runner.main(command) == 1
@@ -282,14 +327,14 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
 
 
 def test_a_job_that_ends_without_a_summary_has_failed(
-    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+    impatient: None, cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert beam_runner.main(flags(service)) == 1
     assert "failed: the runner ended without a summary." in capsys.readouterr().err
 
 
 def test_a_job_that_is_done_ends_with_the_summary(
-    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+    impatient: None, cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = ["--model", str(colours), "--input", f"gs://{BUCKET}/a.jsonl", "--output", f"gs://{BUCKET}/out"]
     assert beam_runner.main([*here, "--runner", "FnApiRunner"]) == 0  # in the place of workers

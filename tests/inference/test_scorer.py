@@ -89,7 +89,7 @@ def test_no_documents_are_no_problem(colours: Path) -> None:
 
 def test_a_failing_batch_is_halved_until_the_document_is_alone(colours: Path) -> None:
     loaded = Scorer(ScoringOptions(models=(str(colours),)))
-    model = loaded.models[0]
+    model = loaded._models[0]
     forward, sizes = model._forward, []
 
     def failing(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
@@ -109,7 +109,7 @@ def test_a_failing_batch_is_halved_until_the_document_is_alone(colours: Path) ->
 
 def test_what_ran_out_of_memory_once_is_not_tried_again(colours: Path) -> None:
     loaded = Scorer(ScoringOptions(models=(str(colours),)))
-    model, sizes = loaded.models[0], []
+    model, sizes = loaded._models[0], []
     forward, limit = model._forward, 100
 
     def small(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
@@ -142,7 +142,7 @@ def test_equal_texts_are_computed_once_and_all_labelled(colours: Path) -> None:
 def test_threads_take_turns_computing_and_give_the_same_answers(colours: Path) -> None:
     loaded = Scorer(ScoringOptions(models=(str(colours),), scores="all"))
     expected = loaded.score(documents(200))[0]
-    model, busy, together = loaded.models[0], [0], []
+    model, busy, together = loaded._models[0], [0], []
     forward = model._forward
 
     def noted(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:

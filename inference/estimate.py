@@ -1,0 +1,188 @@
+"""Measures on a sample how fast this machine labels a corpus, and what the whole will take and cost."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from inference import corpus_sample, cost, sink
+from inference.corpus_sample import Estimate, Sample
+from inference.cost import Bill, Prices, Work
+from inference.files import InputFile, compression_of
+from inference.handler import SliceDocuments, score_slice
+from inference.pipeline import read_options
+from inference.records import Document, Documents
+from inference.run_folder import RunOptions
+from inference.scorer import Scorer
+from inference.slices import Slice
+from models import trained_model
+from models.errors import UserError
+
+WARM_UP = 32  # documents
+OTHER_MACHINE = 1.5  # how much faster or slower than here a core elsewhere may be, unless it was measured
+DEADLINE_HOURS = 6.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How fast one machine labels with these models."""
+
+    models: dict[str, str]  # name: SHA-256
+    runtime: str
+    cores: float  # physical ones that were used
+    documents: int
+    tokens: int
+    seconds: float  # reading, scoring and writing them
+    start_seconds: float  # from the command to the first document, the models' loading included
+
+    @property
+    def core_seconds_per_token(self) -> float:
+        """What makes machines comparable."""
+        return self.seconds * self.cores / max(self.tokens, 1)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What there is to label."""
+
+    files: int
+    stored_bytes: int
+    slices: int
+    text_bytes: Estimate
+    documents: Estimate
+    tokens: Estimate  # of all models together
+    expand_seconds: float  # decompression: once to count lines, and up to each slice again
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A bill with its range."""
+
+    bill: Bill
+    low: float  # dollars
+    high: float
+    measured: bool  # on this machine type
+
+
+def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> tuple[Profile, Corpus]:
+    """Reads, scores and writes pieces of the corpus; what that took, and what it says of the whole."""
+    scorer = Scorer(options.scoring)
+    start_seconds = _age_of_process()
+    sample = corpus_sample.read(files, read_options(options), documents)
+    read = [document for piece in sample.pieces for document in piece.documents]
+    if not read:
+        raise UserError("no document of the sample could be read: check --text_fields and --id_field.")
+    scorer.score(read[:: max(len(read) // WARM_UP, 1)])
+    tokens = [scorer.count_tokens(piece.documents) for piece in sample.pieces]
+    manifests = zip(options.model_names, options.scoring.directories(), strict=True)
+    profile = Profile(
+        models={name: trained_model.fingerprint(directory) for name, directory in manifests},
+        runtime=str(scorer.runtime),
+        cores=scorer.runtime.threads / _threads_per_core(),
+        documents=len(read),
+        tokens=sum(tokens),
+        seconds=sample.read_seconds + _label(read, options, scorer),
+        start_seconds=start_seconds,
+    )
+    return profile, _corpus(files, sample, tokens, options.slice_bytes)
+
+
+def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> float:
+    """Seconds to score and write the documents as one slice."""
+    began = time.perf_counter()
+    piece = Slice(InputFile("sample", 0), 0, 0, 1, len(documents), 0)
+    read = Documents(lines=len(documents), documents=documents)
+    scored = score_slice(SliceDocuments(piece, read, time.time()), scorer)
+    with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder:
+        sink.write_slice(scored, replace(options, output=folder).sink())
+    return time.perf_counter() - began
+
+
+def _corpus(files: Sequence[InputFile], sample: Sample, tokens: Sequence[int], slice_bytes: int) -> Corpus:
+    compressed = [file for file in files if compression_of(file.path)]
+    plain = [file for file in files if not compression_of(file.path)]
+    plain_bytes = sum(file.size for file in plain)
+    stored = sum(file.size for file in compressed)
+    growth = (sample.text_bytes.value - plain_bytes) / max(stored, 1)
+    slices = sum(math.ceil(file.size / slice_bytes) for file in plain)
+    expanded = 0.0  # bytes of text: once to count lines, and for each slice from the file's start
+    for file in compressed:
+        count = math.ceil(file.size * growth / slice_bytes)
+        slices += count
+        expanded += file.size * growth * (1 + (count + 1) / 2)
+    return Corpus(
+        files=len(files),
+        stored_bytes=plain_bytes + stored,
+        slices=slices,
+        text_bytes=sample.text_bytes,
+        documents=sample.whole([len(piece.documents) for piece in sample.pieces]),
+        tokens=sample.whole(tokens),
+        expand_seconds=sample.expand_seconds * expanded,
+    )
+
+
+def seconds_here(profile: Profile, corpus: Corpus) -> Estimate:
+    """How long the run takes on this machine, start-up included."""
+
+    def seconds(tokens: float) -> float:
+        return profile.start_seconds + corpus.expand_seconds + profile.seconds * tokens / max(profile.tokens, 1)
+
+    return Estimate(*(seconds(tokens) for tokens in (corpus.tokens.value, corpus.tokens.low, corpus.tokens.high)))
+
+
+def offers(
+    prices: Prices, corpus: Corpus, here: Profile, profiles: dict[str, Profile], workers: int | None
+) -> Iterator[Offer]:
+    """A bill for each machine type, standard and FlexRS; one with a GPU only where it was measured."""
+    for machine, kind in prices.machines.items():
+        if kind.gpu and machine not in profiles:
+            continue
+        profile, spread = profiles.get(machine, here), 1.0 if machine in profiles else OTHER_MACHINE
+        for flexrs in (False,) if kind.gpu else (False, True):
+            yield offer(prices, corpus, profile, machine, workers, flexrs=flexrs, spread=spread)
+
+
+def offer(  # noqa: PLR0913  (each is a choice of the user's)
+    prices: Prices, corpus: Corpus, profile: Profile, machine: str, workers: int | None, *, flexrs: bool, spread: float
+) -> Offer:
+    """A bill and its range: `spread` is how much faster or slower than measured the machine may be."""
+    work = _work(corpus, profile, corpus.tokens.value)
+    count = workers or cost.workers_for(work, prices.machines[machine], DEADLINE_HOURS)
+    low, high = (
+        cost.bill(prices, machine, count, _work(corpus, profile, tokens * factor), flexrs=flexrs).total
+        for tokens, factor in ((corpus.tokens.low, 1 / spread), (corpus.tokens.high, spread))
+    )
+    return Offer(cost.bill(prices, machine, count, work, flexrs=flexrs), low, high, measured=spread == 1.0)
+
+
+def _work(corpus: Corpus, profile: Profile, tokens: float) -> Work:
+    seconds = profile.core_seconds_per_token * tokens + corpus.expand_seconds
+    return Work(corpus.documents.value, corpus.slices, seconds)
+
+
+def _age_of_process() -> float:
+    """Seconds since this process began, as Linux tells it; elsewhere the processor time it has used."""
+    try:
+        began = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return float(Path("/proc/uptime").read_text().split()[0]) - began
+    except OSError:
+        return time.process_time()
+
+
+def _threads_per_core() -> int:
+    """How many of the operating system's processors share a core; 1 where it cannot be told."""
+    try:
+        siblings = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").read_text()
+    except OSError:
+        return 1
+    return 2 if any(mark in siblings for mark in ",-") else 1
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
