@@ -5,6 +5,7 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from apache_beam.io.filesystems import FileSystems
@@ -51,6 +52,7 @@ class Command:
     launch: "Launch | None" = None  # where it runs on Dataflow
     plan: bool = False  # say what it would do, no more
     max_cost: float | None = None  # dollars
+    profile: Path | None = None  # how fast the machine type of the job is, measured there
     wait: bool = True  # until the job has ended
 
 
@@ -123,6 +125,9 @@ def make_parser() -> Parser:
     dataflow.add_argument("--plan", action="store_true", help="say what would run, how long, for how much; run nothing")
     dataflow.add_argument(
         "--max_cost", type=positive(float), metavar="DOLLARS", help="refuse a job that may cost more (no limit)"
+    )
+    dataflow.add_argument(
+        "--profile", type=Path, metavar="FILE", help="what estimate_cost --json wrote on such a machine, for the price"
     )
     dataflow.add_argument("--accelerator", choices=tuple(cost.GPUS), help="a GPU for each worker (none)")
     dataflow.add_argument("--no_wait", action="store_true", help="return when the job was submitted")
@@ -201,8 +206,10 @@ def parse(argv: Sequence[str]) -> Command:
 
         job, found = launch.prepare(beam, flags.model, files, flags.output, flags.accelerator)
         problems += found
-    elif flags.max_cost or flags.accelerator or flags.no_wait:
-        problems.append("--max_cost, --accelerator and --no_wait are for --runner DataflowRunner; drop them.")
+    elif flags.max_cost or flags.profile or flags.accelerator or flags.no_wait:
+        problems.append(
+            "--max_cost, --profile, --accelerator and --no_wait are for --runner DataflowRunner; drop them."
+        )
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     beam.view_as(StandardOptions).runner = beam.view_as(StandardOptions).runner or "DirectRunner"
@@ -232,6 +239,7 @@ def parse(argv: Sequence[str]) -> Command:
         launch=job,
         plan=flags.plan,
         max_cost=flags.max_cost,
+        profile=flags.profile,
         wait=not flags.no_wait,
     )
 
@@ -283,12 +291,7 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
     problems = []
     for name in dict.fromkeys(name for name in flags.model if here or storage.is_remote(name)):
         try:
-            directory = model_files.local(name)
-            manifest = trained_model.verify(directory)
-            if flags.precision == "int8":
-                conversions.check_int8(manifest, directory)
-            if flags.max_tokens:
-                trained_model.check_max_tokens(directory, flags.max_tokens)
+            check_model(model_files.local(name), flags.precision, flags.max_tokens)
         except UserError as error:
             problems.append(str(error))
     try:
@@ -314,6 +317,19 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
         threads=flags.threads,
     )
     return options, problems
+
+
+def check_model(directory: str, precision: str, max_tokens: int | None) -> None:
+    """Checks the files of a model on this machine, and that it can do what is asked for.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    manifest = trained_model.verify(directory)
+    if precision == "int8":
+        conversions.check_int8(manifest, directory)
+    if max_tokens:
+        trained_model.check_max_tokens(directory, max_tokens)
 
 
 def _inside(files: Sequence[InputFile], output: str) -> list[str]:

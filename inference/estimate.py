@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
 from inference import corpus_sample, cost, sink
 from inference.corpus_sample import Estimate, Sample
 from inference.cost import Bill, Prices, Work
@@ -91,6 +93,26 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
     return profile, _corpus(files, sample, tokens, options.slice_bytes)
 
 
+def read_profile(path: Path, here: Profile) -> Profile:
+    """A profile that `python -m inference.estimate_cost --json` wrote on another machine, of the same models as here.
+
+    Raises:
+        UserError: it is none, or of other models.
+    """
+    try:
+        found = Profile(**orjson.loads(path.read_bytes())["profile"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--profile {path}: expected what `python -m inference.estimate_cost --json` wrote; give that file."
+        ) from None
+    if found.models != here.models:
+        raise UserError(
+            f"--profile {path}: expected a profile of the models {', '.join(here.models)} as they are now, found one "
+            f"of {', '.join(found.models)}, or of other weights; measure again there."
+        )
+    return found
+
+
 def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> float:
     """Seconds to score and write the documents as one slice."""
     began = time.perf_counter()
@@ -127,11 +149,9 @@ def _corpus(files: Sequence[InputFile], sample: Sample, tokens: Sequence[int], s
 
 def seconds_here(profile: Profile, corpus: Corpus) -> Estimate:
     """How long the run takes on this machine, start-up included."""
-
-    def seconds(tokens: float) -> float:
-        return PIPELINE_SECONDS + profile.start_seconds + corpus.expand_seconds + profile.seconds * tokens / max(profile.tokens, 1)
-
-    return Estimate(*(seconds(tokens) for tokens in (corpus.tokens.value, corpus.tokens.low, corpus.tokens.high)))
+    fixed = PIPELINE_SECONDS + profile.start_seconds + corpus.expand_seconds
+    each = profile.seconds / max(profile.tokens, 1)
+    return Estimate(*(fixed + each * tokens for tokens in (corpus.tokens.value, corpus.tokens.low, corpus.tokens.high)))
 
 
 def offers(

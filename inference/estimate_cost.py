@@ -65,12 +65,11 @@ def make_parser() -> config.Parser:
     return parser
 
 
-def _profile(text: str) -> tuple[str, Profile]:
-    machine, _, path = text.partition("=")
-    try:
-        return machine, Profile(**orjson.loads(Path(path).read_bytes())["profile"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise argparse.ArgumentTypeError(f"expected MACHINE=FILE with what --json wrote, found {text!r}") from None
+def _profile(text: str) -> tuple[str, Path]:
+    machine, equals, path = text.partition("=")
+    if not (machine and equals and Path(path).is_file()):
+        raise argparse.ArgumentTypeError(f"expected MACHINE=FILE, a file that --json wrote, found {text!r}")
+    return machine, Path(path)
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -81,7 +80,7 @@ def _run(argv: Sequence[str]) -> None:
     said: dict[str, Any] = {"actual": asdict(paid) | {"total": paid.total}} if paid else {}
     if files:
         profile, corpus = estimate.measure(files, options, flags.sample_documents)
-        profiles = {machine: _same_models(found, profile, machine) for machine, found in flags.profile}
+        profiles = {machine: estimate.read_profile(path, profile) for machine, path in flags.profile}
         offers = sorted(
             estimate.offers(prices, corpus, profile, profiles, flags.workers), key=lambda offer: offer.bill.total
         )
@@ -141,15 +140,6 @@ def _incomplete(flags: argparse.Namespace) -> list[str]:
     if bool(flags.actual) != bool(flags.project and flags.region):
         problems.append("--actual JOB_ID, --project and --region belong together.")
     return problems
-
-
-def _same_models(found: Profile, here: Profile, machine: str) -> Profile:
-    if found.models != here.models:
-        raise UserError(
-            f"--profile {machine}=...: expected a profile of the models {', '.join(here.models)} as they are now, "
-            f"found one of {', '.join(found.models)}, or of other weights; measure again there."
-        )
-    return found
 
 
 def show(prices: Prices, corpus: Corpus, profile: Profile, found: Sequence[Offer], console: Console) -> None:

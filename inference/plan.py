@@ -2,14 +2,15 @@
 
 import datetime
 from dataclasses import replace
+from pathlib import Path
 
 from apache_beam.options.pipeline_options import WorkerOptions
 from rich.console import Console
 
-from inference import cost, estimate, launch
+from inference import config, cost, estimate, launch
 from inference.config import Command
 from inference.cost import Prices
-from inference.estimate import Corpus, Offer, Profile
+from inference.estimate import Corpus, Profile
 from inference.launch import Launch, Setting
 from models.errors import UserError
 
@@ -33,12 +34,22 @@ def show(command: Command, console: Console) -> None:
     if warning := prices.warning(datetime.date.today()):
         _say(console, f"warning: {warning}")
     try:
-        offer = _offer(command, job, prices, console)
+        machine = _machine(prices, job, command.profile)
+        models = launch.models_here(command.options.scoring.models, job.image)
     except UserError as error:
         _say(console, f"{_files(command)}; what it will cost is not known: {error}")
         if command.max_cost is not None:
             raise UserError(f"--max_cost {command.max_cost:g}: the cost cannot be estimated: {error}") from None
         return
+    profile, corpus, spread = _measure(command, models)
+    _say(console, _corpus(command, corpus))
+    worker = command.beam.view_as(WorkerOptions)
+    workers = worker.max_num_workers or worker.num_workers
+    offer = estimate.offer(prices, corpus, profile, machine, workers, flexrs=job.flexrs, spread=spread)
+    if not workers:
+        worker.max_num_workers = offer.bill.workers
+        reason = f"as many as finish in {estimate.DEADLINE_HOURS:g} hours"
+        _say(console, Setting("max_num_workers", offer.bill.workers, reason))
     _say(
         console,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
@@ -58,34 +69,37 @@ def _show_time(command: Command, console: Console) -> None:
     _say(console, f"{profile.runtime}, on this machine: {estimate.duration(here.value)}")
 
 
-def _offer(command: Command, job: Launch, prices: Prices, console: Console) -> Offer:
-    """What the job will cost, with the workers that it was given, or as many as it needs.
+def _machine(prices: Prices, job: Launch, profile: Path | None) -> str:
+    """The job's machine type as the prices name it.
 
     Raises:
-        UserError: it cannot be known here.
+        UserError: they do not have it, or its speed is not known.
     """
+    if job.gpu and not profile:
+        raise UserError(
+            "a GPU's speed has to be measured on it; run python -m inference.estimate_cost --json there, and name what "
+            "it wrote with --profile."
+        )
     machine = prices.find(job.machine_type, job.gpu)
-    if job.gpu:
-        raise UserError("a GPU's speed has to be measured on it, with python -m inference.estimate_cost --json.")
     if machine is None:
-        raise UserError(f"{cost.PRICES.name} has no machine type {job.machine_type}.")
-    profile, corpus = _measure(command, job)
-    _say(console, _corpus(command, corpus))
-    worker = command.beam.view_as(WorkerOptions)
-    workers = worker.max_num_workers or worker.num_workers
-    offer = estimate.offer(prices, corpus, profile, machine, workers, flexrs=job.flexrs, spread=estimate.OTHER_MACHINE)
-    if not workers:
-        worker.max_num_workers = offer.bill.workers
-        reason = f"as many as finish in {estimate.DEADLINE_HOURS:g} hours"
-        _say(console, Setting("max_num_workers", offer.bill.workers, reason))
-    return offer
+        gpu = f" with {job.gpu}" if job.gpu else ""
+        raise UserError(f"{cost.PRICES.name} has no machine type {job.machine_type}{gpu}.")
+    return machine
 
 
-def _measure(command: Command, job: Launch) -> tuple[Profile, Corpus]:
-    options = command.options
-    models = launch.models_here(options.scoring.models, job.image)
-    options = replace(options, scoring=replace(options.scoring, models=models, device="cpu"))
-    return estimate.measure(command.files, options, SAMPLE_DOCUMENTS)
+def _measure(command: Command, models: tuple[str, ...]) -> tuple[Profile, Corpus, float]:
+    """How fast a worker will be, what there is to do, and how far off the first may be.
+
+    Raises:
+        UserError: the models cannot do what is asked for, or --profile is of others.
+    """
+    scoring = replace(command.options.scoring, models=models, device="cpu")
+    for directory in models:
+        config.check_model(directory, scoring.precision, scoring.max_tokens)
+    here, corpus = estimate.measure(command.files, replace(command.options, scoring=scoring), SAMPLE_DOCUMENTS)
+    if command.profile:
+        return estimate.read_profile(command.profile, here), corpus, 1.0
+    return here, corpus, estimate.OTHER_MACHINE
 
 
 def _corpus(command: Command, corpus: Corpus) -> str:

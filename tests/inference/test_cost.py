@@ -156,7 +156,7 @@ def test_the_command_says_what_a_run_costs(
             ["--input", "nowhere.jsonl", "--prices", "no.toml"],
             ["expected at least one file", "--prices no.toml cannot be"],
         ),
-        (["--profile", "n2-standard-4=none.json"], ["expected MACHINE=FILE with what --json wrote"]),
+        (["--profile", "n2-standard-4=none.json"], ["expected MACHINE=FILE, a file that --json wrote"]),
         (["--modle", "x"], ["unknown flag or argument --modle"]),
         (["--text_fields", "title"], ["no document of the sample could be read"]),
     ],

@@ -14,7 +14,7 @@ import apache_beam
 import pytest
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
-from inference import beam_runner, images, launch, storage
+from inference import beam_runner, estimate_cost, images, launch, storage
 from models import trained_model
 from tests.cloud_storage import CloudStorage
 from tests.inference.conftest import BUCKET, jsonl, upload_folder
@@ -263,6 +263,43 @@ def test_a_launcher_that_holds_the_models_knows_the_price(
     service.labels["org.labelbeam.models"] = f"colours={'0' * 64}"  # the image has another model of this name
     assert beam_runner.main(flags(service, model=str(colours), plan="")) == 0
     assert "what it will cost is not known" in capsys.readouterr().out
+
+
+def test_a_gpu_is_priced_by_a_profile_measured_on_it(
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert estimate_cost.main(["--model", str(colours), "--input", str(corpus), "--json"]) == 0
+    (tmp_path / "profile.json").write_text(capsys.readouterr().out)
+    model = upload_folder(cloud, colours, "models/colours")
+    command = flags(service, model=model, accelerator="t4", plan="")
+    assert beam_runner.main(command) == 0
+    assert "a GPU's speed has to be measured on it" in capsys.readouterr().out
+    profile = ["--profile", str(tmp_path / "profile.json")]
+    assert beam_runner.main([*command, *profile, "--max_cost", "100"]) == 0
+    assert re.search(r"estimate: \$0\.\d\d \(\$0\.\d\d to \$0\.\d\d\)", capsys.readouterr().out)
+    assert beam_runner.main([*command, *profile, "--machine_type", "c9-mega"]) == 0
+    assert "prices.toml has no machine type c9-mega with t4" in capsys.readouterr().out
+    (tmp_path / "profile.json").write_text("{}")
+    assert beam_runner.main([*command, *profile]) == 2
+    assert "expected what `python -m inference.estimate_cost --json` wrote" in capsys.readouterr().err
+
+
+def test_what_a_model_cannot_do_is_refused_before_it_is_paid(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(flags(service, model=model, precision="int8")) == 2
+    assert "has no int8 variant" in capsys.readouterr().err
+    assert beam_runner.main(flags(service, model=model, max_tokens="9999")) == 2
+    assert "but 9999 were asked for" in capsys.readouterr().err
+    assert beam_runner.main(flags(service, model=model, text_fields="title")) == 2
+    assert "no document of the sample could be read" in capsys.readouterr().err
+    assert service.jobs == []
 
 
 def test_a_bucket_that_may_not_be_looked_at(
