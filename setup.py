@@ -74,6 +74,7 @@ setup(
     ],
     packages=["models", "training", "inference"],
     package_data={
+        "models": ["templates/*"],
         "training": ["configs/*.toml", "templates/*"],
         "inference": ["*.toml", "templates/*"],
     },

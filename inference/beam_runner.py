@@ -4,7 +4,6 @@ python -m inference.beam_runner --model models/trained/demo --input data/demo/co
 """
 
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
-from inference import config, pipeline, run_folder, summary
+from inference import config, pipeline, report, run_folder, summary
 from inference.config import Command
 from inference.progress import ProgressWatcher
 from models.errors import exit_code
@@ -36,7 +35,9 @@ def run(command: Command, flags: Sequence[str]) -> int:
     if command.plan or command.launch:
         from inference import plan  # what it needs takes a second to load
 
-        plan.show(command, Console())
+        offer = plan.show(command, Console())
+        if offer:
+            command.run["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
     if command.plan:
         return 0
     output = command.options.output
@@ -58,9 +59,11 @@ def run(command: Command, flags: Sequence[str]) -> int:
                 print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
                 return 1
             except Exception as error:  # whatever a runner raises; what it says is all that is known
-                print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{typed(flags)}", file=sys.stderr)
+                print(
+                    f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{config.command_line(flags)}", file=sys.stderr
+                )
                 return 1
-        return report(command, progress, flags)
+        return finish(command, progress, flags)
 
 
 def job_line(job_id: str, command: Command) -> str:
@@ -72,24 +75,21 @@ def job_line(job_id: str, command: Command) -> str:
     )
 
 
-def typed(flags: Sequence[str]) -> str:
-    """The command line that was given."""
-    return f"python -m inference.beam_runner {shlex.join(flags)}"
-
-
-def report(command: Command, progress: ProgressWatcher, flags: Sequence[str]) -> int:
-    """Prints what was done and where it lies; the exit code says whether too much failed."""
+def finish(command: Command, progress: ProgressWatcher, flags: Sequence[str]) -> int:
+    """Writes the report, prints what was done and where it lies; the exit code says whether too much failed."""
     totals = summary.read(command.options.output)
     if totals is None:
-        print(f"failed: the runner ended without a summary. {GO_ON}\n{typed(flags)}", file=sys.stderr)
+        print(f"failed: the runner ended without a summary. {GO_ON}\n{config.command_line(flags)}", file=sys.stderr)
         return 1
     console = Console()
     summary.show(totals, console)
     seconds = progress.seconds
     console.print(
         f"{progress.documents:,} documents in {seconds:,.0f} s: {progress.documents / seconds:.1f} docs/s, "
-        f"start-up included\npredictions, failures and receipts: {command.options.output}",
+        f"start-up included\npredictions, failures and receipts: {command.options.output}\n"
+        f"report: {report.write(command.options.output)}",
         highlight=False,
+        soft_wrap=True,
     )
     if totals["failure_rate"] > command.max_failure_rate:
         print(

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ def make_parser() -> Parser:
     run.add_argument(
         "--max_failure_rate", type=rate, default=0.01, metavar="SHARE", help="above it the run exits 3 (0.01)"
     )
+    run.add_argument("--redact_failures", action="store_true", help="write nothing of the texts into failures/")
     add_scoring_flags(parser)
     dataflow = parser.add_argument_group("before it runs, and on Dataflow")
     dataflow.add_argument("--plan", action="store_true", help="say what would run, how long, for how much; run nothing")
@@ -223,9 +225,10 @@ def parse(argv: Sequence[str]) -> Command:
         keep_fields=flags.keep_fields,
         file_format=flags.format,
         limit=flags.limit,
+        redact_failures=flags.redact_failures,
     )
     fingerprints = job.fingerprints if job else [trained_model.fingerprint(path) for path in scoring.directories()]
-    run = run_folder.describe(options, files, fingerprints)
+    run = run_folder.describe(options, files, fingerprints, command_line(argv))
     if problems := run_folder.check(run, flags.output, flags.overwrite):
         raise UserError("\n".join(problems))
     return Command(
@@ -242,6 +245,11 @@ def parse(argv: Sequence[str]) -> Command:
         profile=flags.profile,
         wait=not flags.no_wait,
     )
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """What was typed."""
+    return f"python -m inference.beam_runner {shlex.join(argv)}"
 
 
 def _beam_options(rest: Sequence[str]) -> PipelineOptions:

@@ -21,7 +21,7 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from inference import config, pipeline, run_folder, sink, slices, storage, summary
+from inference import config, pipeline, run_folder, sink, slices, storage, summary, tally
 from inference.files import InputFile, find_files
 from inference.records import Document, ReadOptions, read_documents
 from inference.scorer import ScoringOptions, text_recipes
@@ -39,7 +39,7 @@ class Previous:
     """What there was: the corpus, and every row of labels."""
 
     files: tuple[InputFile, ...]
-    rows: tuple[InputFile, ...]
+    rows: tuple[str, ...]  # paths
     options: dict[str, Any]  # of the run, as run.json says
     models: dict[str, str]  # name: SHA-256
 
@@ -97,13 +97,13 @@ def read_previous(run_path: str) -> Previous:
     if run is None or summary.read(run_path) is None:
         raise UserError(f"--previous {run_path}: expected the folder of a finished run, found none; finish it first.")
     files = [InputFile(**file) for file in run["files"]]
-    rows = find_files([FileSystems.join(run_path, sink.PREDICTIONS, "*")])
+    rows = list(sink.prediction_paths(run_path))
     folder = posixpath.dirname(posixpath.dirname(files[0].path))
     described = FileSystems.join(folder, DELTA)
     if FileSystems.exists(described):
         files = [InputFile(**file) for file in orjson.loads(storage.read_file(described))["files"]]
         if FileSystems.match([FileSystems.join(folder, KEPT, "*")])[0].metadata_list:
-            rows += find_files([FileSystems.join(folder, KEPT, "*.jsonl")])
+            rows += [file.path for file in find_files([FileSystems.join(folder, KEPT, "*.jsonl")])]
     found = {file.path: file.size for file in find_files(file.path for file in files)}
     if changed := [file.path for file in files if found[file.path] != file.size]:
         raise UserError(
@@ -129,14 +129,14 @@ def build(
     sides = {"new": _documents(p, "New", files, reading)}
     if previous:
         sides["old"] = _documents(p, "Old", previous.files, reading)
-        sides["rows"] = p | "Rows" >> beam.Create(previous.rows) | "ReadRows" >> beam.FlatMap(read_rows)
+        sides["rows"] = p | "Rows" >> beam.Create(previous.rows) | "ReadRows" >> beam.FlatMap(sink.rows_by_id)
     decided = sides | "ById" >> beam.CoGroupByKey() | "Decide" >> beam.FlatMapTuple(decide)
     (
         decided
         | "ByPart" >> beam.Map(lambda line: ((line[0], part_of(line[1], target.parts)), (line[1], line[2])))
         | "Gather" >> beam.GroupByKey()
         | "WritePart" >> beam.Map(write_part, target)
-        | "Count" >> beam.CombineGlobally(summary.add)
+        | "Count" >> beam.CombineGlobally(tally.add)
         | "WriteDelta" >> beam.Map(write_delta, list(files), target.output)
     )
 
@@ -164,13 +164,6 @@ def read_slice(piece: Slice, reading: ReadOptions) -> Iterator[tuple[str, tuple[
 def digest(document: Document) -> str:
     """Equal for documents that a model reads alike."""
     return hashlib.blake2b(orjson.dumps(document.texts), digest_size=16).hexdigest()
-
-
-def read_rows(file: InputFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(id, row) of each prediction."""
-    for line in slices.all_lines(file):
-        row = orjson.loads(line.data)
-        yield row["id"], row
 
 
 def decide(identifier: str, sides: dict[str, Iterable[Any]]) -> Iterator[tuple[str, str, bytes]]:

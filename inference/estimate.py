@@ -200,10 +200,3 @@ def _threads_per_core() -> int:
     except OSError:
         return 1
     return 2 if any(mark in siblings for mark in ",-") else 1
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -26,8 +26,9 @@ from rich.table import Table
 
 from inference import actual_cost, config, cost, estimate
 from inference.cost import Prices
-from inference.estimate import Corpus, Offer, Profile, duration
+from inference.estimate import Corpus, Offer, Profile
 from inference.files import InputFile, find_files
+from inference.progress import duration
 from inference.run_folder import RunOptions
 from models.errors import UserError, exit_code
 

@@ -7,9 +7,12 @@ from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler
 
+from inference import isolation
 from inference.records import Documents, Failure, Prediction
 from inference.scorer import Counts, Scorer, ScoringOptions
 from inference.slices import Slice
+
+TRUSTED_ATTEMPTS = 2  # at a slice; after so many that never ended it is scored in a process apart
 
 
 @dataclass
@@ -19,6 +22,7 @@ class SliceDocuments:
     slice: Slice
     read: Documents
     started: float  # seconds since the epoch
+    attempts: int = 0  # that came before and did not end
 
 
 @dataclass
@@ -75,7 +79,11 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
 def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
     """Scores the documents of one slice and puts all its failures in the order of the lines."""
     began = time.monotonic()
-    predictions, failures, counts = scorer.score(element.read.documents)
+    documents = element.read.documents
+    if element.attempts < TRUSTED_ATTEMPTS:
+        predictions, failures, counts = scorer.score(documents)
+    else:
+        predictions, failures, counts = isolation.score(documents, scorer.options)
     return ScoredSlice(
         slice=element.slice,
         lines=element.read.lines,

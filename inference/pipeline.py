@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 
-from inference import run_folder, sink, slices, summary
+from inference import run_folder, sink, slices, summary, tally
 from inference.handler import SliceDocuments, SliceHandler
 from inference.records import ReadOptions, read_documents
 from inference.run_folder import RunOptions
@@ -39,7 +39,7 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
         | "WriteSlice" >> beam.Map(sink.write_slice, sink_options).with_output_types(Receipt)
     )
     receipts = (written, read[ReadSlice.FOUND]) | "Receipts" >> beam.Flatten()
-    totals = receipts | "Totals" >> beam.Map(summary.totals_of) | "AddTotals" >> beam.CombineGlobally(summary.add)
+    totals = receipts | "Totals" >> beam.Map(summary.totals_of) | "AddTotals" >> beam.CombineGlobally(tally.add)
     duplicates = (
         receipts
         | "IdHashes" >> beam.FlatMap(summary.id_hashes, output)
@@ -100,7 +100,7 @@ class ReadSlice(beam.DoFn):
             return
         started = time.time()
         read = read_documents(slices.read_lines(piece), piece.file.path, self._read_options)
-        yield SliceDocuments(piece, read, started)
+        yield SliceDocuments(piece, read, started, sink.begin(self._options.output, piece.name))
 
 
 def read_options(options: RunOptions) -> ReadOptions:

@@ -10,17 +10,18 @@ from rich.console import Console
 from inference import config, cost, estimate, launch
 from inference.config import Command
 from inference.cost import Prices
-from inference.estimate import Corpus, Profile
+from inference.estimate import Corpus, Offer, Profile
 from inference.launch import Launch, Setting
+from inference.progress import duration
 from models.errors import UserError
 
 SAMPLE_DOCUMENTS = 300
 
 
-def show(command: Command, console: Console) -> None:
+def show(command: Command, console: Console) -> Offer | None:
     """Prints files, slices, documents, time or price; on Dataflow the settings with their reasons.
 
-    The number of workers is set where the user did not.
+    The number of workers is set where the user did not. Returns what a job will cost, where that is known.
 
     Raises:
         UserError: the estimate is above --max_cost, or was asked for and cannot be made.
@@ -28,7 +29,7 @@ def show(command: Command, console: Console) -> None:
     job = command.launch
     if job is None:
         _show_time(command, console)
-        return
+        return None
     _say(console, *job.settings)
     prices = cost.load_prices()
     if warning := prices.warning(datetime.date.today()):
@@ -40,7 +41,7 @@ def show(command: Command, console: Console) -> None:
         _say(console, f"{_files(command)}; what it will cost is not known: {error}")
         if command.max_cost is not None:
             raise UserError(f"--max_cost {command.max_cost:g}: the cost cannot be estimated: {error}") from None
-        return
+        return None
     profile, corpus, spread = _measure(command, models)
     _say(console, _corpus(command, corpus))
     worker = command.beam.view_as(WorkerOptions)
@@ -60,13 +61,14 @@ def show(command: Command, console: Console) -> None:
             f"the job may cost ${offer.high:,.2f}, more than --max_cost {command.max_cost:g}: raise it, label less "
             "with --limit, or take --flexrs_goal COST_OPTIMIZED."
         )
+    return offer
 
 
 def _show_time(command: Command, console: Console) -> None:
     profile, corpus = estimate.measure(command.files, command.options, SAMPLE_DOCUMENTS)
     _say(console, _corpus(command, corpus))
     here = estimate.seconds_here(profile, corpus)
-    _say(console, f"{profile.runtime}, on this machine: {estimate.duration(here.value)}")
+    _say(console, f"{profile.runtime}, on this machine: {duration(here.value)}")
 
 
 def _machine(prices: Prices, job: Launch, profile: Path | None) -> str:

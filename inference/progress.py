@@ -65,7 +65,7 @@ class ProgressWatcher:
         gained = self._done - self._found[0]
         left = "time left not yet known"
         if gained:
-            left = f"{_duration(self.seconds * (self._total - self._done) / gained)} left"
+            left = f"{duration(self.seconds * (self._total - self._done) / gained)} left"
         rate = self.documents / max(self.seconds, 1e-9)
         return f"{share:6.1%}  {self._documents:,} documents  {rate:.1f} docs/s  {left}"
 
@@ -94,7 +94,8 @@ class ProgressWatcher:
                 bar.update(task, completed=self._done, description=self.line())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -57,6 +57,11 @@ class Failure:
             "detail": self.detail,
             "raw": self.raw,
         }
+
+
+def redacted(failure: Failure) -> Failure:
+    """Without the line, and without what a model said of it, which may quote it."""
+    return replace(failure, raw="", detail="" if failure.reason == "model_failed" else failure.detail)
 
 
 @dataclass(frozen=True, slots=True)

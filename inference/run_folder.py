@@ -23,7 +23,7 @@ from models.errors import UserError
 
 RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
 FORMAT_VERSION = 1
-CONTENTS = (LOCK, RUN, SCHEMA, sink.PREDICTIONS, sink.FAILURES, REPORT, summary.SUMMARY, sink.RECEIPTS)
+CONTENTS = (LOCK, RUN, SCHEMA, sink.PREDICTIONS, sink.FAILURES, REPORT, summary.SUMMARY, sink.RECEIPTS, sink.ATTEMPTS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class RunOptions:
     keep_fields: tuple[str, ...] = ()
     file_format: str = "jsonl"
     limit: int | None = None
+    redact_failures: bool = False
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -45,14 +46,15 @@ class RunOptions:
 
     def sink(self) -> SinkOptions:
         """What the sink needs of it."""
-        return SinkOptions(self.output, self.file_format, self.keep_fields, self.model_names)
+        return SinkOptions(self.output, self.file_format, self.keep_fields, self.model_names, self.redact_failures)
 
 
-def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence[str]) -> dict[str, Any]:
-    """What `run.json` says: everything that decides which bytes the run writes, and the versions it began with."""
+def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence[str], command: str) -> dict[str, Any]:
+    """What `run.json` says: everything that decides which bytes the run writes, and what it began with."""
     scoring = options.scoring
     return {
         "format_version": FORMAT_VERSION,
+        "command": command,
         "models": [
             {"name": name, "path": path, "sha256": sha256}
             for name, path, sha256 in zip(options.model_names, scoring.models, fingerprints, strict=True)
@@ -67,6 +69,7 @@ def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence
             "runtime": scoring.runtime,
             "precision": scoring.precision,
             "limit": options.limit,
+            "redact_failures": options.redact_failures,
             "slice_bytes": options.slice_bytes,
         },
         "versions": {
@@ -190,6 +193,8 @@ def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator
         fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
         storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
         yield
+        with contextlib.suppress(OSError):  # not empty, or no folder: slices that were not finished
+            os.rmdir(os.path.join(output, sink.ATTEMPTS))
 
 
 def _refuse(run: dict[str, Any], output: str, overwrite: bool = False) -> None:

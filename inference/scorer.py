@@ -19,7 +19,10 @@ from models.text import TextRecipe
 from models.trained_model import Manifest
 
 Tokens = Sequence[int]
+Decided = tuple[NDArray[Any], NDArray[np.bool_]]  # probabilities and whether it is given, each (documents, labels)
 
+BINS = 20  # of histograms
+FEW_LABELS = 100  # of which pairs and scores are counted
 CPU_TOKEN_BUDGET = 2_048  # padded tokens a batch: more falls out of the cache
 CUDA_TOKEN_BUDGET = 65_536  # a guess: not measured yet
 
@@ -60,6 +63,9 @@ class Counts:
     repeated: dict[str, int] = field(default_factory=dict)  # documents with the same tokens as an earlier one
     truncated: dict[str, int] = field(default_factory=dict)  # texts longer than the model reads
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # predictions of each label
+    pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # of two labels together
+    scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # documents by score, in BINS
+    lengths: dict[str, list[int]] = field(default_factory=dict)  # texts by tokens read, in BINS of the model's most
 
 
 def text_recipes(options: ScoringOptions, manifests: Sequence[Manifest]) -> tuple[TextRecipe, ...]:
@@ -101,21 +107,24 @@ class Scorer:
         """
         counts = Counts()
         problems: dict[int, str] = {}
-        by_model: dict[str, list[Labelling]] = {}
+        decided: dict[str, Decided] = {}
         with self._tokenizing:
             encoded = self._encode(documents)
         for model in self._models:
             with self._computing:
                 logits, found = model.logits(encoded[model.encoding], counts)
             problems |= {index: f"{model.name}: {problem}" for index, problem in found.items()}
-            by_model[model.name] = model.labellings(logits, self.options.scores)
+            decided[model.name] = model.decide(logits)
+        good = [i for i in range(len(documents)) if i not in problems]
+        by_model = {}
+        for model in self._models:
+            probs, chosen = (found[good] for found in decided[model.name])
+            by_model[model.name] = model.labellings(probs, chosen, self.options.scores)
+            count_labels(counts, model.name, model.manifest.labels.names, probs, chosen)
         predictions = [
-            Prediction(document.line, document.id, document.kept, {name: by_model[name][i] for name in by_model})
-            for i, document in enumerate(documents)
-            if i not in problems
+            Prediction(documents[i].line, documents[i].id, documents[i].kept, dict(zip(by_model, said, strict=True)))
+            for i, said in zip(good, zip(*by_model.values(), strict=True), strict=True)
         ]
-        for name in by_model:
-            counts.labels[name] = _count_labels(predictions, name)
         failures = [
             Failure(documents[i].line, documents[i].id, "model_failed", problem, capped(documents[i].raw))
             for i, problem in sorted(problems.items())
@@ -170,6 +179,7 @@ class _LoadedModel:
         counts.padded_tokens[self.name] = sum(len(batch) * lengths[batch[0]] for batch in batches)
         counts.repeated[self.name] = len(encoded) - len(tokens)
         counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
+        counts.lengths[self.name] = histogram(np.array([len(ids) for ids in encoded]) / (self.max_tokens + 1))
         problems: dict[int, str] = {}
         computed: list[tuple[list[int], Logits]] = []
         for batch in batches:
@@ -198,17 +208,19 @@ class _LoadedModel:
             halves = batch[:middle], batch[middle:]
             return [part for half in halves for part in self._compute(half, tokens, problems)]
 
-    def labellings(self, logits: NDArray[np.float32], scores: str) -> list[Labelling]:
-        """Labels and scores of each document; scores are rounded first, so that they agree with the labels."""
+    def decide(self, logits: NDArray[np.float32]) -> Decided:
+        """Probabilities and labels; probabilities are rounded first, so that they agree with the labels."""
         labels, decision = self.manifest.labels, self.manifest.decision
-        finite = np.nan_to_num(logits)
-        probs = np.round(probabilities(finite, labels.task, decision.temperature), 6)
-        chosen = decide(probs, labels, decision.thresholds)
-        select = _score_selector(scores)
+        probs = np.round(probabilities(np.nan_to_num(logits), labels.task, decision.temperature), 6)
+        return probs, decide(probs, labels, decision.thresholds)
+
+    def labellings(self, probs: NDArray[Any], chosen: NDArray[np.bool_], scores: str) -> list[Labelling]:
+        """Labels and scores of each document."""
+        names, select = self.manifest.labels.names, _score_selector(scores)
         return [
             Labelling(
-                labels=tuple(labels.names[i] for i in np.flatnonzero(row)),
-                scores=tuple((labels.names[i], float(prob[i])) for i in select(prob, row)),
+                labels=tuple(names[i] for i in np.flatnonzero(row)),
+                scores=tuple((names[i], float(prob[i])) for i in select(prob, row)),
             )
             for prob, row in zip(probs, chosen, strict=True)
         ]
@@ -236,12 +248,27 @@ def _score_selector(scores: str) -> Callable[[NDArray[Any], NDArray[np.bool_]], 
     return lambda probs, _: [int(i) for i in np.argsort(-probs, kind="stable")[:top]]
 
 
-def _count_labels(predictions: Sequence[Prediction], model: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for prediction in predictions:
-        for label in prediction.by_model[model].labels:
-            counts[label] = counts.get(label, 0) + 1
-    return dict(sorted(counts.items()))
+def count_labels(
+    counts: Counts, model: str, names: Sequence[str], probs: NDArray[Any], chosen: NDArray[np.bool_]
+) -> None:
+    """Adds what one model said; `probs` and `chosen` are (documents, labels)."""
+    counts.labels[model] = {name: int(total) for name, total in zip(names, chosen.sum(axis=0), strict=True) if total}
+    if len(names) > FEW_LABELS:
+        return
+    together = np.triu(chosen.T.astype(np.int64) @ chosen, k=1)
+    counts.pairs[model] = {
+        name: {other: int(count) for other, count in zip(names, row, strict=True) if count}
+        for name, row in zip(names, together, strict=True)
+        if row.any()
+    }
+    counts.scores[model] = {name: histogram(column) for name, column in zip(names, probs.T, strict=True)}
+
+
+def histogram(values: NDArray[Any]) -> list[int]:
+    """How many values from 0 to 1 lie in each of BINS equal parts; 1 lies in the last."""
+    places = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+    found: list[int] = np.bincount(places, minlength=BINS).tolist()
+    return found
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:

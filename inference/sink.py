@@ -5,6 +5,7 @@ A receipt is written last, so a slice that has one is whole. Every file appears 
 slice that is written again gets the same bytes: retries and races are harmless.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -20,10 +22,10 @@ from apache_beam.io.filesystems import FileSystems
 
 from inference import records
 from inference.handler import ScoredSlice
-from inference.records import Prediction
+from inference.records import Prediction, redacted
 from inference.storage import read_file, write_file
 
-PREDICTIONS, FAILURES, RECEIPTS = "predictions", "failures", "receipts"
+PREDICTIONS, FAILURES, RECEIPTS, ATTEMPTS = "predictions", "failures", "receipts", "attempts"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class SinkOptions:
     file_format: str  # jsonl or parquet
     keep_fields: tuple[str, ...]
     models: tuple[str, ...]  # names, in the order of the columns
+    redact_failures: bool = False  # write nothing of the texts
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class Receipt:
     scoring_seconds: float
     finished: float  # seconds since the epoch
     worker: str
+    pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by model, like the next two
+    scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)  # of each file written, by its path below the output folder
 
 
@@ -79,13 +85,28 @@ def write_slice(scored: ScoredSlice, options: SinkOptions) -> Receipt:
     name = scored.slice.name
     contents = {f"{PREDICTIONS}/{name}.{options.file_format}": _predictions_file(scored.predictions, options)}
     if scored.failures:
-        rows = (orjson.dumps(failure.row(scored.slice.file.path)) for failure in scored.failures)
+        failures = map(redacted, scored.failures) if options.redact_failures else scored.failures
+        rows = (orjson.dumps(failure.row(scored.slice.file.path)) for failure in failures)
         contents[f"{FAILURES}/{name}.jsonl"] = b"".join(row + b"\n" for row in rows)
     for path, content in contents.items():
         write_file(FileSystems.join(options.output, path), content)
     receipt = _receipt(scored, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()})
     write_file(FileSystems.join(options.output, RECEIPTS, f"{name}.json"), orjson.dumps(receipt))
+    with contextlib.suppress(Exception):  # it says nothing any more; each storage raises its own kinds
+        FileSystems.delete([_attempts_path(options.output, name)])
     return receipt
+
+
+def begin(output: str, slice_name: str) -> int:
+    """Notes that a slice is begun; returns how many attempts at it were begun before and never ended."""
+    path = _attempts_path(output, slice_name)
+    before = len(read_file(path)) if FileSystems.exists(path) else 0
+    write_file(path, b"." * (before + 1))
+    return before
+
+
+def _attempts_path(output: str, slice_name: str) -> str:
+    return FileSystems.join(output, ATTEMPTS, slice_name)
 
 
 def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
@@ -110,6 +131,9 @@ def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
         repeated=counts.repeated,
         truncated=counts.truncated,
         labels=counts.labels,
+        pairs=counts.pairs,
+        scores=counts.scores,
+        lengths=counts.lengths,
         runtime=scored.runtime,
         seconds=round(now - scored.started, 3),
         scoring_seconds=round(scored.scoring_seconds, 3),
@@ -138,6 +162,34 @@ def read_ids(receipt: Receipt, output: str) -> list[str]:
         ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
         return ids
     return [orjson.loads(line)["id"] for line in content.splitlines()]
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a predictions file, of either format."""
+    content = read_file(path)
+    if path.endswith(".parquet"):
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+        return rows
+    return [orjson.loads(line) for line in content.splitlines()]
+
+
+def rows_by_id(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(id, row) of each row of a predictions file."""
+    for row in read_rows(path):
+        yield row["id"], row
+
+
+def count_rows(path: str, content: bytes) -> int:
+    """How many rows a predictions or failures file has."""
+    if path.endswith(".parquet"):
+        return int(pq.read_metadata(io.BytesIO(content)).num_rows)
+    return content.count(b"\n")
+
+
+def prediction_paths(output: str) -> Iterator[str]:
+    """The paths of all predictions files, of finished slices and others."""
+    for match in FileSystems.match([FileSystems.join(output, PREDICTIONS, "*")]):
+        yield from (metadata.path for metadata in match.metadata_list)
 
 
 def find_receipt(output: str, slice_name: str) -> Receipt | None:

@@ -13,13 +13,14 @@ from rich.table import Table
 from inference import sink
 from inference.sink import Receipt
 from inference.storage import read_file, write_file
+from inference.tally import Totals
 
 SUMMARY = "summary.json"
-Totals = dict[str, Any]  # numbers, or dicts of them
 
 _ADDED = (
     *("lines", "predicted", "failed", "blank", "source_bytes", "seconds", "scoring_seconds"),
     *("failures", "tokens", "padded_tokens", "repeated", "truncated", "labels"),
+    *("pairs", "scores", "lengths"),
 )
 _ID_BUCKETS = 256
 
@@ -27,18 +28,6 @@ _ID_BUCKETS = 256
 def totals_of(receipt: Receipt) -> Totals:
     """The numbers of one receipt that add up over slices."""
     return {"slices": 1, "runtimes": {receipt.runtime: 1}, **{name: getattr(receipt, name) for name in _ADDED}}
-
-
-def add(parts: Iterable[Totals]) -> Totals:
-    """The sum of totals, key by key at every depth; associative, so that Beam may add in any order."""
-    total: Totals = {}
-    for part in parts:
-        for key, value in part.items():
-            if isinstance(value, dict):
-                total[key] = add([total.get(key, {}), value])
-            else:
-                total[key] = total.get(key, 0) + value
-    return total
 
 
 def id_hashes(receipt: Receipt, output: str) -> list[tuple[int, bytes]]:

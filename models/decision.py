@@ -42,3 +42,9 @@ def decide(probs: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) ->
         chosen: NDArray[np.bool_] = np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
         return chosen
     return probs >= np.asarray(thresholds)
+
+
+def thresholds_of(labels: LabelSchema, decision: Decision) -> dict[str, float]:
+    """The threshold of each label that has one: all for multi_label, the positive one for binary."""
+    names = {Task.BINARY: labels.names[1:], Task.MULTI_CLASS: (), Task.MULTI_LABEL: labels.names}[labels.task]
+    return dict(zip(names, decision.thresholds, strict=True))

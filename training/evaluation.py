@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from models.decision import Decision, Floats, decide, probabilities
+from models.decision import Decision, Floats, decide, probabilities, thresholds_of
 from models.labels import LabelSchema, Task
 from training import calibrate, metrics
 from training.data import Examples
@@ -110,12 +110,6 @@ def write_tables(evaluation: Evaluation, decision: Decision, directory: Path, da
             strict=True,
         )
         _write_csv(directory / f"{stem}_scores.csv", ("id", "truth", "score", "predicted"), scores)
-
-
-def thresholds_of(labels: LabelSchema, decision: Decision) -> dict[str, float]:
-    """The threshold of each label that has one: all for multi_label, the positive one for binary."""
-    names = {Task.BINARY: labels.names[1:], Task.MULTI_CLASS: (), Task.MULTI_LABEL: labels.names}[labels.task]
-    return dict(zip(names, decision.thresholds, strict=True))
 
 
 def _label_rows(found: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:

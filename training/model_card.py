@@ -6,11 +6,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from models.decision import thresholds_of
 from models.labels import Task
 from models.trained_model import Manifest
 from training import markdown
 from training.calibrate import FEWEST_POSITIVES
-from training.evaluation import thresholds_of
 
 FILE = "README.md"
 

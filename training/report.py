@@ -1,17 +1,17 @@
 """Draws report.html: how a model was trained, how well it does, and where it errs. One file that asks no other host."""
 
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
+from models import page
+from models.decision import thresholds_of
 from models.labels import Task
 from models.trained_model import Manifest
 from training import charts
-from training.evaluation import Evaluation, thresholds_of
+from training.evaluation import Evaluation
 
 FILE = "report.html"
 WORST = 20
@@ -21,21 +21,8 @@ MOST_CELLS = 40  # labels up to which a heat map can be read
 
 def write(directory: Path, evaluations: Sequence[Evaluation], manifest: Manifest, name: str | None = None) -> None:
     """Writes `report.html`: the last evaluation (test, where there is one) in full, of the others the totals."""
-    template = importlib.resources.files("training").joinpath("templates", FILE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"number": _number, "share": _share}
-    page = environment.from_string(template).render(**_content(evaluations, manifest, name or directory.name))
-    (directory / FILE).write_text(page, encoding="utf-8")
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f}"
+    content = _content(evaluations, manifest, name or directory.name)
+    (directory / FILE).write_text(page.render("training", FILE, **content), encoding="utf-8")
 
 
 def _content(evaluations: Sequence[Evaluation], manifest: Manifest, name: str) -> dict[str, Any]:

@@ -115,6 +115,34 @@ def test_a_text_that_makes_the_model_fail_fails_alone(
     assert [row["id"] for row in rows_of(run)] == [f"d{i}" for i in range(300) if i != 150]
 
 
+def test_failures_can_be_kept_free_of_texts(
+    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "Mrs Robinson"
+    poison = encode(colours, "@")[1]
+    lines = [
+        f"not json of {secret}",
+        json.dumps({"id": "x", "text": [secret]}),
+        json.dumps({"id": "y", "text": f"@ {secret}"}),
+    ]
+    corpus.write_text(corpus.read_text() + "\n".join(lines) + "\n")
+    forward = PooledClassifier.forward
+
+    def failing(self: PooledClassifier, input_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        if (input_ids == poison).any():
+            raise RuntimeError(f"the model cannot take {secret}")
+        return forward(self, input_ids, mask)
+
+    monkeypatch.setattr(PooledClassifier, "forward", failing)
+    flags = ("--model", colours, "--input", corpus, "--runtime", "torch", "--max_failure_rate", "1")
+    run = label(*flags, "--redact_failures")
+    assert {row["reason"] for row in rows_of(run, "failures")} >= {"not_json", "model_failed"}
+    assert all(row["raw"] == "" for row in rows_of(run, "failures"))
+    for path in run.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    assert secret in "".join(row["raw"] for row in rows_of(label(*flags), "failures"))
+
+
 def test_scores_that_are_not_finite_are_a_failure(
     corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
 ) -> None:

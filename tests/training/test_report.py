@@ -1,9 +1,6 @@
 """The report and the model card: they hold the numbers of model.json, ask no other host, and let no text act."""
 
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from models.decision import Decision
+from models.decision import Decision, thresholds_of
 from models.labels import LabelSchema, Task
 from models.text import TextRecipe
 from models.trained_model import Manifest
+from tests.pages import Page, in_browser, needs_browser
 from training import calibrate, charts, evaluation, model_card, report
 from training.data import Examples
 from training.evaluation import Evaluation
@@ -69,32 +67,6 @@ def made_up(task: str, documents: int = 400) -> tuple[list[Evaluation], Manifest
     return found, manifest
 
 
-class Page(HTMLParser):
-    """What a browser would do with a page: the cells of its tables, the elements, and the addresses they name."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.cells: list[str] = []
-        self.elements: list[str] = []
-        self.addresses: list[str] = []
-        self._open = False
-        self.feed(content)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
-        self._open = tag == "td"
-        if self._open:
-            self.cells.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self.cells:
-            self.cells[-1] += data
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = self._open and tag != "td"
-
-
 @pytest.mark.parametrize("task", NAMES)
 def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) -> None:
     found, manifest = made_up(task)
@@ -109,7 +81,7 @@ def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) 
         for key in ("precision", "recall", "f1", "average_precision", "roc_auc"):
             assert f"{values[key]:.3f}" in row
         assert f"{values['support']:,}" in row
-    for name, threshold in evaluation.thresholds_of(manifest.labels, manifest.decision).items():
+    for name, threshold in thresholds_of(manifest.labels, manifest.decision).items():
         assert page.cells[page.cells.index(name) + 1] == f"{threshold:.3f}"
     assert f"<b>{metrics['macro_f1']:.3f}</b>" in content
     assert "script" not in page.elements
@@ -166,19 +138,15 @@ def test_the_wrong_class_is_named_with_its_score() -> None:
     assert found["score"] == pytest.approx(0.7)
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+@needs_browser
 def test_a_browser_opens_the_page_without_a_complaint(tmp_path: Path) -> None:
     found, manifest = made_up("multi_label")
     report.write(tmp_path, found, manifest, "my model")
-    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [*browser, profile, "--dump-dom", f"file://{tmp_path / 'report.html'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    cells = Page(done.stdout).cells
+    content = in_browser(tmp_path / "report.html")
+    cells = Page(content).cells
     name = manifest.labels.names[1]
     assert f"{manifest.metrics['test']['labels'][name]['f1']:.3f}" in cells[cells.index(name) :][:6]
-    assert done.stdout.count("<svg") == 4
+    assert content.count("<svg") == 4
 
 
 def card(tmp_path: Path, manifest: Manifest) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,120 @@
+"""Says what this machine and installation can do, what `auto` would choose, and what is wrong.
+
+    python -m inference.doctor --model models/trained/ai
+
+Exit codes: 0 ready, 1 a model or the installation is at fault, 2 wrong use.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import google.auth
+import torch
+from google.auth.exceptions import DefaultCredentialsError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from inference import config, images, model_files, runtimes
+from models import trained_model
+from models.errors import UserError, exit_code
+
+PACKAGES = (
+    *("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "google-cloud-storage"),
+    *("openvino", "onnxruntime", "datasets", "docker"),
+)
+OPTIONAL = ("openvino", "onnxruntime")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "bf16", "i8mm")
+ENOUGH_GB = 5.0  # of disk: an image's layers, or a few converted models
+
+Row = tuple[str, str, bool]  # what, what was found, whether that will do
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a table. Returns 0 ready, 1 something is at fault, 2 wrong use."""
+    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = config.Parser(prog="python -m inference.doctor", description=__doc__)
+    parser.add_argument("--model", action="append", default=[], metavar="DIR", help="to check; may be repeated")
+    flags = parser.parse_args(argv)
+    rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for what, found, good in rows:
+        table.add_row(Text(what), Text(found, style="" if good else "bold red"))
+    Console().print(table)
+    return 0 if all(good for _, _, good in rows) else 1
+
+
+def _installation() -> Iterator[Row]:
+    yield "python", f"{platform.python_version()}, {sys.executable}", True
+    for name in PACKAGES:
+        try:
+            yield name, metadata.version(name), True
+        except metadata.PackageNotFoundError:
+            optional = name in OPTIONAL
+            yield name, "not installed (optional)" if optional else "missing: install it again", optional
+
+
+def _machine() -> Iterator[Row]:
+    cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    yield "processor", f"{_processor()}, {cores} cores for this process, {memory:.0f} GB of memory", True
+    yield "instructions", ", ".join(_instructions()) or "none that matter are known", True
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield "GPU", ", ".join(gpus) or "none", True
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    yield "free disk", f"{free:,.0f} GB here" + ("" if free > ENOUGH_GB else ": little"), free > ENOUGH_GB
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), "")
+
+
+def _choice() -> Iterator[Row]:
+    chosen = runtimes.choose("auto", "auto", "auto")
+    yield "--runtime auto", f"{chosen}: {chosen.reason}", True
+
+
+def _cloud() -> Iterator[Row]:
+    try:
+        _, project = google.auth.default()
+        yield "Google credentials", f"found, project {project or 'not set'}", True
+    except DefaultCredentialsError:
+        yield "Google credentials", "none (gcloud auth application-default login, where you need them)", True
+    try:
+        with images.engine() as client:
+            yield "container engine", f"answers, version {client.version()['Version']}", True
+    except UserError:
+        yield "container engine", "none answers (needed to build an image)", True
+
+
+def _model(directory: str) -> Row:
+    try:
+        manifest = trained_model.verify(model_files.local(directory))
+    except UserError as error:
+        return directory, str(error), False
+    size = f"{manifest.labels.task}, {len(manifest.labels.names)} labels, reads {manifest.text.max_tokens} tokens"
+    return directory, f"{size}, every file as it was written", True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

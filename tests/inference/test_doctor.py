@@ -1,0 +1,44 @@
+"""What the doctor says of this machine, of good and of bad models."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from google.auth.exceptions import DefaultCredentialsError
+
+from inference import doctor
+
+
+@pytest.fixture(autouse=True)
+def wide_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network is asked for credentials."""
+
+    def without() -> None:
+        raise DefaultCredentialsError("none")
+
+    monkeypatch.setattr("google.auth.default", without)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_a_machine_that_is_ready(
+    colours: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor.main(["--model", str(colours)]) == 0
+    printed = capsys.readouterr().out
+    assert torch.__version__ in printed
+    assert "--runtime auto" in printed
+    assert "every file as it was written" in printed
+
+
+def test_a_model_that_was_changed(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "colours"
+    copy.mkdir()
+    for file in colours.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    weights = copy / "model.pth"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    assert doctor.main(["--model", str(copy)]) == 1
+    assert "model.pth" in capsys.readouterr().out

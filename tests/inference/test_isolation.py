@@ -1,0 +1,129 @@
+"""A document that ends the process outright: the run goes on without it."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference import isolation, sink
+from inference.records import Document, Failure
+from inference.scorer import Scorer, ScoringOptions
+from tests.inference.conftest import contents, rows_of, texts, write_corpus
+
+# Python imports a module of this name when it starts: here, one in whose processes some texts are deadly.
+DEADLY = """
+import importlib.abc, importlib.util, os, signal, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "inference.scorer":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            score = module.Scorer.score
+
+            def deadly(self, documents):
+                if any("DEADLY" in text for document in documents for text in document.texts):
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                return score(self, documents)
+
+            module.Scorer.score = deadly
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def documents(count: int) -> list[Document]:
+    return [Document(i + 1, f"d{i}", (text,), {}, text.encode()) for i, text in enumerate(texts(count))]
+
+
+@pytest.fixture
+def deadly_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process that is started from now on ends when it scores one."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{Path.cwd()}")
+
+
+def test_the_document_that_ends_its_process_is_found(deadly_texts: None, colours: Path) -> None:
+    options = ScoringOptions((str(colours),), runtime="torch", scores="all")
+    harmless = documents(20)
+    deadly = Document(99, "x", ("a DEADLY text",), {}, b"a DEADLY line")
+    predictions, failures, counts = isolation.score([*harmless[:10], deadly, *harmless[10:]], options)
+    expected, _, expected_counts = Scorer(options).score(harmless)
+    assert [(p.id, p.by_model["colours"].labels) for p in predictions] == [
+        (p.id, p.by_model["colours"].labels) for p in expected
+    ]
+    assert failures == [Failure(99, "x", "process_ended", "scoring it ended the process", "a DEADLY line")]
+    assert counts.labels == expected_counts.labels
+    assert counts.lengths == expected_counts.lengths
+
+
+@pytest.mark.slow
+def test_a_deadly_document_becomes_a_failure_at_the_third_attempt(
+    deadly_texts: None, tmp_path: Path, colours: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 60)
+    harmless = write_corpus(tmp_path / "harmless.jsonl", 60)
+    lines = corpus.read_text().splitlines()
+    deadly = [json.dumps({"id": f"x{i}", "text": "DEADLY"}) for i in range(2)]
+    corpus.write_text("\n".join([*lines[:20], deadly[0], *lines[20:40], deadly[1], *lines[40:]]) + "\n")
+
+    def run(corpus: Path, output: Path) -> subprocess.CompletedProcess[str]:
+        flags = [
+            "--model",
+            colours,
+            "--input",
+            corpus,
+            "--output",
+            output,
+            "--max_failure_rate",
+            "0.1",
+            "--scores",
+            "all",
+        ]
+        command = [sys.executable, "-m", "inference.beam_runner", *map(str, flags), "--runtime", "torch"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    out = tmp_path / "out"
+    assert [run(corpus, out).returncode for _ in range(2)] == [-signal.SIGSEGV] * 2
+    third = run(corpus, out)
+    assert third.returncode == 0, third.stderr
+    assert "62 lines = 60 predicted + 2 failed + 0 blank" in third.stdout
+    failures = rows_of(out, "failures")
+    assert [(row["id"], row["line"], row["reason"]) for row in failures] == [
+        ("x0", 21, "process_ended"),
+        ("x1", 42, "process_ended"),
+    ]
+    assert not (out / "attempts").exists()
+    assert run(harmless, tmp_path / "harmless").returncode == 0
+    rows, expected = rows_of(out), rows_of(tmp_path / "harmless")
+    assert [row["id"] for row in rows] == [row["id"] for row in expected]
+    assert [row["colours"]["labels"] for row in rows] == [row["colours"]["labels"] for row in expected]
+
+
+def test_a_slice_that_was_only_interrupted_has_the_same_bytes(
+    tmp_path: Path, colours: Path, corpus: Path, label: Callable[..., Path]
+) -> None:
+    """Killed twice by a person, not by a document."""
+    flags = ("--model", colours, "--input", corpus, "--slice_mb", "0.005", "--scores", "all", "--runtime", "torch")
+    whole = label(*flags)
+    again = label(*flags)
+    lost = min((again / "receipts").iterdir())
+    lost.unlink()
+    for _ in range(2):
+        sink.begin(str(again), lost.stem)
+    label(*flags, output=again)
+    assert contents(again) == contents(whole)
+    assert not (again / "attempts").exists()

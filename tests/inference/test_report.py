@@ -1,0 +1,185 @@
+"""The report of a run: its numbers are the summary's, it asks no other host, and no text in it can act."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inference import beam_runner, report, sink
+from inference.sink import Receipt
+from tests.inference.conftest import rows_of, write_corpus
+from tests.pages import Page, in_browser, needs_browser
+
+EVIL = '<script>alert(1)</script><img src="http://example.com/x.png">'
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, colours: Path, offensive: Path) -> Path:
+    """Two models, several slices, a blank line and two failures that try to act."""
+    folder = tmp_path_factory.mktemp("finished")
+    corpus = write_corpus(folder / "corpus.jsonl", 300)
+    with corpus.open("a") as file:
+        file.write(f"\n{EVIL}\n" + json.dumps({"id": EVIL, "text": 7}) + "\n")
+    flags = [
+        "--model",
+        str(colours),
+        "--model",
+        str(offensive),
+        "--input",
+        str(corpus),
+        "--output",
+        str(folder / "run"),
+    ]
+    assert beam_runner.main([*flags, "--slice_mb", "0.005", "--scores", "all", "--max_failure_rate", "0.1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return shutil.copytree(finished / "run", tmp_path / "run")
+
+
+def test_the_page_holds_the_numbers_of_the_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    content = (run / "report.html").read_text()
+    page = Page(content)
+    for name in ("lines", "predicted", "failed", "blank"):
+        assert re.search(rf'id="{name}"[^>]*>{summary[name]:,}<', content)
+    assert "303 lines = 300 predicted + 2 failed + 1 blank" in content
+    for labels in summary["labels"].values():
+        for name, count in labels.items():
+            place = page.cells.index(name)
+            assert page.cells[place + 1 : place + 3] == [f"{count:,}", f"{100 * count / 300:.1f} %"]
+    assert "has not ended" not in content
+    assert "--scores all" in content  # the command
+    for _ in range(2):
+        assert report.main([str(run)]) == 0
+        assert capsys.readouterr().out == f"{run / 'report.html'}\n"
+    again = (run / "report.html").read_text()
+    assert report.write(str(run))
+    assert (run / "report.html").read_text() == again  # the same run gives the same bytes
+
+
+def test_what_is_counted_is_what_was_written(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    rows = rows_of(run)
+    for model, scores in summary["scores"].items():
+        for name, bars in scores.items():
+            values = [score["score"] for row in rows for score in row[model]["scores"] if score["label"] == name]
+            assert bars == [sum(min(int(value * 20), 19) == place for value in values) for place in range(20)]
+        assert sum(summary["lengths"][model]) == 300
+    together: dict[tuple[str, str], int] = {}
+    for row in rows:
+        given = row["colours"]["labels"]
+        for pair in ((a, b) for i, a in enumerate(given) for b in given[i + 1 :]):
+            together[pair] = together.get(pair, 0) + 1
+    counted = {(a, b): count for a, others in summary["pairs"]["colours"].items() for b, count in others.items()}
+    assert counted == together
+    assert counted
+    assert summary["pairs"]["offensive"] == {}
+
+
+def test_nothing_in_it_acts(run: Path) -> None:
+    content = (run / "report.html").read_text()
+    page = Page(content)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
+    assert "script" not in page.elements
+    assert "img" not in page.elements
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "url(" not in content
+
+
+def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None:
+    (run / "summary.json").unlink()
+    receipts = sorted((run / "receipts").iterdir())
+    for path in receipts[2:]:
+        path.unlink()
+    kept = [receipt for receipt in map(sink.read_receipt, map(str, receipts[:2])) if receipt]
+    report.write(str(run))
+    content = (run / "report.html").read_text()
+    assert "This run has not ended." in content
+    done = sum(receipt.source_bytes for receipt in kept) / (finished / "corpus.jsonl").stat().st_size
+    assert f"{100 * done:.1f} % of the input is done" in content
+    assert f'id="predicted">{sum(receipt.predicted for receipt in kept)}<' in content
+    for path in receipts[:2]:
+        path.unlink()
+    report.write(str(run))  # nothing yet
+    assert "0.0 % of the input is done" in (run / "report.html").read_text()
+
+
+def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(tmp_path)]) == 2
+    assert "expected the folder of a run, found no run.json in it" in capsys.readouterr().err
+
+
+def test_a_model_that_is_gone_leaves_its_thresholds_out(run: Path) -> None:
+    content = json.loads((run / "run.json").read_text())
+    content["models"][0]["path"] = "/models/colours"
+    (run / "run.json").write_text(json.dumps(content))
+    before = (run / "report.html").read_text().count("<small>threshold ")
+    report.write(str(run))
+    assert (run / "report.html").read_text().count("<small>threshold ") == before - len(
+        json.loads((run / "summary.json").read_text())["labels"]["colours"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "expected", "documents", "is_parted"),
+    [
+        (0.10, 10_000, 0.10, 1_000, False),
+        (0.14, 10_000, 0.10, 1_000, False),  # less than one and a half times
+        (0.20, 10_000, 0.10, 1_000, True),
+        (0.20, 20, 0.10, 1_000, False),  # by chance
+        (0.0, 10_000, 0.05, 1_000, True),
+        (0.0, 0, 0.05, 1_000, False),
+    ],
+)
+def test_when_a_share_has_parted(share: float, count: int, expected: float, documents: int, is_parted: bool) -> None:
+    assert report.parted(share, count, expected, documents) is is_parted
+
+
+def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") -> Receipt:
+    zeros = dict.fromkeys(("start", "end", "first_line", "source_bytes", "failed", "blank"), 0)
+    empty: dict[str, dict[str, int]] = {
+        name: {} for name in ("failures", "tokens", "padded_tokens", "repeated", "truncated")
+    }
+    return Receipt(
+        slice="s",
+        file="f",
+        lines=documents,
+        predicted=documents,
+        labels={},
+        runtime="torch",
+        seconds=seconds,
+        scoring_seconds=seconds,
+        finished=begun + seconds,
+        worker=worker,
+        **zeros,
+        **empty,
+    )
+
+
+def test_speed_leaves_out_the_time_between_two_attempts() -> None:
+    found = report.speed([receipt(0, 10, 100), receipt(5, 10, 100, "w2"), receipt(1000, 5, 100)])
+    assert found
+    assert found["busy"] == "20 s"
+    assert found["paused"] == "16 min 25 s"
+    assert found["rate"] == pytest.approx(15)
+    assert [(w["name"], w["slices"], w["documents"]) for w in found["workers"]] == [("w1", 2, 200), ("w2", 1, 100)]
+    assert sum(found["rates"]) * 1005 / report.POINTS == pytest.approx(300)
+
+
+@needs_browser
+def test_a_browser_opens_the_page_without_a_complaint(run: Path) -> None:
+    content = in_browser(run / "report.html")
+    assert "303 lines = 300 predicted" in content
+
+
+def test_the_command_says_where_the_report_lies(
+    tmp_path: Path, colours: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beam_runner.main(["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]) == 0
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in capsys.readouterr().out

@@ -1,0 +1,116 @@
+"""A run that is whole, and every way in which one is not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference import beam_runner, verify
+from tests.inference.conftest import write_corpus
+
+
+@pytest.fixture(scope="module", params=["jsonl", "parquet"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    """Two files, several slices, one failure."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_corpus(folder / "a.jsonl", 200)
+    with write_corpus(folder / "b.jsonl", 50).open("a") as file:
+        file.write("not json\n")
+    flags = ["--model", str(colours), "--input", str(folder / "*.jsonl"), "--output", str(folder / "out")]
+    more = ["--slice_mb", "0.005", "--format", request.param, "--max_failure_rate", "1"]
+    assert beam_runner.main([*flags, *more]) == 0
+    return folder / "out"
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def first(run: Path, kind: str) -> Path:
+    return min((run / kind).iterdir())
+
+
+def edit_receipt(run: Path, **changes: object) -> None:
+    path = first(run, "receipts")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(run)]) == 0
+    assert "every line is accounted for" in capsys.readouterr().out
+
+
+def damaged_predictions(run: Path) -> None:
+    path = first(run, "predictions")
+    path.write_bytes(path.read_bytes()[:-5] + b"xxxx\n")
+
+
+def flipped_receipt(run: Path) -> None:
+    path = first(run, "receipts")
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def lost_in_the_middle(run: Path) -> None:
+    sorted((run / "receipts").iterdir())[1].unlink()
+
+
+def lost_at_the_end(run: Path) -> None:
+    max((run / "receipts").iterdir()).unlink()
+
+
+def foreign_receipt(run: Path) -> None:
+    edit_receipt(run, file="/elsewhere/c.jsonl")
+
+
+def wrong_summary(run: Path) -> None:
+    path = run / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "predicted": 7}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (damaged_predictions, "is not what was written; its receipt has another SHA-256"),
+        (lambda run: first(run, "predictions").unlink(), "is missing"),
+        (lambda run: first(run, "failures").write_bytes(b""), "is not what was written"),
+        (flipped_receipt, "expected a receipt, found something else"),
+        (lambda run: edit_receipt(run, blank=3), "its receipt does not add up"),
+        (lost_in_the_middle, "no receipt for the bytes from"),
+        (lost_at_the_end, "no receipt for what follows byte"),
+        (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is no input of this run"),
+        (wrong_summary, "summary.json says predicted 7, the receipts 250"),
+        (lambda run: (run / "summary.json").unlink(), "there is no summary.json: the run has not ended"),
+    ],
+)
+def test_what_is_wrong_is_found_and_named(
+    run: Path, damage: Callable[[Path], object], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(run)
+    assert verify.main([str(run)]) == 1
+    assert sentence in capsys.readouterr().out
+
+
+def test_rows_that_do_not_match_the_receipt(run: Path) -> None:
+    receipt = json.loads(first(run, "receipts").read_text())
+    edit_receipt(run, predicted=receipt["predicted"] - 1, failed=receipt["failed"] + 1)
+    assert any("rows as its receipt says" in problem for problem in verify.verify(str(run)))
+
+
+def test_the_first_lines_only(
+    tmp_path: Path, colours: Path, label: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", 200)
+    out = label("--model", colours, "--input", corpus, "--slice_mb", "0.005", "--limit", "50")
+    assert verify.main([str(out)]) == 0
+    lost_at_the_end(out)
+    assert verify.main([str(out)]) == 1
+    assert "expected 50 lines, found receipts for" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tmp_path)]) == 2
+    assert "expected the folder of a run, found no run.json in it" in capsys.readouterr().err
