@@ -21,6 +21,8 @@ from models.labels import LabelSchema, Task
 from training import calibrate, metrics
 from training.data import Examples
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how what a spreadsheet computes begins
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -129,7 +131,12 @@ def _write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([_inert(cell) for cell in row] for row in rows)
+
+
+def _inert(cell: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, marked as a text."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def show(evaluation: Evaluation) -> None:

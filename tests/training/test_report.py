@@ -1,5 +1,6 @@
 """The report and the model card: they hold the numbers of model.json, ask no other host, and let no text act."""
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,15 @@ def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) 
     assert content.count("true: ") <= report.WORST
     report.write(tmp_path, found, manifest, "my model")
     assert (tmp_path / "report.html").read_text() == content  # the same numbers give the same bytes
+
+
+def test_no_cell_of_the_tables_is_a_formula(tmp_path: Path) -> None:
+    (_, found), manifest = made_up("binary", 30)
+    found.examples.ids[0] = "@SUM(1)"
+    evaluation.write_tables(found, manifest.decision, tmp_path, "=1+1", "-2+3")
+    cells = [cell for path in tmp_path.iterdir() for row in csv.reader(path.open()) for cell in row]
+    assert {"'@SUM(1)", "'=1+1", "'-2+3"} <= set(cells)
+    assert not any(cell.startswith(("=", "@", "+", "-")) for cell in cells)
 
 
 def test_a_model_of_which_little_is_known_has_a_page_too(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What a run survives: measured by doing it to one, many times."""
