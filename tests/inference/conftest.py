@@ -1,6 +1,8 @@
 """What several test files share: tiny models, corpora, and a run of the pipeline in this process."""
 
+import gc
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,10 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStor
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(_Credentials, "_credentials_init", True)  # else Beam looks for them, in vain, for long
         yield running
+        if running.failed:  # connections that were cut are no later test's fault
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
 
 def jsonl(count: int, start: int = 0) -> bytes:
