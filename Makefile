@@ -51,7 +51,7 @@ demo: install  ## train a small classifier and label a small corpus with it, on 
 	@echo "  corpus        $(DEMO_DATA)/corpus.jsonl"
 	@echo "  model         $(DEMO_MODEL)/"
 	@echo "  predictions   $(DEMO_RUN)/predictions/"
-	@echo "  summary       $(DEMO_RUN)/summary.json"
+	@echo "  report        $(DEMO_RUN)/report.html"
 
 test: install  ## run every check: style, types, import rules, fast tests
 	@echo "ruff check";   $(BIN)/ruff check .
