@@ -19,6 +19,7 @@ ARG PIP_FIND_LINKS
 WORKDIR /src
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY models/*.py models/
+COPY models/templates models/templates
 COPY training training
 COPY inference inference
 RUN pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /wheel .
