@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def test_mistakes_are_named_before_anything_is_built(
 ) -> None:
     assert container.main(["build", "--model", str(colours), *flags]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_the_wheel_in_the_image_is_made_of_every_file_of_the_packages() -> None:
+    stage = (ROOT / "Dockerfile").read_text().split(" AS wheel\n")[1].split("\nFROM ")[0]
+    copied = [words.split()[1:-1] for words in stage.splitlines() if words.startswith("COPY ")]
+    patterns = [pattern for patterns in copied for pattern in patterns]
+    for package in container.PACKAGES:
+        for path in (ROOT / package).rglob("*"):
+            name = str(path.relative_to(ROOT))
+            if path.is_file() and "__pycache__" not in name and not name.startswith("models/trained"):
+                assert any(fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns), name
 
 
 # From here on with an engine.
