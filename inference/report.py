@@ -109,6 +109,7 @@ def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
             for label in shown
             if label in scores
         ],
+        "has_thresholds": bool(thresholds),
         "pairs": _pairs(shown, counts, totals.get("pairs", {}).get(name, {})),
         "lengths": _bars(totals.get("lengths", {}).get(name, [0] * BINS)),
         "tokens": totals["tokens"][name],
