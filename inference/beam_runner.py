@@ -24,13 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     flags = list(sys.argv[1:] if argv is None else argv)
     try:
-        return exit_code(lambda: run(config.parse(flags), flags))
+        return exit_code(lambda: run(config.parse(flags)))
     except KeyboardInterrupt:
         print(f"\nstopped. {GO_ON}", file=sys.stderr)
         return 1
 
 
-def run(command: Command, flags: Sequence[str]) -> int:
+def run(command: Command) -> int:
     """Runs a checked command and prints its summary."""
     if command.plan or command.launch:
         from inference import plan  # what it needs takes a second to load
@@ -59,11 +59,9 @@ def run(command: Command, flags: Sequence[str]) -> int:
                 print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
                 return 1
             except Exception as error:  # whatever a runner raises; what it says is all that is known
-                print(
-                    f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{config.command_line(flags)}", file=sys.stderr
-                )
+                print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{command.run['command']}", file=sys.stderr)
                 return 1
-        return finish(command, progress, flags)
+        return finish(command, progress)
 
 
 def job_line(job_id: str, command: Command) -> str:
@@ -75,11 +73,11 @@ def job_line(job_id: str, command: Command) -> str:
     )
 
 
-def finish(command: Command, progress: ProgressWatcher, flags: Sequence[str]) -> int:
+def finish(command: Command, progress: ProgressWatcher) -> int:
     """Writes the report, prints what was done and where it lies; the exit code says whether too much failed."""
     totals = summary.read(command.options.output)
     if totals is None:
-        print(f"failed: the runner ended without a summary. {GO_ON}\n{config.command_line(flags)}", file=sys.stderr)
+        print(f"failed: the runner ended without a summary. {GO_ON}\n{command.run['command']}", file=sys.stderr)
         return 1
     console = Console()
     summary.show(totals, console)

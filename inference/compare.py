@@ -16,12 +16,10 @@ from typing import Any
 
 import apache_beam as beam
 import orjson
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 from rich.table import Table
 
-from inference import config, run_folder, sink, storage, summary, tally
+from inference import command_line, run_folder, sink, storage, tally
 from models.errors import UserError, exit_code
 
 LARGEST = 10  # changes of a score that are shown
@@ -35,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> config.Parser:
+def make_parser() -> command_line.Parser:
     """The parser of `inference.compare`."""
-    parser = config.Parser(prog="python -m inference.compare", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.compare", description=__doc__)
     parser.add_argument("before", metavar="RUN_A", help="folder of a run")
     parser.add_argument("after", metavar="RUN_B", help="folder of another")
     parser.add_argument("--models", type=_pair, action="append", default=[], metavar="A=B", help="(those of one name)")
@@ -53,11 +51,8 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _run(argv: Sequence[str]) -> None:
-    flags, rest = make_parser().parse_known_args(argv)
-    if problems := config.unknown_flags(rest):
-        raise UserError("\n".join(problems))
-    options = PipelineOptions(list(rest))
-    FileSystems.set_options(options)
+    flags, options, problems = make_parser().parse_with_beam(argv)
+    command_line.refuse(problems)
     pairs = _pairs(flags.before, flags.after, dict(flags.models))
     with tempfile.TemporaryDirectory() as folder:
         output = flags.output or str(Path(folder) / "compare.json")
@@ -68,12 +63,8 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def _pairs(before: str, after: str, wanted: Pairs) -> Pairs:
-    names = []
-    for folder in (before, after):
-        run = run_folder.read(folder)
-        if run is None or summary.read(folder) is None:
-            raise UserError(f"{folder}: expected the folder of a finished run; check the path, or finish the run.")
-        names.append([model["name"] for model in run["models"]])
+    runs = [run_folder.require(folder, finished=True) for folder in (before, after)]
+    names = [[model["name"] for model in run["models"]] for run in runs]
     pairs = wanted or {name: name for name in names[0] if name in names[1]}
     if not pairs:
         raise UserError(

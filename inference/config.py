@@ -1,19 +1,17 @@
 """The flags of a run and every check before it starts: all problems are reported together, and nothing is written."""
 
 import argparse
-import difflib
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 
 from inference import conversions, cost, model_files, run_folder, runtimes, slices, storage
+from inference.command_line import Parser, names, positive, rate, refuse, scores
 from inference.files import InputFile, compression_of, find_files
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
@@ -29,6 +27,7 @@ MIB = 1024 * 1024
 LARGEST_SLICE_BYTES, SMALLEST_SLICE_BYTES = 8 * MIB, MIB // 4
 FEWEST_SLICES = 64  # of a corpus large enough: progress shows, and a kill costs little
 
+PROG = "python -m inference.beam_runner"
 EXAMPLE = """\
 example:
   python -m inference.beam_runner --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
@@ -55,17 +54,6 @@ class Command:
     max_cost: float | None = None  # dollars
     profile: Path | None = None  # how fast the machine type of the job is, measured there
     wait: bool = True  # until the job has ended
-
-
-class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations, and raises UserError where argparse would exit."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """What argparse calls on a wrong value."""
-        raise UserError(f"{message} (see --help)")
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +92,7 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
 def make_parser() -> Parser:
     """The parser of `inference.beam_runner`."""
     parser = Parser(
-        prog="python -m inference.beam_runner",
+        prog=PROG,
         description="Labels a JSONL corpus with one or more trained models.",
         epilog=EXAMPLE,
     )
@@ -136,59 +124,13 @@ def make_parser() -> Parser:
     return parser
 
 
-def names(text: str) -> tuple[str, ...]:
-    """A comma-separated list of distinct field names."""
-    found = tuple(part.strip() for part in text.split(","))
-    if not all(found) or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"expected distinct names separated by commas, found {text!r}")
-    return found
-
-
-def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A number greater than zero."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a number greater than 0, found {text!r}")
-        return value
-
-    return parse
-
-
-def rate(text: str) -> float:
-    """A share from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, found {text!r}")
-    return value
-
-
-def scores(text: str) -> str:
-    """Which scores to write."""
-    if text in ("predicted", "all"):
-        return text
-    if text.startswith("top:") and text[4:].isdecimal() and int(text[4:]) > 0:
-        return text
-    raise argparse.ArgumentTypeError(f"expected predicted, all or top:K with K from 1, found {text!r}")
-
-
 def parse(argv: Sequence[str]) -> Command:
     """Flags to a checked command.
 
     Raises:
         UserError: all problems in one message.
     """
-    flags, rest = make_parser().parse_known_args(argv)
-    problems = unknown_flags(rest)
-    beam = _beam_options(rest)
-    FileSystems.set_options(beam)  # whose credentials to use, for instance
+    flags, beam, problems = make_parser().parse_with_beam(argv)
     on_dataflow = _is_dataflow(beam)
     scoring, found = check_scoring(flags, here=not on_dataflow)
     problems += found
@@ -212,8 +154,7 @@ def parse(argv: Sequence[str]) -> Command:
         problems.append(
             "--max_cost, --profile, --accelerator and --no_wait are for --runner DataflowRunner; drop them."
         )
-    if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
+    refuse(problems)
     beam.view_as(StandardOptions).runner = beam.view_as(StandardOptions).runner or "DirectRunner"
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)
@@ -228,9 +169,8 @@ def parse(argv: Sequence[str]) -> Command:
         redact_failures=flags.redact_failures,
     )
     fingerprints = job.fingerprints if job else [trained_model.fingerprint(path) for path in scoring.directories()]
-    run = run_folder.describe(options, files, fingerprints, command_line(argv))
-    if problems := run_folder.check(run, flags.output, flags.overwrite):
-        raise UserError("\n".join(problems))
+    run = run_folder.describe(options, files, fingerprints, f"{PROG} {shlex.join(argv)}")
+    refuse(run_folder.check(run, flags.output, flags.overwrite))
     return Command(
         options=options,
         files=files,
@@ -247,18 +187,6 @@ def parse(argv: Sequence[str]) -> Command:
     )
 
 
-def command_line(argv: Sequence[str]) -> str:
-    """What was typed."""
-    return f"python -m inference.beam_runner {shlex.join(argv)}"
-
-
-def _beam_options(rest: Sequence[str]) -> PipelineOptions:
-    try:
-        return PipelineOptions(list(rest))
-    except SystemExit:  # a wrong value, which is among the problems already
-        return PipelineOptions([])
-
-
 def _is_dataflow(beam: PipelineOptions) -> bool:
     return str(beam.view_as(StandardOptions).runner or "").split(".")[-1].lower() in ("dataflowrunner", "dataflow")
 
@@ -267,28 +195,6 @@ def _runtime_here(options: ScoringOptions, beam: PipelineOptions) -> Runtime | N
     if beam.view_as(StandardOptions).runner.split(".")[-1] not in LOCAL_RUNNERS:
         return None
     return runtimes.choose(options.runtime, options.precision, options.device, options.threads)
-
-
-def unknown_flags(rest: Sequence[str]) -> list[str]:
-    """A problem for each flag that neither this project nor Beam knows: Beam itself would drop it in silence."""
-    parser = BeamArgumentParser(allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
-    try:
-        _, unknown = parser.parse_known_args(list(rest))
-    except SystemExit:
-        return ["a flag of Beam has a wrong value; see the line above"]
-    known = [*make_parser()._option_string_actions, *parser._option_string_actions]
-    problems = []
-    for position, argument in enumerate(unknown):
-        flag = argument.split("=")[0]
-        if flag.startswith("-"):
-            close = difflib.get_close_matches(flag, known, n=1) or [f for f in known if f.startswith(flag)][:1]
-            hint = f"did you mean {close[0]}?" if close else "see --help"
-            problems.append(f"unknown flag {flag}: {hint}")
-        elif not (position and unknown[position - 1].startswith("-")):  # else the value of an unknown flag
-            problems.append(f"unexpected argument {argument!r}: every value follows a flag")
-    return problems
 
 
 def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[ScoringOptions, list[str]]:

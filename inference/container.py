@@ -18,7 +18,7 @@ import docker
 import orjson
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
-from inference import config, conversions, images, model_files
+from inference import command_line, conversions, images, model_files
 from inference.images import MODELS_FOLDER, ImageFacts
 from inference.probe import probe
 from inference.scorer import ScoringOptions
@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> config.Parser:
+def make_parser() -> command_line.Parser:
     """The parser of `inference.container`."""
-    parser = config.Parser(prog="python -m inference.container", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.container", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="build|check")
     for name, text in (("build", "build an image, then check it"), ("check", "check an image that is here")):
         command = commands.add_parser(name, help=text, description=text)

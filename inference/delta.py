@@ -19,9 +19,8 @@ from typing import Any
 import apache_beam as beam
 import orjson
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from inference import config, pipeline, run_folder, sink, slices, storage, summary, tally
+from inference import command_line, config, pipeline, run_folder, sink, slices, storage, tally
 from inference.files import InputFile, find_files
 from inference.records import Document, ReadOptions, read_documents
 from inference.scorer import ScoringOptions, text_recipes
@@ -49,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> config.Parser:
+def make_parser() -> command_line.Parser:
     """The parser of `inference.delta`."""
-    parser = config.Parser(prog="python -m inference.delta", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.delta", description=__doc__)
     parser.add_argument("--model", action="append", required=True, metavar="DIR", help="to label with; may be repeated")
     parser.add_argument("--input", action="append", required=True, metavar="GLOB", help="the new corpus")
     parser.add_argument("--previous", required=True, metavar="RUN", help="folder of the earlier run, finished")
@@ -60,12 +59,8 @@ def make_parser() -> config.Parser:
 
 
 def _run(argv: Sequence[str]) -> None:
-    flags, rest = make_parser().parse_known_args(argv)
-    problems = config.unknown_flags(rest)
-    if problems:
-        raise UserError("\n".join(problems))
-    options = PipelineOptions(list(rest))
-    FileSystems.set_options(options)
+    flags, options, problems = make_parser().parse_with_beam(argv)
+    command_line.refuse(problems)
     files, previous = find_files(flags.input), read_previous(flags.previous)
     said = previous.options
     scoring = ScoringOptions(tuple(flags.model), text_fields=tuple(said["text_fields"]), max_tokens=said["max_tokens"])
@@ -93,9 +88,7 @@ def read_previous(run_path: str) -> Previous:
     Raises:
         UserError: it is no finished run, or its input is not what it was.
     """
-    run = run_folder.read(run_path)
-    if run is None or summary.read(run_path) is None:
-        raise UserError(f"--previous {run_path}: expected the folder of a finished run, found none; finish it first.")
+    run = run_folder.require(run_path, finished=True)
     files = [InputFile(**file) for file in run["files"]]
     rows = list(sink.prediction_paths(run_path))
     folder = posixpath.dirname(posixpath.dirname(files[0].path))

@@ -10,7 +10,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import google.auth
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference import config, images, model_files, runtimes
+from inference import command_line, images, model_files, run_folder, runtimes
 from models import trained_model
 from models.errors import UserError, exit_code
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = config.Parser(prog="python -m inference.doctor", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.doctor", description=__doc__)
     parser.add_argument("--model", action="append", default=[], metavar="DIR", help="to check; may be repeated")
     flags = parser.parse_args(argv)
     rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
@@ -55,11 +54,12 @@ def _run(argv: Sequence[str]) -> int:
 def _installation() -> Iterator[Row]:
     yield "python", f"{platform.python_version()}, {sys.executable}", True
     for name in PACKAGES:
-        try:
-            yield name, metadata.version(name), True
-        except metadata.PackageNotFoundError:
-            optional = name in OPTIONAL
-            yield name, "not installed (optional)" if optional else "missing: install it again", optional
+        version, optional = run_folder.version_of(name), name in OPTIONAL
+        yield (
+            name,
+            version or ("none (optional)" if optional else "missing: install it again"),
+            bool(version) or optional,
+        )
 
 
 def _machine() -> Iterator[Row]:

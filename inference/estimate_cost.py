@@ -24,7 +24,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from inference import actual_cost, config, cost, estimate
+from inference import actual_cost, command_line, config, cost, estimate
 from inference.cost import Prices
 from inference.estimate import Corpus, Offer, Profile
 from inference.files import InputFile, find_files
@@ -40,20 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> config.Parser:
+def make_parser() -> command_line.Parser:
     """The parser of `inference.estimate_cost`."""
-    parser = config.Parser(prog="python -m inference.estimate_cost", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.estimate_cost", description=__doc__)
     group = parser.add_argument_group("what would run")
     group.add_argument("--model", action="append", default=[], metavar="DIR", help="trained model; may be repeated")
     group.add_argument("--input", action="append", default=[], metavar="GLOB", help="JSON lines; may be repeated")
     config.add_scoring_flags(parser)
     pricing = parser.add_argument_group("how it is estimated and priced")
     pricing.add_argument(
-        "--sample_documents", type=config.positive(int), default=1_000, metavar="N", help="scored here (about 1000)"
+        "--sample_documents",
+        type=command_line.positive(int),
+        default=1_000,
+        metavar="N",
+        help="scored here (about 1000)",
     )
     pricing.add_argument(
         "--workers",
-        type=config.positive(int),
+        type=command_line.positive(int),
         metavar="N",
         help=f"(as many as finish in {estimate.DEADLINE_HOURS:g} hours)",
     )

@@ -99,14 +99,15 @@ def inspect(reference: str) -> ImageFacts:
     try:
         with engine() as client:
             labels = client.images.get(reference).labels
-    except (ImageNotFound, UserError) as error:
-        here = (
-            "this machine's engine does not have it" if isinstance(error, ImageNotFound) else "no engine answers here"
-        )
-        raise UserError(
-            f"image {reference}: its registry cannot be asked ({in_registry}), and {here}; push it, or check its name."
-        ) from None
-    return ImageFacts.from_labels(reference, labels, "this machine's engine")
+    except ImageNotFound:
+        here = "this machine's engine does not have it"
+    except UserError:
+        here = "no engine answers here"
+    else:
+        return ImageFacts.from_labels(reference, labels, "this machine's engine")
+    raise UserError(
+        f"image {reference}: its registry cannot be asked ({in_registry}), and {here}; push it, or check its name."
+    )
 
 
 @contextlib.contextmanager

@@ -161,17 +161,16 @@ def _missing(beam: PipelineOptions, output: str, files: Sequence[InputFile]) -> 
 
 def _region_problems(beam: PipelineOptions, files: Sequence[InputFile], output: str) -> Iterator[str]:
     cloud = beam.view_as(GoogleCloudOptions)
-    used = {storage.bucket_of(path): f"--input {path}" for path in dict.fromkeys(file.path for file in files)}
-    for flag, path in (("output", output), ("temp_location", cloud.temp_location)):
-        if path:
-            used[storage.bucket_of(path)] = f"--{flag} {path}"
+    staging = cloud.temp_location or ""
+    paths = [("input", file.path) for file in files] + [("output", output), ("temp_location", staging)]
+    used = {bucket: f"--{flag} {path}" for flag, path in paths if (bucket := storage.bucket_of(path))}
     for bucket, what in used.items():
         try:
-            location = storage.bucket_location(bucket) if bucket else None
+            location = storage.bucket_location(bucket)
         except Exception as error:  # credentials, network and storage raise their own kinds
             yield storage.explained(what, error)
             continue
-        if location is None and what.startswith("--temp_location"):
+        if location is None and bucket == storage.bucket_of(staging):
             yield (
                 f"{what}: this account may not look at the bucket, which staging the job needs: grant it "
                 "storage.buckets.get there, which roles/storage.legacyBucketReader has."

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from inference import batching, config, conversions, runtimes, scorer, slices
+from inference import batching, command_line, conversions, runtimes, scorer, slices
 from inference.files import find_files
 from inference.records import Document, Line, ReadOptions, read_documents
 from inference.scorer import Scorer, ScoringOptions
@@ -59,17 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> config.Parser:
+def make_parser() -> command_line.Parser:
     """The parser of `inference.optimize`."""
-    parser = config.Parser(prog="python -m inference.optimize", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.optimize", description=__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="trained model")
     parser.add_argument("--data", required=True, metavar="FILE", help="labelled documents: JSON lines or Parquet")
     parser.add_argument(
-        "--text_fields", type=config.names, default=(), metavar="A,B", help="instead of the model's own"
+        "--text_fields", type=command_line.names, default=(), metavar="A,B", help="instead of the model's own"
     )
     parser.add_argument("--label_field", default="labels", metavar="NAME", help="a label or a list of them (labels)")
     parser.add_argument(
-        "--max_documents", type=config.positive(int), default=10_000, metavar="N", help="measured at most (10000)"
+        "--max_documents", type=command_line.positive(int), default=10_000, metavar="N", help="measured at most (10000)"
     )
     return parser
 

@@ -51,17 +51,21 @@ def show(command: Command, console: Console) -> Offer | None:
         worker.max_num_workers = offer.bill.workers
         reason = f"as many as finish in {estimate.DEADLINE_HOURS:g} hours"
         _say(console, Setting("max_num_workers", offer.bill.workers, reason))
+    _show_price(offer, command.max_cost, console)
+    return offer
+
+
+def _show_price(offer: Offer, max_cost: float | None, console: Console) -> None:
     _say(
         console,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
         f"with at most {offer.bill.workers:,} at work; with other machines: python -m inference.estimate_cost --help",
     )
-    if command.max_cost is not None and offer.high > command.max_cost:
+    if max_cost is not None and offer.high > max_cost:
         raise UserError(
-            f"the job may cost ${offer.high:,.2f}, more than --max_cost {command.max_cost:g}: raise it, label less "
+            f"the job may cost ${offer.high:,.2f}, more than --max_cost {max_cost:g}: raise it, label less "
             "with --limit, or take --flexrs_goal COST_OPTIMIZED."
         )
-    return offer
 
 
 def _show_time(command: Command, console: Console) -> None:

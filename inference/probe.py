@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from inference import config
+from inference import command_line
 from inference.images import python_version
 from inference.records import Document
 from inference.runtimes import PROBES
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    parser = config.Parser(prog="python -m inference.probe", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.probe", description=__doc__)
     parser.add_argument("model", nargs="+", metavar="DIR")
     parser.add_argument("--runtime", default="auto", help="(auto)")
     parser.add_argument("--precision", default="auto", help="(auto)")

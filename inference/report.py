@@ -7,28 +7,25 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from inference import config, model_files, run_folder, sink, storage, summary, tally
+from inference import command_line, model_files, run_folder, sink, storage, summary, tally
 from inference.progress import duration
 from inference.run_folder import REPORT
 from inference.scorer import BINS
 from inference.sink import Receipt
 from models import page, trained_model
 from models.decision import thresholds_of
-from models.errors import ModelError, UserError, exit_code
+from models.errors import ModelError, exit_code
 from models.trained_model import Manifest
 
 MOST_LABELS = 24  # in the histograms and the table of pairs, the most frequent ones
 EXAMPLES = 3  # of each reason to fail
 MOST_WORKERS = 30
-READERS = 32  # threads: receipts in Cloud Storage take longer to come than to read
 PARTED = 1.5  # how many times a label's share may be the training data's before a warning
 POINTS = 60  # of the curve of speed over time
 LONG_REST = 60.0  # seconds between two attempts that are worth a word
@@ -40,12 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    parser = config.Parser(prog="python -m inference.report", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.report", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    flags, rest = parser.parse_known_args(argv)
-    if problems := config.unknown_flags(rest):
-        raise UserError("\n".join(problems))
-    FileSystems.set_options(PipelineOptions(list(rest)))
+    flags, _, problems = parser.parse_with_beam(argv)
+    command_line.refuse(problems)
     print(write(flags.run))
 
 
@@ -55,13 +50,13 @@ def write(output: str) -> str:
     Raises:
         UserError: the folder holds no run.
     """
-    run = run_folder.read(output)
-    if run is None:
-        raise UserError(f"{output}: expected the folder of a run, found no {run_folder.RUN} in it; check the path.")
-    with ThreadPoolExecutor(READERS) as pool:
-        receipts = [receipt for receipt in pool.map(sink.read_receipt, sink.receipt_paths(output)) if receipt]
-    finished = summary.read(output)
-    totals = finished or tally.add(map(summary.totals_of, receipts))
+    run, finished = run_folder.require(output), summary.read(output)
+    receipts: list[Receipt] = []
+    totals = finished or {}
+    for _, receipt in sink.read_receipts(output):
+        if receipt:
+            receipts.append(sink.without_histograms(receipt))
+            totals = finished or tally.add([totals, summary.totals_of(receipt)])
     path = FileSystems.join(output, REPORT)
     page_content = {
         "name": output.rstrip("/").rsplit("/", 1)[-1],
@@ -90,7 +85,7 @@ def _share_done(run: dict[str, Any], receipts: Sequence[Receipt]) -> float:
 def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
     """What the page says of one model."""
     name, manifest = model["name"], _manifest(model["path"])
-    predicted = totals["predicted"]
+    predicted, tokens = totals["predicted"], totals["tokens"].get(name, 0)  # none where every document ended a process
     counts: dict[str, int] = totals["labels"].get(name, {})
     names = manifest.labels.names if manifest else tuple(counts)
     thresholds = thresholds_of(manifest.labels, manifest.decision) if manifest else {}
@@ -112,10 +107,10 @@ def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
         "has_thresholds": bool(thresholds),
         "pairs": _pairs(shown, counts, totals.get("pairs", {}).get(name, {})),
         "lengths": _bars(totals.get("lengths", {}).get(name, [0] * BINS)),
-        "tokens": totals["tokens"][name],
-        "padding": 1 - totals["tokens"][name] / max(totals["padded_tokens"][name], 1),
-        "truncated": totals["truncated"][name] / max(predicted, 1),
-        "repeated": totals["repeated"][name],
+        "tokens": tokens,
+        "padding": 1 - tokens / totals["padded_tokens"][name] if tokens else 0.0,
+        "truncated": totals["truncated"].get(name, 0) / max(predicted, 1),
+        "repeated": totals["repeated"].get(name, 0),
         "most_tokens": manifest.text.max_tokens if manifest else None,
     }
 

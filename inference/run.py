@@ -14,7 +14,7 @@ from typing import IO
 
 import orjson
 
-from inference import config, slices
+from inference import command_line, config, slices
 from inference.files import find_files
 from inference.records import Line, ReadOptions, read_documents
 from inference.scorer import Scorer, ScoringOptions, text_recipes
@@ -33,16 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def make_parser() -> config.Parser:
+def make_parser() -> command_line.Parser:
     """The parser of `inference.run`."""
-    parser = config.Parser(prog="python -m inference.run", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.run", description=__doc__)
     group = parser.add_argument_group("what to run")
     group.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
     group.add_argument("--input", default="-", metavar="FILE", help="JSON lines, also compressed; - is standard input")
     group.add_argument("--output", default="-", metavar="FILE", help="- is standard output")
     group.add_argument("--failures", metavar="FILE", help="instead of standard error")
     group.add_argument(
-        "--max_failure_rate", type=config.rate, default=0.01, metavar="SHARE", help="above it the exit code is 3 (0.01)"
+        "--max_failure_rate",
+        type=command_line.rate,
+        default=0.01,
+        metavar="SHARE",
+        help="above it the exit code is 3 (0.01)",
     )
     config.add_scoring_flags(parser)
     return parser

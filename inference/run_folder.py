@@ -15,6 +15,7 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference import records, sink, storage, summary
+from inference.command_line import refuse
 from inference.files import InputFile
 from inference.scorer import ScoringOptions
 from inference.sink import SinkOptions
@@ -23,6 +24,7 @@ from models.errors import UserError
 
 RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
 FORMAT_VERSION = 1
+PACKAGES = ("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "openvino", "onnxruntime", "pyarrow")
 CONTENTS = (LOCK, RUN, SCHEMA, sink.PREDICTIONS, sink.FAILURES, REPORT, summary.SUMMARY, sink.RECEIPTS, sink.ATTEMPTS)
 
 
@@ -72,28 +74,31 @@ def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence
             "redact_failures": options.redact_failures,
             "slice_bytes": options.slice_bytes,
         },
-        "versions": {
-            name: metadata.version(name)
-            for name in (
-                "labelbeam",
-                "apache-beam",
-                "torch",
-                "transformers",
-                "tokenizers",
-                "openvino",
-                "onnxruntime",
-                "pyarrow",
-            )
-            if _is_installed(name)
-        },
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
         "files": files,
     }
 
 
-def _is_installed(distribution: str) -> bool:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return bool(metadata.version(distribution))
-    return False
+def require(output: str, *, finished: bool = False) -> dict[str, Any]:
+    """The description of a run that has to be there, and to have ended where `finished` says so.
+
+    Raises:
+        UserError: it is not there, or is still to end.
+    """
+    run = read(output)
+    if run is None:
+        raise UserError(f"{output}: expected the folder of a run, found no {RUN} in it; check the path.")
+    if finished and summary.read(output) is None:
+        raise UserError(f"{output}: expected a finished run, found no {summary.SUMMARY} in it; finish it first.")
+    return run
+
+
+def version_of(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def read(output: str) -> dict[str, Any] | None:
@@ -193,13 +198,13 @@ def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator
         fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
         storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
         yield
-        with contextlib.suppress(OSError):  # not empty, or no folder: slices that were not finished
-            os.rmdir(os.path.join(output, sink.ATTEMPTS))
+        if not storage.is_remote(output):
+            with contextlib.suppress(OSError):  # not empty: slices that were not finished
+                os.rmdir(os.path.join(output, sink.ATTEMPTS))
 
 
 def _refuse(run: dict[str, Any], output: str, overwrite: bool = False) -> None:
-    if problems := check(run, output, overwrite):
-        raise UserError("\n".join(problems))
+    refuse(check(run, output, overwrite))
 
 
 @contextlib.contextmanager

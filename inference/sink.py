@@ -12,7 +12,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -26,6 +27,9 @@ from inference.records import Prediction, redacted
 from inference.storage import read_file, write_file
 
 PREDICTIONS, FAILURES, RECEIPTS, ATTEMPTS = "predictions", "failures", "receipts", "attempts"
+
+READERS = 32  # threads: receipts in Cloud Storage take longer to come than to read
+CHUNK = 8 * READERS
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,7 @@ def count_rows(path: str, content: bytes) -> int:
 
 def prediction_paths(output: str) -> Iterator[str]:
     """The paths of all predictions files, of finished slices and others."""
-    for match in FileSystems.match([FileSystems.join(output, PREDICTIONS, "*")]):
-        yield from (metadata.path for metadata in match.metadata_list)
+    return _paths(FileSystems.join(output, PREDICTIONS, "*"))
 
 
 def find_receipt(output: str, slice_name: str) -> Receipt | None:
@@ -206,7 +209,25 @@ def read_receipt(path: str) -> Receipt | None:
         return None
 
 
+def without_histograms(receipt: Receipt) -> Receipt:
+    """A receipt small enough to hold all of a large run's in memory."""
+    return replace(receipt, pairs={}, scores={}, lengths={})
+
+
+def read_receipts(output: str) -> Iterator[tuple[str, Receipt | None]]:
+    """The path of each receipt that is there now, in order, and what it says; many are read at once."""
+    paths = sorted(receipt_paths(output))
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(paths), CHUNK):  # so that no more are in memory
+            some = paths[start : start + CHUNK]
+            yield from zip(some, pool.map(read_receipt, some), strict=True)
+
+
 def receipt_paths(output: str) -> Iterator[str]:
     """The paths of all receipts that are there now."""
-    for match in FileSystems.match([FileSystems.join(output, RECEIPTS, "*.json")]):
+    return _paths(FileSystems.join(output, RECEIPTS, "*.json"))
+
+
+def _paths(pattern: str) -> Iterator[str]:
+    for match in FileSystems.match([pattern]):
         yield from (metadata.path for metadata in match.metadata_list)

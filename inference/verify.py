@@ -13,13 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from inference import config, run_folder, sink, storage, summary, tally
+from inference import command_line, run_folder, sink, storage, summary, tally
 from inference.sink import Receipt
-from models.errors import UserError, exit_code
+from models.errors import exit_code
 
-READERS = 16  # threads
+READERS = 16  # threads: each holds a file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,12 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = config.Parser(prog="python -m inference.verify", description=__doc__)
+    parser = command_line.Parser(prog="python -m inference.verify", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    flags, rest = parser.parse_known_args(argv)
-    if problems := config.unknown_flags(rest):
-        raise UserError("\n".join(problems))
-    FileSystems.set_options(PipelineOptions(list(rest)))
+    flags, _, problems = parser.parse_with_beam(argv)
+    command_line.refuse(problems)
     found = 0
     for problem in verify(flags.run):
         print(problem)
@@ -51,17 +48,14 @@ def verify(output: str) -> Iterator[str]:
     Raises:
         UserError: the folder holds no run.
     """
-    run = run_folder.read(output)
-    if run is None:
-        raise UserError(f"{output}: expected the folder of a run, found no {run_folder.RUN} in it; check the path.")
-    paths = sorted(sink.receipt_paths(output))
+    run = run_folder.require(output)
+    receipts = []
+    for path, receipt in sink.read_receipts(output):
+        if receipt is None:
+            yield f"{path}: expected a receipt, found something else; its slice counts as not done."
+        else:
+            receipts.append(sink.without_histograms(receipt))
     with ThreadPoolExecutor(READERS) as pool:
-        receipts = []
-        for path, receipt in zip(paths, pool.map(sink.read_receipt, paths), strict=True):
-            if receipt is None:
-                yield f"{path}: expected a receipt, found something else; its slice counts as not done."
-            else:
-                receipts.append(receipt)
         for problems in pool.map(lambda receipt: list(_file_problems(receipt, output)), receipts):
             yield from problems
     yield from _unaccounted(run, receipts)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import beam_runner, config, run
+from inference import beam_runner, command_line, config, run
 
 CASES = [
     (["--forma", "parquet"], "unknown flag --forma: did you mean --format?"),
@@ -99,7 +99,7 @@ def test_more_failures_than_allowed_exit_3_and_keep_the_output(
 
 
 @pytest.mark.parametrize("parser", [config.make_parser(), run.make_parser()], ids=["beam_runner", "run"])
-def test_every_flag_has_help(parser: config.Parser) -> None:
+def test_every_flag_has_help(parser: command_line.Parser) -> None:
     text = parser.format_help()
     assert text.startswith("usage: python -m inference.")
     assert all(action.help for action in parser._actions)

@@ -100,7 +100,7 @@ def test_a_folder_without_a_finished_run(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare.main([str(runs[0]), str(tmp_path / "nowhere")]) == 2
-    assert "expected the folder of a finished run" in capsys.readouterr().err
+    assert "expected the folder of a run, found no run.json" in capsys.readouterr().err
     unfinished = shutil.copytree(runs[1], tmp_path / "unfinished")
     (unfinished / "summary.json").unlink()
     assert compare.main([str(runs[0]), str(unfinished)]) == 2

@@ -93,7 +93,7 @@ def test_mistakes_are_named(
     corpus = write(tmp_path / "a.jsonl", {"d1": "the sky"})
     common = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]
     assert delta.main([*common, "--previous", str(tmp_path / "none")]) == 2
-    assert "expected the folder of a finished run, found none" in capsys.readouterr().err
+    assert "expected the folder of a run, found no run.json" in capsys.readouterr().err
     run = label("--model", colours, "--input", corpus)
     write(corpus, {"d1": "the sky is blue"})
     assert delta.main([*common, "--previous", str(run)]) == 2

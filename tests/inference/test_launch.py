@@ -205,6 +205,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
     [
         ({"sdk_container_image": "localhost:1/labelbeam:latest"}, "expected a tag that stays"),
         ({"sdk_container_image": "localhost:1/labelbeam:1"}, "its registry cannot be asked"),
+        ({"temp_location": "/tmp/here"}, "--temp_location /tmp/here: expected a gs:// path"),
         ({"temp_location": "gs://nowhere/tmp"}, "--temp_location gs://nowhere/tmp: there is no such bucket"),
         ({"output": "runs/here"}, "--output runs/here: expected a gs:// path"),
         ({"model": "models/trained/mine"}, "lies on this machine; name one in the image, /models/mine, or in gs://"),
@@ -220,7 +221,7 @@ def test_one_problem_is_one_sentence(
     sentence: str,
 ) -> None:
     assert beam_runner.main(flags(service, **changes)) == 2
-    assert sentence in capsys.readouterr().err
+    assert sum(sentence in line for line in capsys.readouterr().err.splitlines()) == 1
     assert service.jobs == []
     assert not (Path("runs") / "here").exists()
 

@@ -110,6 +110,18 @@ def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None
     assert "0.0 % of the input is done" in (run / "report.html").read_text()
 
 
+def test_a_run_whose_documents_all_ended_a_process_has_one(run: Path) -> None:
+    """Nothing was counted of them."""
+    path = run / "summary.json"
+    nothing: dict[str, dict[str, int]] = {
+        name: {}
+        for name in ("tokens", "padded_tokens", "truncated", "repeated", "labels", "pairs", "scores", "lengths")
+    }
+    path.write_text(json.dumps({**json.loads(path.read_text()), **nothing, "predicted": 0}))
+    report.write(str(run))
+    assert "0 tokens were read; of what was computed 0.0 % was padding" in (run / "report.html").read_text()
+
+
 def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(tmp_path)]) == 2
     assert "expected the folder of a run, found no run.json in it" in capsys.readouterr().err
