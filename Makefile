@@ -12,7 +12,7 @@ DEMO_DATA = data/demo
 DEMO_MODEL = models/trained/demo
 DEMO_RUN = runs/demo
 
-.PHONY: help install demo test lock clean
+.PHONY: help install demo test docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -59,6 +59,10 @@ test: install  ## run every check: style, types, import rules, fast tests
 	@echo "mypy";         $(BIN)/mypy
 	@echo "lint-imports"; $(BIN)/lint-imports
 	@echo "pytest";       $(BIN)/python -m pytest
+
+docs: install  ## build the documentation's pages into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "Documentation: build/site/index.html"
 
 # A resolution for every supported Python, on Linux and macOS. Versions stay as they are unless setup.py asks for others;
 # `make lock UPGRADE=--upgrade` takes the newest. NVIDIA's libraries are left out: torch names the exact ones itself.

@@ -53,6 +53,7 @@ TOOLS = [
     "gcp-storage-emulator",
     "hypothesis",
     "import-linter",
+    "mkdocs-material",  # the documentation's site
     "mypy",
     "pytest",
     "pytest-timeout",

@@ -39,10 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def _run(argv: Sequence[str]) -> int:
+def make_parser() -> command_line.Parser:
+    """The parser of `inference.doctor`."""
     parser = command_line.Parser(prog="python -m inference.doctor", description=__doc__)
     parser.add_argument("--model", action="append", default=[], metavar="DIR", help="to check; may be repeated")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _run(argv: Sequence[str]) -> int:
+    flags = make_parser().parse_args(argv)
     rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
     table = Table(box=None, show_header=False, pad_edge=False)
     for what, found, good in rows:

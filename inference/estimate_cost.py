@@ -62,7 +62,14 @@ def make_parser() -> command_line.Parser:
         help=f"(as many as finish in {estimate.DEADLINE_HOURS:g} hours)",
     )
     pricing.add_argument("--prices", type=Path, default=cost.PRICES, metavar="FILE", help="(inference/prices.toml)")
-    pricing.add_argument("--profile", type=_profile, action="append", default=[], metavar="MACHINE=FILE")
+    pricing.add_argument(
+        "--profile",
+        type=_profile,
+        action="append",
+        default=[],
+        metavar="MACHINE=FILE",
+        help="what --json wrote on such a machine; may be repeated",
+    )
     pricing.add_argument("--actual", metavar="JOB_ID", help="price this job on Dataflow, which has ended")
     pricing.add_argument("--project", help="of that job")
     pricing.add_argument("--region", help="of that job")

@@ -28,12 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def _run(argv: Sequence[str]) -> None:
+def make_parser() -> command_line.Parser:
+    """The parser of `inference.probe`."""
     parser = command_line.Parser(prog="python -m inference.probe", description=__doc__)
-    parser.add_argument("model", nargs="+", metavar="DIR")
+    parser.add_argument("model", nargs="+", metavar="DIR", help="trained models")
     parser.add_argument("--runtime", default="auto", help="(auto)")
     parser.add_argument("--precision", default="auto", help="(auto)")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _run(argv: Sequence[str]) -> None:
+    flags = make_parser().parse_args(argv)
     options = ScoringOptions(tuple(flags.model), flags.runtime, flags.precision, scores="all")
     sys.stdout.buffer.write(orjson.dumps(probe(options), option=orjson.OPT_INDENT_2) + b"\n")
 

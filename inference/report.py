@@ -36,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def _run(argv: Sequence[str]) -> None:
+def make_parser() -> command_line.Parser:
+    """The parser of `inference.report`."""
     parser = command_line.Parser(prog="python -m inference.report", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    flags, _, problems = parser.parse_with_beam(argv)
+    return parser
+
+
+def _run(argv: Sequence[str]) -> None:
+    flags, _, problems = make_parser().parse_with_beam(argv)
     command_line.refuse(problems)
     print(write(flags.run))
 

@@ -47,30 +47,30 @@ class SinkOptions:
 class Receipt:
     """What is known of a finished slice. `predicted + failed + blank == lines`."""
 
-    slice: str
-    file: str
-    start: int
-    end: int
-    first_line: int
-    source_bytes: int
+    slice: str  # its name
+    file: str  # the input file
+    start: int  # first byte of the slice, in the decompressed file
+    end: int  # byte after its last
+    first_line: int  # number of its first line, from 1
+    source_bytes: int  # its share of the file as stored
     lines: int
-    predicted: int
-    failed: int
-    blank: int
+    predicted: int  # documents
+    failed: int  # lines
+    blank: int  # lines
     failures: dict[str, int]  # by reason
-    tokens: dict[str, int]  # by model, like the next four
-    padded_tokens: dict[str, int]
-    repeated: dict[str, int]
-    truncated: dict[str, int]
-    labels: dict[str, dict[str, int]]
+    tokens: dict[str, int]  # computed, by model
+    padded_tokens: dict[str, int]  # the same with padding, by model
+    repeated: dict[str, int]  # documents with the text of an earlier one, by model
+    truncated: dict[str, int]  # texts longer than the model reads, by model
+    labels: dict[str, dict[str, int]]  # documents by model and label
     runtime: str  # what computed, in which number format
     seconds: float  # reading, scoring and writing
-    scoring_seconds: float
+    scoring_seconds: float  # scoring alone
     finished: float  # seconds since the epoch
-    worker: str
-    pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by model, like the next two
-    scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    lengths: dict[str, list[int]] = field(default_factory=dict)
+    worker: str  # host and process
+    pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # two labels together, by model
+    scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # histograms, by model and label
+    lengths: dict[str, list[int]] = field(default_factory=dict)  # histogram of tokens read, by model
     sha256: dict[str, str] = field(default_factory=dict)  # of each file written, by its path below the output folder
 
 

@@ -54,10 +54,10 @@ class TextRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fields: tuple[str, ...] = Field(("text",), min_length=1)
-    separator: str = "\n"
-    cleaning: tuple[str, ...] = ("nfc", "whitespace")
-    max_tokens: int = Field(256, ge=3, description="special tokens included")
+    fields: tuple[str, ...] = Field(("text",), min_length=1)  # joined in this order
+    separator: str = "\n"  # between the fields
+    cleaning: tuple[str, ...] = ("nfc", "whitespace")  # steps, in this order
+    max_tokens: int = Field(256, ge=3)  # read at most, special tokens included; the rest of a text is not read
 
     @field_validator("cleaning")
     @classmethod

@@ -37,17 +37,17 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format_version: int = FORMAT_VERSION
-    labels: LabelSchema
-    text: TextRecipe
-    decision: Decision = Decision()
-    pooling: networks.Pooling = "stock"
-    base_model: str = ""
-    base_revision: str | None = None
-    metrics: dict[str, Any] = Field(default_factory=dict)
-    training: dict[str, Any] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
-    files: dict[str, str] = Field(default_factory=dict)
+    format_version: int = FORMAT_VERSION  # a newer one than this version knows is refused
+    labels: LabelSchema  # task, and names in the order of the outputs
+    text: TextRecipe  # fields, separator, cleaning, max_tokens
+    decision: Decision = Decision()  # temperature, and thresholds in the order of the labels
+    pooling: networks.Pooling = "stock"  # stock, first or mean, as in training
+    base_model: str = ""  # what training started from
+    base_revision: str | None = None  # its revision on the hub
+    metrics: dict[str, Any] = Field(default_factory=dict)  # by split, with the hash of its data
+    training: dict[str, Any] = Field(default_factory=dict)  # configuration, data, time
+    versions: dict[str, str] = Field(default_factory=dict)  # of Python and packages, at the training
+    files: dict[str, str] = Field(default_factory=dict)  # SHA-256 of every other file that is loaded, by its name
 
     @field_validator("files")
     @classmethod

@@ -39,8 +39,8 @@ class Section(BaseModel):
 class Split(Section):
     """Shares of the training files set aside for a split that has no files of its own."""
 
-    validation: float = Field(0.15, ge=0, lt=1)
-    test: float = Field(0.15, ge=0, lt=1)
+    validation: float = Field(0.15, ge=0, lt=1)  # share of the training files, where data.validation names none
+    test: float = Field(0.15, ge=0, lt=1)  # the same for data.test; 0 for no test split
 
     @model_validator(mode="after")
     def _something_left(self) -> Self:
@@ -52,15 +52,15 @@ class Split(Section):
 class LabelFiles(Section):
     """For line files (`.txt`, a text a line): the files with their labels, a line each."""
 
-    train: Strings = ()
-    validation: Strings = ()
-    test: Strings = ()
+    train: Strings = ()  # labels of data.train's line files, in the same order
+    validation: Strings = ()  # of data.validation's
+    test: Strings = ()  # of data.test's
 
 
 class WeakNegatives(Section):
     """Texts of another corpus that are taken to have no label, mixed into the training split only."""
 
-    files: Strings = Field(min_length=1)
+    files: Strings = Field(min_length=1)  # files or globs; their labels are not read
     share: float = Field(gt=0, lt=1)  # of the training documents, once mixed in
 
 
@@ -70,10 +70,10 @@ class DataConfig(Section):
     With `dataset`, a Hugging Face dataset's name or folder, train, validation and test name its splits instead.
     """
 
-    train: Strings = Field(min_length=1)
-    validation: Strings = ()
-    test: Strings = ()
-    dataset: str | None = None
+    train: Strings = Field(min_length=1)  # files or globs, relative to --data_dir; with dataset, the name of a split
+    validation: Strings = ()  # none: cut from the training files, see split
+    test: Strings = ()  # none: cut from the training files, see split
+    dataset: str | None = None  # a Hugging Face dataset instead of files: a hub name, or a folder in --data_dir
     subset: str | None = None  # of the dataset; some call it its configuration
     label_files: LabelFiles = LabelFiles()
     columns: Strings = ()  # names for CSV and TSV files that have no header line
@@ -96,13 +96,13 @@ class LabelsConfig(Section):
     0 and 1 or true and false.
     """
 
-    task: Task
-    column: str = "label"
-    columns: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    names_file: Path | None = None
-    delimiter: str | None = Field(None, min_length=1)
-    groups: dict[str, Strings] = Field(default_factory=dict)
+    task: Task  # binary, multi_class or multi_label
+    column: str = "label"  # holds the labels of a row
+    columns: tuple[str, ...] = ()  # one a label, of 0 and 1 or true and false; their names are the labels' names
+    names: tuple[str, ...] = ()  # of the labels, in the order of the model's outputs; binary: [negative, positive]
+    names_file: Path | None = None  # a text file in --data_dir with a name a line, instead of names
+    delimiter: str | None = Field(None, min_length=1)  # between several labels in one string
+    groups: dict[str, Strings] = Field(default_factory=dict)  # label = [patterns of codes], where a cell holds codes
 
     @model_validator(mode="after")
     def _one_source_of_names(self) -> Self:
@@ -166,9 +166,9 @@ class LabelsConfig(Section):
 class ModelConfig(Section):
     """The pretrained encoder: a local folder, a hub name, or `package:NAME/FOLDER` inside an installed package."""
 
-    base: str = Field(min_length=1)
-    revision: str | None = None
-    pooling: Pooling = "stock"
+    base: str = Field(min_length=1)  # a hub name, a local folder, or package:NAME/FOLDER inside an installed package
+    revision: str | None = None  # of a hub name: branch, tag or commit
+    pooling: Pooling = "stock"  # the architecture's own head (stock), or a linear layer on pooled tokens (first, mean)
 
 
 Metric = Literal["macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1", "accuracy", "average_precision", "loss"]
@@ -177,25 +177,25 @@ Metric = Literal["macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1", "acc
 class TrainingConfig(Section):
     """How the weights are fitted."""
 
-    epochs: float = Field(3, gt=0)
+    epochs: float = Field(3, gt=0)  # passes over the training split
     batch_size: int = Field(32, ge=1)  # documents a device and step
     gradient_accumulation: int = Field(1, ge=1)  # steps whose gradients make one update
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(2e-5, gt=0)  # of the encoder, and of the head where it has none of its own
     head_learning_rate: float | None = Field(None, gt=0)  # the fresh head's own; none: the same as the encoder's
     head_bias: float | None = None  # where the head's bias starts; about log(p / (1 - p)) suits labels of frequency p
-    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    max_grad_norm: float = Field(1.0, gt=0)
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"  # of the learning rate, after the warm-up
+    weight_decay: float = Field(0.01, ge=0)  # of AdamW
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)  # share of the updates in which the learning rate rises
+    max_grad_norm: float = Field(1.0, gt=0)  # gradients are clipped to this norm
     class_weights: bool | dict[str, float] = False  # true: rare labels weigh more in the loss; or a weight by label
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # how far the targets are drawn from 0 and 1
     one_vs_rest: bool = False  # a binary model for each label, instead of one for all
     evaluate_every: int | None = Field(None, ge=1)  # updates between evaluations, and checkpoints; none: an epoch
     metric: Metric = "macro_f1"  # of validation, for the best checkpoint
     early_stopping: int | None = Field(None, ge=1)  # evaluations without a better metric
-    seed: int = Field(0, ge=0)
-    max_train_samples: int | None = Field(None, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = Field(0, ge=0)  # of splits, sampling, the fresh head and the order of the batches
+    max_train_samples: int | None = Field(None, ge=1)  # documents at most, for a quick look
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # bf16 where the processor multiplies it in hardware, else fp32
     report_to: Strings = ()  # trackers: tensorboard, wandb, mlflow, ...
 
 
@@ -221,9 +221,9 @@ Choices = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
 class SearchConfig(Section):
     """What training.sweep tries: a range, or a list of values, for any key such as training.learning_rate."""
 
-    trials: int = Field(20, ge=1)
+    trials: int = Field(20, ge=1)  # in all, those of other processes included
     prune: bool = True  # stop a trial that is worse than the median of the others at the same evaluation
-    space: dict[str, Range | Choices] = Field(min_length=1)
+    space: dict[str, Range | Choices] = Field(min_length=1)  # key = { low, high, log } or a list of values
 
 
 class TrainConfig(Section):

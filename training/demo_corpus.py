@@ -40,6 +40,12 @@ Row = dict[str, str]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes train, validation and test with labels, and corpus.jsonl without. Returns 0 done, 2 wrong use."""
+    output: Path = make_parser().parse_args(argv).output
+    return exit_code(lambda: write(Path(sysconfig.get_paths()["purelib"]), output))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `training.demo_corpus`."""
     parser = argparse.ArgumentParser(
         prog="python -m training.demo_corpus",
         description=__doc__,
@@ -47,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the four files go")
-    output: Path = parser.parse_args(argv).output
-    return exit_code(lambda: write(Path(sysconfig.get_paths()["purelib"]), output))
+    return parser
 
 
 def write(site_packages: Path, output: Path) -> None:

@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _evaluate_files(argv))
 
 
-def _evaluate_files(argv: Sequence[str] | None) -> None:
+def make_parser() -> command.Parser:
+    """The parser of `training.evaluate`."""
     parser = command.Parser("training.evaluate", __doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a trained model")
     parser.add_argument("--data", action="append", required=True, metavar="FILE", help="labelled files; may repeat")
@@ -37,7 +38,11 @@ def _evaluate_files(argv: Sequence[str] | None) -> None:
         metavar="KEY=VALUE",
         help="how the file names its labels, where it is not as in training: labels.column=sdg, labels.delimiter=;",
     )
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _evaluate_files(argv: Sequence[str] | None) -> None:
+    flags = make_parser().parse_args(argv)
     model = trained_model.load(flags.model)
     config = _config(model.manifest, flags.data, flags.set)
     examples = data.read(config, "train", Path(), model.manifest.labels)

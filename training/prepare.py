@@ -276,12 +276,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(argv))
 
 
-def _run(argv: Sequence[str] | None) -> None:
+def make_parser() -> command.Parser:
+    """The parser of `training.prepare`."""
     parser = command.Parser("training.prepare", __doc__)
     parser.add_config()
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the splits and the card go")
     parser.add_argument("--overwrite", action="store_true", help="replace what was prepared there before")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    flags = make_parser().parse_args(argv)
     config = load_config(flags.config, flags.set)
     _check_output(flags.output, flags.overwrite)
     prepared = prepare(config, flags.data_dir)

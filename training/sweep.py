@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(argv))
 
 
-def _run(argv: Sequence[str] | None) -> None:
+def make_parser() -> command.Parser:
+    """The parser of `training.sweep`."""
     parser = command.Parser("training.sweep", __doc__)
     parser.add_config()
     parser.add_argument("--prepared", type=Path, metavar="DIR", help="take what training.prepare wrote there")
@@ -41,7 +42,11 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--trials", type=int, metavar="N", help="trials in all, instead of search.trials")
     parser.add_argument("--search_only", action="store_true", help="do not train the best settings for good")
     parser.add_argument("--worker", type=int, default=0, metavar="N", help="this process's number among several (0)")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    flags = make_parser().parse_args(argv)
     overrides = [*flags.set, *([f"search.trials={flags.trials}"] if flags.trials is not None else [])]
     config = load_config(flags.config, overrides)
     if config.search is None:

@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(argv))
 
 
-def _run(argv: Sequence[str] | None) -> None:
+def make_parser() -> command.Parser:
+    """The parser of `training.to_state_dict`."""
     parser = command.Parser("training.to_state_dict", __doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or a hub name")
     parser.add_argument("--revision", metavar="REVISION", help="branch, tag or commit on the hub")
@@ -54,7 +55,11 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--text_fields", default="text", metavar="A,B", help="fields of a record that are read (text)")
     parser.add_argument("--cleaning", default="nfc,whitespace", metavar="A,B", help="cleaning steps (nfc,whitespace)")
     parser.add_argument("--max_tokens", type=int, metavar="N", help=f"tokens read (all it can, at most {LONGEST})")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    flags = make_parser().parse_args(argv)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     command.check_output(flags.output, flags.overwrite)

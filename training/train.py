@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _run(argv))
 
 
-def _run(argv: Sequence[str] | None) -> None:
+def make_parser() -> command.Parser:
+    """The parser of `training.train`."""
     parser = command.Parser("training.train", __doc__)
     parser.add_config()
     parser.add_argument("--prepared", type=Path, metavar="DIR", help="take what training.prepare wrote there")
@@ -54,7 +55,11 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the model to huggingface.co (token: HF_TOKEN)")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    flags = make_parser().parse_args(argv)
     config = load_config(flags.config, flags.set)
     fit.check_trackers(config.training)
     if flags.push_to_hub:
