@@ -32,10 +32,13 @@ COMMANDS = (
 )
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")  # relative, and no picture
 TYPES = {
+    r" \| None": "",
+    r"dict\[.*\]": "table",
     r"Strings|tuple\[str, \.\.\.\]": "strings",
-    r"\bstr\b|Path": "string",
-    r"\bint\b": "integer",
-    "bool": "boolean",
+    r"^str|^Path|^Task": "string",
+    r"^int": "integer",
+    r"^bool": "boolean",
+    r" \| ": " or ",
 }
 Cells = Iterable[str]
 
@@ -77,7 +80,7 @@ def config_keys() -> Iterator[str]:
     """A table for each section of the training configuration."""
     for name, model in sections(TrainConfig):
         yield f"\n## {name}\n\n{inspect.cleandoc(model.__doc__ or '')}\n"
-        yield from table(("key", "type", "default", "meaning"), _keys(model))
+        yield from table(("key", "type", "default", "meaning"), _keys(model, f"{name}."))
 
 
 def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -88,12 +91,12 @@ def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
                 yield name, kind
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[Cells]:
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[Cells]:
     inner = dict(sections(model))
     for name, (kind, meaning) in fields(model).items():
         if name in inner:
-            yield f"`{name}`", "table", "", cell(inspect.cleandoc(inner[name].__doc__ or ""))
-            yield from _keys(inner[name], f"{name}.")
+            yield f"`{prefix}{name}`", "table", "", cell(inspect.cleandoc(inner[name].__doc__ or ""))
+            yield from _keys(inner[name], f"{prefix}{name}.")
             continue
         field = model.model_fields[name]
         default = None if field.is_required() else field.get_default(call_default_factory=True)

@@ -271,6 +271,6 @@ def _with_threads(options: ScoringOptions, beam: PipelineOptions) -> ScoringOpti
     direct = beam.view_as(DirectOptions)
     if options.threads or direct.direct_running_mode != "multi_processing":
         return options
-    cores = len(os.sched_getaffinity(0))
+    cores = runtimes.cores()
     workers = direct.direct_num_workers or cores
     return ScoringOptions(**{**vars(options), "threads": max(cores // workers, 1)})

@@ -68,7 +68,7 @@ def _installation() -> Iterator[Row]:
 
 
 def _machine() -> Iterator[Row]:
-    cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores, memory = runtimes.cores(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield "processor", f"{_processor()}, {cores} cores for this process, {memory:.0f} GB of memory", True
     yield "instructions", ", ".join(_instructions()) or "none that matter are known", True
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -70,8 +70,13 @@ def choose(name: str, precision: str, device: str, threads: int = 0) -> Runtime:
     """
     place = _device(device)
     chosen, reason = _name(name, place)
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     return Runtime(chosen, _precision(precision, chosen, place), place, threads, reason)
+
+
+def cores() -> int:
+    """How many cores this process may use; where the system does not say (macOS), all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device(asked: str) -> torch.device:

@@ -155,3 +155,8 @@ def test_what_does_not_go_together_is_one_sentence(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=sentence):
         runtimes.choose(*asked)
+
+
+def test_the_cores_are_counted_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    assert runtimes.choose("torch", "fp32", "cpu").threads >= 1
