@@ -35,7 +35,7 @@ TYPES = {
     r" \| None": "",
     r"dict\[.*\]": "table",
     r"Strings|tuple\[str, \.\.\.\]": "strings",
-    r"^str|^Path|^Task": "string",
+    r"^(str|Path|Task)\b": "string",
     r"^int": "integer",
     r"^bool": "boolean",
     r" \| ": " or ",
@@ -131,7 +131,7 @@ def fields_table(kind: type) -> Iterator[str]:
 def schema() -> Iterator[str]:
     """`schema.json` of a run with one model and one kept field."""
     columns = bigquery_schema(predictions_schema(["date"], ["subjects"]), ["date"], "jsonl")
-    yield f"```json\n{json.dumps(columns, indent=1)}\n```"
+    yield "```json\n[" + ",\n ".join(map(json.dumps, columns)) + "]\n```"
 
 
 def table(head: Cells, rows: Iterable[Cells]) -> Iterator[str]:

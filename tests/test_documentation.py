@@ -154,7 +154,7 @@ def test_the_reference_says_something_of_every_flag_and_key() -> None:
 def keys(model: type, prefix: str = "") -> Iterator[str]:
     for name in model.model_fields:  # type: ignore[attr-defined]
         inner = dict(reference_tables.sections(model)).get(name)
-        yield from keys(inner, f"{name}.") if inner else [prefix + name]
+        yield from keys(inner, f"{prefix}{name}.") if inner else [prefix + name]
 
 
 def test_the_files_are_described_as_they_are_written() -> None:
@@ -253,7 +253,7 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
             (tmp_path / block.title).write_text(block.content, encoding="utf-8")
         for command, printed in block.commands() if block.language == "console" else ():
             done = run(command, tmp_path)
-            allowed = (0, 137) if command.startswith("timeout") else (0,)  # a quick machine is not killed in time
+            allowed = (0, 137, -9) if command.startswith("timeout") else (0,)  # a quick machine is not killed in time
             assert done.returncode in allowed, done.stdout + done.stderr
             for line in printed:
                 if any(word in line for word in PROMISED):
