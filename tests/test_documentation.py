@@ -30,7 +30,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *ROOT.glob("deploy/**/README*")]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r'^ *```(\w*)(?: title="([^"]+)")?\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:-m|job\.sbatch|job\.sh) ((?:training|inference)\.\w+)(.*)")
+COMMAND = re.compile(r"(?:-m|job\.sbatch|job\.sh) +((?:training|inference)\.\w+)(.*)")
 TAKES_BEAMS_FLAGS = {f"inference.{name}" for name in ("beam_runner", "report", "verify", "compare", "delta")}
 OTHER_HOST = re.compile(r"<(?:link|script|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 
