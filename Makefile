@@ -62,7 +62,7 @@ test: install  ## run every check: style, types, import rules, fast tests
 
 docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
-	@echo "Documentation: build/site/index.html"
+	@echo "Documentation: build/site/index.html (its search wants a server: python3 -m http.server -d build/site)"
 
 # A resolution for every supported Python, on Linux and macOS. Versions stay as they are unless setup.py asks for others;
 # `make lock UPGRADE=--upgrade` takes the newest. NVIDIA's libraries are left out: torch names the exact ones itself.
