@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from inference import conversions, cost, model_files, run_folder, runtimes, slices, storage
 from inference.command_line import Parser, names, positive, rate, refuse, scores
 from inference.files import InputFile, compression_of, find_files
+from inference.progress import Loudness
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
 from inference.scorer import ScoringOptions
@@ -54,6 +55,8 @@ class Command:
     max_cost: float | None = None  # dollars
     profile: Path | None = None  # how fast the machine type of the job is, measured there
     wait: bool = True  # until the job has ended
+    loudness: Loudness = "normal"
+    json: bool = False  # the result on standard output as JSON, what people read on standard error
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +124,14 @@ def make_parser() -> Parser:
     )
     dataflow.add_argument("--accelerator", choices=tuple(cost.GPUS), help="a GPU for each worker (none)")
     dataflow.add_argument("--no_wait", action="store_true", help="return when the job was submitted")
+    telling = parser.add_argument_group("what it tells")
+    telling.add_argument(
+        "--quiet", dest="loudness", action="store_const", const="quiet", default="normal", help="errors and warnings"
+    )
+    telling.add_argument(
+        "--verbose", dest="loudness", action="store_const", const="verbose", help="each finished slice, and every log"
+    )
+    telling.add_argument("--json", action="store_true", help="the result as JSON; all else goes to standard error")
     return parser
 
 
@@ -184,6 +195,8 @@ def parse(argv: Sequence[str]) -> Command:
         max_cost=flags.max_cost,
         profile=flags.profile,
         wait=not flags.no_wait,
+        loudness=flags.loudness,
+        json=flags.json,
     )
 
 

@@ -42,6 +42,8 @@ def edit_receipt(run: Path, **changes: object) -> None:
 def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(run)]) == 0
     assert "every line is accounted for" in capsys.readouterr().out
+    assert verify.main([str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": str(run), "problems": []}
 
 
 def damaged_predictions(run: Path) -> None:
