@@ -4,6 +4,7 @@ python -m inference.beam_runner --model models/trained/demo --input data/demo/co
 """
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
@@ -14,8 +15,10 @@ from rich.console import Console
 from inference import command_line, config, pipeline, report, run_folder, summary
 from inference.config import Command
 from inference.progress import ProgressWatcher
-from models.errors import exit_code
+from models.errors import UserError, exit_code
 
+# A UserError of ours in what a runner raises: itself, or the text of a worker's traceback that ends with it.
+KNOWN = re.compile(r"(?:^|Error: )([^\n]+?) \[while running '[^']+'\]$")
 GO_ON = "Finished slices are kept: the same command goes on where this one stopped."
 
 
@@ -30,6 +33,8 @@ def run(command: Command) -> int:
     """Runs a checked command and prints its summary: for people, or as one JSON object for a machine."""
     if command.loudness == "verbose":
         logging.getLogger().setLevel(logging.INFO)
+    else:
+        logging.getLogger("apache_beam.runners.common").addFilter(_without_traces)
     console = Console(stderr=command.json, quiet=command.loudness == "quiet")
     if command.plan or command.launch:
         from inference import plan  # what it needs takes a second to load
@@ -47,7 +52,10 @@ def run(command: Command) -> int:
     with run_folder.claim(command.options, command.run, command.overwrite):
         with ProgressWatcher(output, command.files, command.options.limit, command.loudness) as progress:
             ended = _run_pipeline(command, console)
-        return finish(command, progress, console) if ended is None else ended
+        try:
+            return finish(command, progress, console) if ended is None else ended
+        except UserError as error:  # the disk may be full: not what the code of wrong use is for
+            return _failed(str(error), command)
 
 
 def _run_pipeline(command: Command, console: Console) -> int | None:
@@ -67,9 +75,19 @@ def _run_pipeline(command: Command, console: Console) -> int | None:
         print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
         return 1
     except Exception as error:  # whatever a runner raises; what it says is all that is known
-        print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{command.run['command']}", file=sys.stderr)
-        return 1
+        known = KNOWN.search(str(error))
+        return _failed(known[1] if known else f"{error}\n{type(error).__name__}.", command)
     return None
+
+
+def _failed(message: str, command: Command) -> int:
+    print(f"failed: {message} {GO_ON}\n{command.run['command']}", file=sys.stderr)
+    return 1
+
+
+def _without_traces(record: logging.LogRecord) -> bool:
+    """A filter: drops what Beam logs of a mistake whose message says it all, and is printed at the end."""
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def job_line(job_id: str, command: Command) -> str:
@@ -85,8 +103,7 @@ def finish(command: Command, progress: ProgressWatcher, console: Console) -> int
     """Writes the report, prints what was done and where it lies; the exit code says whether too much failed."""
     totals = summary.read(command.options.output)
     if totals is None:
-        print(f"failed: the runner ended without a summary. {GO_ON}\n{command.run['command']}", file=sys.stderr)
-        return 1
+        return _failed("the runner ended without a summary.", command)
     summary.show(totals, console)
     seconds, page = progress.seconds, report.write(command.options.output)
     console.print(

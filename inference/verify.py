@@ -56,7 +56,7 @@ def verify(output: str) -> Iterator[str]:
     receipts = []
     for path, receipt in sink.read_receipts(output):
         if receipt is None:
-            yield f"{path}: expected a receipt, found something else; its slice counts as not done."
+            yield f"{path}: is not what was written; its slice counts as not done."
         else:
             receipts.append(sink.without_histograms(receipt))
     with ThreadPoolExecutor(READERS) as pool:

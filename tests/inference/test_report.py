@@ -169,6 +169,7 @@ def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") ->
         scoring_seconds=seconds,
         finished=begun + seconds,
         worker=worker,
+        digest="",
         **zeros,
         **empty,
     )
