@@ -134,8 +134,7 @@ def _opened(path: str) -> BinaryIO:
 
 
 class _Source(io.RawIOBase):
-    """Passes reads on, of at most so many bytes; an error of the storage comes out as SourceError, apart from a
-    decompressor's own."""
+    """Passes reads on, of at most so many bytes; an error of the storage, no decompressor's own, is a SourceError."""
 
     def __init__(self, raw: Any, at_once: int = sys.maxsize) -> None:
         self._raw = raw

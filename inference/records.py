@@ -143,8 +143,10 @@ def read_documents(lines: Iterable[Line], file: str, options: ReadOptions) -> Do
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """One JSON object from one line. What strict JSON forbids but a text can survive is accepted: raw control
-    characters inside strings, and unpaired surrogates, which become U+FFFD. Integers beyond 64 bits become text.
+    """One JSON object from one line.
+
+    What strict JSON forbids but a text can survive is accepted: raw control characters inside strings, and unpaired
+    surrogates, which become U+FFFD. Integers beyond 64 bits become text.
 
     Raises:
         RecordError: `not_utf8`, `not_json`, `not_an_object`.

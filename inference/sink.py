@@ -1,8 +1,8 @@
-"""Writes a slice and its receipt, and finds receipts: the only module that knows the files below predictions/,
-failures/ and receipts/.
+"""Writes a slice and its receipt, and finds receipts.
 
-A receipt is written last, so a slice that has one is whole. Every file appears at once under its final name, and a
-slice that is written again gets the same bytes: retries and races are harmless.
+The only module that knows the files below predictions/, failures/ and receipts/. A receipt is written last, so a slice
+that has one is whole. Every file appears at once under its final name, and a slice that is written again gets the same
+bytes: retries and races are harmless.
 """
 
 import contextlib
