@@ -53,7 +53,7 @@ test: install  ## run every check: style, types, import rules, fast tests
 	@echo "ruff format";  $(BIN)/ruff format --check .
 	@echo "mypy";         $(BIN)/mypy
 	@echo "lint-imports"; $(BIN)/lint-imports
-	@echo "pytest";       $(BIN)/python -m pytest
+	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # A resolution for every supported Python, on Linux and macOS, with the hash of every file. Versions stay as they are
 # unless setup.py asks for others; `make lock UPGRADE=--upgrade` takes the newest. torch has a file of its own, since
@@ -79,8 +79,8 @@ lock:  ## write the requirements files anew from setup.py
 	@rm -r build/lock
 
 audit:  ## look the pinned requirements up among known vulnerabilities, where pypi.org can be asked
-	@$(BIN)/python -c 'import requests; requests.get("https://pypi.org/pypi/pip/json", timeout=20).json()["vulnerabilities"]' \
-		2>/dev/null || { echo "pypi.org does not answer: the requirements were not looked up."; exit 0; }; \
+	@$(BIN)/python -c 'import requests; requests.get("https://pypi.org/pypi/pip/25.0/json", timeout=20).json()["vulnerabilities"]' \
+		2>/dev/null || { echo "pypi.org cannot be asked: the requirements were not looked up."; exit 0; }; \
 	$(PYTHON) -m venv build/audit && build/audit/bin/python -m pip -qq --disable-pip-version-check install pip-audit && \
 	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.txt -r requirements-dev.txt -r requirements-torch.txt
 

@@ -56,6 +56,7 @@ TOOLS = [
     "mypy",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
     "setuptools",  # builds and installs without a download
 ]
