@@ -29,12 +29,16 @@ LARGEST_SLICE_BYTES, SMALLEST_SLICE_BYTES = 8 * MIB, MIB // 4
 FEWEST_SLICES = 64  # of a corpus large enough: progress shows, and a kill costs little
 
 PROG = "python -m inference.beam_runner"
-EXAMPLE = """\
-example:
-  python -m inference.beam_runner --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+DESCRIPTION = f"""\
+Labels a JSONL corpus with one or more trained models.
 
-The same command again goes on where the last one stopped. Every flag of Apache Beam can follow, for instance
---runner DirectRunner (the default), --direct_num_workers 2 --direct_running_mode multi_processing.
+  {PROG} --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+
+The same command again goes on where the last one stopped. Defaults stand in brackets.
+"""
+EPILOG = """\
+Every flag of Apache Beam can follow: --runner DirectRunner (the default) or DataflowRunner, for instance, or
+--direct_num_workers 2 --direct_running_mode multi_processing.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
 """
 
@@ -96,8 +100,9 @@ def make_parser() -> Parser:
     """The parser of `inference.beam_runner`."""
     parser = Parser(
         prog=PROG,
-        description="Labels a JSONL corpus with one or more trained models.",
-        epilog=EXAMPLE,
+        usage=f"{PROG} --model DIR --input GLOB --output DIR [flags] [Apache Beam's flags]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
     )
     run = parser.add_argument_group("what to run")
     run.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
