@@ -33,12 +33,12 @@ ARG RUNTIMES=openvino
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
-COPY requirements.txt requirements-dev.txt /tmp/
+COPY requirements.txt requirements-dev.txt requirements-torch.txt /tmp/
 RUN set -eu; cd /tmp; pip="pip install --quiet --no-cache-dir --root-user-action=ignore"; \
-    if [ -n "$TORCH_INDEX" ]; then $pip --index-url "$TORCH_INDEX" "$(grep -oE '^torch==[0-9.]+' requirements.txt)"; fi; \
-    for name in $RUNTIMES; do grep "^$name==" requirements-dev.txt >> requirements.txt; done; \
-    $pip -r requirements.txt; \
-    rm requirements.txt requirements-dev.txt
+    for name in $RUNTIMES; do awk "/^[a-z]/ { on = /^$name(-telemetry)?==/ } on" requirements-dev.txt >> requirements.txt; done; \
+    $pip --no-deps --require-hashes -r requirements.txt; \
+    $pip ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r requirements-torch.txt; \
+    pip check; rm requirements*.txt
 
 COPY --from=beam /opt/apache/beam /opt/apache/beam
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/python_template_launcher

@@ -12,7 +12,7 @@ DEMO_DATA = data/demo
 DEMO_MODEL = models/trained/demo
 DEMO_RUN = runs/demo
 
-.PHONY: help install demo test docs lock clean
+.PHONY: help install demo test docs lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,21 +20,16 @@ help:  ## list the targets
 
 install: .venv/installed  ## make .venv and install labelbeam, its requirements and its tools (minutes; then nothing to do)
 
-.venv/installed: setup.py requirements.txt requirements-dev.txt requirements-demo.txt
+.venv/installed: setup.py $(wildcard requirements*.txt)
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
 		echo "labelbeam needs Python 3.11, 3.12 or 3.13, found $(or $(PYTHON),none): install one, or name it: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv .venv; }
-ifneq ($(strip $(TORCH_INDEX)),)
-	@echo "Installing torch from $(TORCH_INDEX) ..."
-	@$(PIP) install --index-url "$(TORCH_INDEX)" "$$(grep -oE '^torch==[0-9.]+' requirements.txt)"
-endif
 	@echo "Installing the requirements (some minutes the first time) ..."
-	@$(PIP) install -r requirements.txt
-	@echo "Installing the tools ..."
-	@$(PIP) install -r requirements-dev.txt
-	@$(PIP) install --no-deps -r requirements-demo.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements.txt -r requirements-dev.txt -r requirements-demo.txt
+	@echo "Installing torch$(and $(TORCH_INDEX), from $(TORCH_INDEX)) ..."
+	@$(PIP) install $(and $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") -r requirements-torch.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Installed into .venv."
@@ -58,30 +53,40 @@ test: install  ## run every check: style, types, import rules, fast tests
 	@echo "ruff format";  $(BIN)/ruff format --check .
 	@echo "mypy";         $(BIN)/mypy
 	@echo "lint-imports"; $(BIN)/lint-imports
-	@echo "pytest";       $(BIN)/python -m pytest
+	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 	@echo "Documentation: build/site/index.html (its search wants a server: python3 -m http.server -d build/site)"
 
-# A resolution for every supported Python, on Linux and macOS. Versions stay as they are unless setup.py asks for others;
-# `make lock UPGRADE=--upgrade` takes the newest. NVIDIA's libraries are left out: torch names the exact ones itself.
-RESOLVE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --annotation-style line --no-header $(UPGRADE)
-TIDY = grep -vE "^(nvidia|cuda|triton)|; [^\#]*sys_platform == '(win32|emscripten)'" | sed -E 's/ +\# via/  \# via/; /labelbeam/! s/(\# via ([^,]+, ){4}).*/\1.../' | awk \
-	'/labelbeam/ { named = named $$0 "\n"; next } { rest = rest $$0 "\n" } \
-	END { printf "\n\# What setup.py names\n%s\n\# What those need\n%s", named, rest }'
+# A resolution for every supported Python, on Linux and macOS, with the hash of every file. Versions stay as they are
+# unless setup.py asks for others; `make lock UPGRADE=--upgrade` takes the newest. torch has a file of its own, since
+# every build of it has other files; NVIDIA's libraries are left out, as torch names the exact ones itself.
+RESOLVE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--annotation-style line --no-header $(UPGRADE)
+BLOCKS = awk 'FILENAME == ARGV[1] { if (/^[a-z]/) seen[$$1]; next } \
+	/^[a-z]/ { skip = $$1 in seen || /^(torch==|nvidia|cuda|triton)/ || /sys_platform == .(win32|emscripten)/ } !skip'
 
-lock:  ## write requirements.txt and requirements-dev.txt anew from setup.py
+lock:  ## write the requirements files anew from setup.py
 	@echo "Resolving ..."
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip -qq --disable-pip-version-check install uv
-	@cat requirements.txt requirements-dev.txt > build/lock/all.txt && cp requirements.txt build/lock/run.txt
+	@cat requirements-torch.txt requirements.txt > build/lock/run.txt
+	@cat build/lock/run.txt requirements-dev.txt > build/lock/all.txt
 	@$(RESOLVE) setup.py --output-file build/lock/run.txt
 	@$(RESOLVE) setup.py --extra dev --output-file build/lock/all.txt
+	@{ echo "# torch alone, which is taken from the index you choose."; \
+		grep -oE '^torch==[0-9.]+' build/lock/run.txt; } > requirements-torch.txt
 	@{ echo "# What labelbeam runs with, exactly. Written by \`make lock\` from setup.py."; \
-		cat build/lock/run.txt | $(TIDY); } > requirements.txt
+		$(BLOCKS) /dev/null build/lock/run.txt; } > requirements.txt
 	@{ echo "# What \`make test\` needs beyond requirements.txt, exactly. Written by \`make lock\` from setup.py."; \
-		awk 'NR == FNR { seen[$$1]; next } !($$1 in seen)' build/lock/run.txt build/lock/all.txt | $(TIDY); } > requirements-dev.txt
+		$(BLOCKS) build/lock/run.txt build/lock/all.txt; } > requirements-dev.txt
 	@rm -r build/lock
+
+audit:  ## look the pinned requirements up among known vulnerabilities, where pypi.org can be asked
+	@$(BIN)/python -c 'import requests; requests.get("https://pypi.org/pypi/pip/25.0/json", timeout=20).json()["vulnerabilities"]' \
+		2>/dev/null || { echo "pypi.org cannot be asked: the requirements were not looked up."; exit 0; }; \
+	$(PYTHON) -m venv build/audit && build/audit/bin/python -m pip -qq --disable-pip-version-check install pip-audit && \
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.txt -r requirements-dev.txt -r requirements-torch.txt
 
 clean:  ## remove .venv, caches, build leftovers and what the demo made; your data, models and runs stay
 	rm -rf .venv build dist *.egg-info .*_cache .hypothesis .import_linter_cache $(DEMO_DATA) $(DEMO_MODEL) $(DEMO_RUN)

@@ -1,7 +1,7 @@
 """The distribution `labelbeam`: what it is, what it needs, what a wheel of it holds.
 
 The tools' settings are in pyproject.toml. After a change of requirements, `make lock` renews the exact versions in
-requirements.txt and requirements-dev.txt.
+requirements.txt, requirements-dev.txt and requirements-torch.txt.
 """
 
 from pathlib import Path
@@ -57,6 +57,7 @@ TOOLS = [
     "mypy",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
     "setuptools",  # builds and installs without a download
 ]

@@ -4,6 +4,7 @@ python -m inference.beam_runner --model models/trained/demo --input data/demo/co
 """
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
@@ -11,11 +12,13 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
-from inference import config, pipeline, report, run_folder, summary
+from inference import command_line, config, pipeline, report, run_folder, summary
 from inference.config import Command
 from inference.progress import ProgressWatcher
-from models.errors import exit_code
+from models.errors import UserError, exit_code
 
+# A UserError of ours in what a runner raises: itself, or the text of a worker's traceback that ends with it.
+KNOWN = re.compile(r"(?:^|Error: )([^\n]+?) \[while running '[^']+'\]$")
 GO_ON = "Finished slices are kept: the same command goes on where this one stopped."
 
 
@@ -23,45 +26,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, checks, runs, summarises. Returns 0 done, 1 failed, 2 wrong use, 3 too many failures."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     flags = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return exit_code(lambda: run(config.parse(flags)))
-    except KeyboardInterrupt:
-        print(f"\nstopped. {GO_ON}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: run(config.parse(flags)), GO_ON)
 
 
 def run(command: Command) -> int:
-    """Runs a checked command and prints its summary."""
+    """Runs a checked command and prints its summary: for people, or as one JSON object for a machine."""
+    if command.loudness == "verbose":
+        logging.getLogger().setLevel(logging.INFO)
+    else:
+        logging.getLogger("apache_beam.runners.common").addFilter(_without_traces)
+    console = Console(stderr=command.json, quiet=command.loudness == "quiet")
     if command.plan or command.launch:
         from inference import plan  # what it needs takes a second to load
 
-        offer = plan.show(command, Console())
+        offer = plan.show(command, console)
         if offer:
             command.run["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
     if command.plan:
+        if command.json:
+            command_line.print_json(command.run)
         return 0
+    runtime = f"{command.runtime}: {command.runtime.reason}" if command.runtime else "each worker chooses its runtime"
+    console.print(runtime, highlight=False, soft_wrap=True)
     output = command.options.output
-    print(f"{command.runtime}: {command.runtime.reason}" if command.runtime else "each worker chooses its runtime")
     with run_folder.claim(command.options, command.run, command.overwrite):
-        with ProgressWatcher(output, command.files, command.options.limit) as progress:
-            try:
-                p = beam.Pipeline(options=command.beam)
-                pipeline.build(p, command.options)
-                result = p.run()
-                if command.launch and result.has_job:  # a flex template's launcher writes the job down, no more
-                    print(job_line(result.job_id(), command))
-                if not command.wait:
-                    return 0
-                result.wait_until_finish()
-            except KeyboardInterrupt:
-                if not command.launch:
-                    raise
-                print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
-                return 1
-            except Exception as error:  # whatever a runner raises; what it says is all that is known
-                print(f"{error}\nfailed: {type(error).__name__}. {GO_ON}\n{command.run['command']}", file=sys.stderr)
-                return 1
-        return finish(command, progress)
+        with ProgressWatcher(output, command.files, command.options.limit, command.loudness) as progress:
+            ended = _run_pipeline(command, console)
+        try:
+            return finish(command, progress, console) if ended is None else ended
+        except UserError as error:  # the disk may be full: not what the code of wrong use is for
+            return _failed(str(error), command)
+
+
+def _run_pipeline(command: Command, console: Console) -> int | None:
+    """Runs the pipeline to its end: None. An exit code where the command ends before, or the pipeline failed."""
+    try:
+        p = beam.Pipeline(options=command.beam)
+        pipeline.build(p, command.options)
+        result = p.run()
+        if command.launch and result.has_job:  # a flex template's launcher writes the job down, no more
+            console.print(job_line(result.job_id(), command), highlight=False, soft_wrap=True)
+        if not command.wait:
+            return 0
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        if not command.launch:
+            raise
+        print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
+        return 1
+    except Exception as error:  # whatever a runner raises; what it says is all that is known
+        known = KNOWN.search(str(error))
+        return _failed(known[1] if known else f"{error}\n{type(error).__name__}.", command)
+    return None
+
+
+def _failed(message: str, command: Command) -> int:
+    print(f"failed: {message} {GO_ON}\n{command.run['command']}", file=sys.stderr)
+    return 1
+
+
+def _without_traces(record: logging.LogRecord) -> bool:
+    """A filter: drops what Beam logs of a mistake whose message says it all, and is printed at the end."""
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def job_line(job_id: str, command: Command) -> str:
@@ -73,22 +99,23 @@ def job_line(job_id: str, command: Command) -> str:
     )
 
 
-def finish(command: Command, progress: ProgressWatcher) -> int:
+def finish(command: Command, progress: ProgressWatcher, console: Console) -> int:
     """Writes the report, prints what was done and where it lies; the exit code says whether too much failed."""
     totals = summary.read(command.options.output)
     if totals is None:
-        print(f"failed: the runner ended without a summary. {GO_ON}\n{command.run['command']}", file=sys.stderr)
-        return 1
-    console = Console()
+        return _failed("the runner ended without a summary.", command)
     summary.show(totals, console)
-    seconds = progress.seconds
+    seconds, page = progress.seconds, report.write(command.options.output)
     console.print(
         f"{progress.documents:,} documents in {seconds:,.0f} s: {progress.documents / seconds:.1f} docs/s, "
         f"start-up included\npredictions, failures and receipts: {command.options.output}\n"
-        f"report: {report.write(command.options.output)}",
+        f"report: {page}",
         highlight=False,
         soft_wrap=True,
     )
+    if command.json:
+        said = {"output": command.options.output, "report": page, "documents": progress.documents, "seconds": seconds}
+        command_line.print_json({**said, "summary": totals})
     if totals["failure_rate"] > command.max_failure_rate:
         print(
             f"{totals['failure_rate']:.2%} of the documents failed, more than --max_failure_rate "

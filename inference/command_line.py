@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import orjson
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
@@ -55,6 +56,16 @@ class Parser(argparse.ArgumentParser):
             elif not (position and unknown[position - 1].startswith("-")):  # else the value of an unknown flag
                 problems.append(f"unexpected argument {argument!r}: every value follows a flag")
         return problems
+
+
+def add_json(parser: argparse._ActionsContainer) -> None:
+    """The flag --json, for commands whose result `print_json` can print."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for a machine to read")
+
+
+def print_json(result: Any) -> None:
+    """Prints a result for a machine."""
+    print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
 
 
 def refuse(problems: Sequence[str]) -> None:

@@ -40,6 +40,7 @@ def make_parser() -> command_line.Parser:
     parser.add_argument("after", metavar="RUN_B", help="folder of another")
     parser.add_argument("--models", type=_pair, action="append", default=[], metavar="A=B", help="(those of one name)")
     parser.add_argument("--output", metavar="FILE", help="JSON with all numbers")
+    command_line.add_json(parser)
     return parser
 
 
@@ -59,7 +60,10 @@ def _run(argv: Sequence[str]) -> None:
         with beam.Pipeline(options=options) as p:
             build(p, (flags.before, flags.after), pairs, output)
         found = orjson.loads(storage.read_file(output))
-    show(found, pairs, Console())
+    if flags.json:
+        command_line.print_json(found)
+    else:
+        show(found, pairs, Console())
 
 
 def _pairs(before: str, after: str, wanted: Pairs) -> Pairs:

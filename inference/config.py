@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from inference import conversions, cost, model_files, run_folder, runtimes, slices, storage
 from inference.command_line import Parser, names, positive, rate, refuse, scores
 from inference.files import InputFile, compression_of, find_files
+from inference.progress import Loudness
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
 from inference.scorer import ScoringOptions
@@ -28,12 +29,16 @@ LARGEST_SLICE_BYTES, SMALLEST_SLICE_BYTES = 8 * MIB, MIB // 4
 FEWEST_SLICES = 64  # of a corpus large enough: progress shows, and a kill costs little
 
 PROG = "python -m inference.beam_runner"
-EXAMPLE = """\
-example:
-  python -m inference.beam_runner --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+DESCRIPTION = f"""\
+Labels a JSONL corpus with one or more trained models.
 
-The same command again goes on where the last one stopped. Every flag of Apache Beam can follow, for instance
---runner DirectRunner (the default), --direct_num_workers 2 --direct_running_mode multi_processing.
+  {PROG} --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+
+The same command again goes on where the last one stopped. Defaults stand in brackets.
+"""
+EPILOG = """\
+Every flag of Apache Beam can follow: --runner DirectRunner (the default) or DataflowRunner, for instance, or
+--direct_num_workers 2 --direct_running_mode multi_processing.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
 """
 
@@ -54,6 +59,8 @@ class Command:
     max_cost: float | None = None  # dollars
     profile: Path | None = None  # how fast the machine type of the job is, measured there
     wait: bool = True  # until the job has ended
+    loudness: Loudness = "normal"
+    json: bool = False  # the result on standard output as JSON, what people read on standard error
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -93,8 +100,9 @@ def make_parser() -> Parser:
     """The parser of `inference.beam_runner`."""
     parser = Parser(
         prog=PROG,
-        description="Labels a JSONL corpus with one or more trained models.",
-        epilog=EXAMPLE,
+        usage=f"{PROG} --model DIR --input GLOB --output DIR [flags] [Apache Beam's flags]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
     )
     run = parser.add_argument_group("what to run")
     run.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
@@ -121,6 +129,14 @@ def make_parser() -> Parser:
     )
     dataflow.add_argument("--accelerator", choices=tuple(cost.GPUS), help="a GPU for each worker (none)")
     dataflow.add_argument("--no_wait", action="store_true", help="return when the job was submitted")
+    telling = parser.add_argument_group("what it tells")
+    telling.add_argument(
+        "--quiet", dest="loudness", action="store_const", const="quiet", default="normal", help="errors and warnings"
+    )
+    telling.add_argument(
+        "--verbose", dest="loudness", action="store_const", const="verbose", help="each finished slice, and every log"
+    )
+    telling.add_argument("--json", action="store_true", help="the result as JSON; all else goes to standard error")
     return parser
 
 
@@ -184,6 +200,8 @@ def parse(argv: Sequence[str]) -> Command:
         max_cost=flags.max_cost,
         profile=flags.profile,
         wait=not flags.no_wait,
+        loudness=flags.loudness,
+        json=flags.json,
     )
 
 

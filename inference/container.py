@@ -28,7 +28,7 @@ from models.errors import UserError, exit_code
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (
     *("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "setup.py"),
-    *("requirements.txt", "requirements-dev.txt", "deploy/flex_template/main.py"),
+    *("requirements.txt", "requirements-dev.txt", "requirements-torch.txt", "deploy/flex_template/main.py"),
 )
 PACKAGES = ("inference", "models", "training")
 GPU_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"

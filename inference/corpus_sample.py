@@ -133,8 +133,8 @@ def _place(files: Sequence[InputFile], position: int) -> tuple[InputFile, int]:
 
 
 def _slice(file: InputFile, start: int, end: int) -> Slice:
-    lines = slices.count_lines(Stretch(file, start, end, end - start))[0].lines
-    return Slice(file, start, end, 1, lines, end - start)
+    counted = slices.count_lines(Stretch(file, start, end, end - start))[0]
+    return Slice(file, start, end, 1, counted.lines, counted.digest, end - start)
 
 
 def _pieces(file: InputFile, offsets: Sequence[int], size: int, options: ReadOptions) -> list[Piece]:

@@ -55,6 +55,7 @@ def make_parser() -> command_line.Parser:
     parser.add_argument("--input", action="append", required=True, metavar="GLOB", help="the new corpus")
     parser.add_argument("--previous", required=True, metavar="RUN", help="folder of the earlier run, finished")
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
+    command_line.add_json(parser)
     return parser
 
 
@@ -77,6 +78,9 @@ def _run(argv: Sequence[str]) -> None:
     with beam.Pipeline(options=options) as p:
         build(p, files, previous if models == previous.models else None, reading, Target(flags.output, parts))
     counts = orjson.loads(storage.read_file(FileSystems.join(flags.output, DELTA)))["counts"]
+    if flags.json:
+        command_line.print_json({"counts": counts, "output": flags.output})
+        return
     print(", ".join(f"{counts.get(name, 0):,} {name}" for name in (*TO_LABEL, "kept", "gone")))
     to_label = any(counts.get(name) for name in TO_LABEL)
     print(f"to label: {flags.output}/{DOCUMENTS}/*.jsonl" if to_label else "nothing to label: the kept rows are all")

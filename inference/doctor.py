@@ -43,17 +43,22 @@ def make_parser() -> command_line.Parser:
     """The parser of `inference.doctor`."""
     parser = command_line.Parser(prog="python -m inference.doctor", description=__doc__)
     parser.add_argument("--model", action="append", default=[], metavar="DIR", help="to check; may be repeated")
+    command_line.add_json(parser)
     return parser
 
 
 def _run(argv: Sequence[str]) -> int:
     flags = make_parser().parse_args(argv)
     rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
+    well = all(good for _, _, good in rows)
+    if flags.json:
+        command_line.print_json([{"what": what, "found": found, "good": good} for what, found, good in rows])
+        return 0 if well else 1
     table = Table(box=None, show_header=False, pad_edge=False)
     for what, found, good in rows:
         table.add_row(Text(what), Text(found, style="" if good else "bold red"))
     Console().print(table)
-    return 0 if all(good for _, _, good in rows) else 1
+    return 0 if well else 1
 
 
 def _installation() -> Iterator[Row]:

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -73,7 +72,7 @@ def make_parser() -> command_line.Parser:
     pricing.add_argument("--actual", metavar="JOB_ID", help="price this job on Dataflow, which has ended")
     pricing.add_argument("--project", help="of that job")
     pricing.add_argument("--region", help="of that job")
-    pricing.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    command_line.add_json(pricing)
     return parser
 
 
@@ -103,7 +102,7 @@ def _run(argv: Sequence[str]) -> None:
     warning = prices.warning(datetime.date.today())
     said |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
     if flags.json:
-        print(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode())
+        command_line.print_json(said)
         return
     if paid:
         actual_cost.show(paid)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -38,8 +38,8 @@ class InputFile:
     max_lines: int | None = None
 
 
-class SourceError(Exception):
-    """The storage failed while a file was read: worth another try, unlike a damaged file."""
+class SourceError(UserError):
+    """A file is gone, has changed, or its storage failed while it was read: worth another try, unlike a damaged one."""
 
 
 def find_files(patterns: Iterable[str]) -> list[InputFile]:
@@ -101,7 +101,7 @@ def read_bytes(file: InputFile, start: int = 0, end: int | None = None) -> Itera
 
 def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
     """The first `most` decompressed bytes of a compressed file, and about how many stored bytes hold them."""
-    with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
+    with _opened(file.path) as raw:
         source = _Source(raw, 4_096)  # little is read ahead, so that the position tells what was needed
         content = bytearray()
         with DECOMPRESSORS[compression_of(file.path) or ""](source) as expanded:
@@ -118,7 +118,7 @@ def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
 def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
     """Opens a file for reading decompressed bytes, from local disk or gs://."""
     suffix = compression_of(file.path)
-    with FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
+    with _opened(file.path) as raw:
         if suffix is None or file.size == 0:
             yield cast(io.BufferedReader, raw)
         else:
@@ -126,9 +126,15 @@ def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
                 yield cast(io.BufferedReader, expanded)
 
 
+def _opened(path: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    except Exception as error:  # each storage raises its own kinds
+        raise SourceError(storage.explained(path, error)) from error
+
+
 class _Source(io.RawIOBase):
-    """Passes reads on, of at most so many bytes; an error of the storage comes out as SourceError, apart from a
-    decompressor's own."""
+    """Passes reads on, of at most so many bytes; an error of the storage, no decompressor's own, is a SourceError."""
 
     def __init__(self, raw: Any, at_once: int = sys.maxsize) -> None:
         self._raw = raw

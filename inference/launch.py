@@ -83,8 +83,10 @@ def prepare(
 
 
 def models_here(models: Sequence[str], image: ImageFacts) -> tuple[str, ...]:
-    """Folders on this machine that hold the models of a launch: in its own place where this machine has the image's
-    layout, as a template's launcher does, else copied out of the image, if the engine here has it.
+    """Folders on this machine that hold the models of a launch.
+
+    A model lies in its own place where this machine has the image's layout, as a template's launcher does; else it is
+    copied out of the image, if the engine here has it.
 
     Raises:
         UserError: one can be read neither way.

@@ -14,6 +14,7 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 
 from inference import run_folder, sink, slices, summary, tally
+from inference.files import SourceError
 from inference.handler import SliceDocuments, SliceHandler
 from inference.records import ReadOptions, read_documents
 from inference.run_folder import RunOptions
@@ -93,9 +94,18 @@ class ReadSlice(beam.DoFn):
         self._read_options = read_options(self._options)
 
     def process(self, piece: Slice) -> Iterator[Any]:
-        """One element in, one element out."""
+        """One element in, one element out.
+
+        Raises:
+            SourceError: the file is gone, or not what it was in an earlier attempt.
+        """
         receipt = sink.find_receipt(self._options.output, piece.name)
         if receipt is not None:
+            if receipt.digest != piece.digest:
+                raise SourceError(
+                    f"{piece.file.path} is not what it was when its lines from {piece.first_line:,} on were labelled: "
+                    "put it back as it was, or name another --output."
+                )
             yield beam.pvalue.TaggedOutput(self.FOUND, receipt)
             return
         started = time.time()

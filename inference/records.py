@@ -135,7 +135,7 @@ def read_documents(lines: Iterable[Line], file: str, options: ReadOptions) -> Do
             record = parse_record(line.data)
             identifier = _identifier(record, options.id_field) or f"{file}:{line.number}"
             texts = tuple(recipe.text_of(record) for recipe in options.recipes)
-            kept = {name: record.get(name) for name in options.keep_fields}
+            kept = {name: _keepable(name, record.get(name)) for name in options.keep_fields}
             read.documents.append(Document(line.number, identifier, texts, kept, line.data[:RAW_CAP_BYTES]))
         except (RecordError, TextError) as error:
             read.failures.append(Failure(line.number, identifier, error.reason, str(error), capped(line.data)))
@@ -143,8 +143,10 @@ def read_documents(lines: Iterable[Line], file: str, options: ReadOptions) -> Do
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """One JSON object from one line. What strict JSON forbids but a text can survive is accepted: raw control
-    characters inside strings, and unpaired surrogates, which become U+FFFD. Integers beyond 64 bits become text.
+    """One JSON object from one line.
+
+    What strict JSON forbids but a text can survive is accepted: raw control characters inside strings, and unpaired
+    surrogates, which become U+FFFD. Integers beyond 64 bits become text.
 
     Raises:
         RecordError: `not_utf8`, `not_json`, `not_an_object`.
@@ -197,6 +199,16 @@ def _identifier(record: dict[str, Any], id_field: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RecordError("id_not_string", f"field {id_field!r} holds {type(value).__name__}, not a string or integer")
     return str(value)
+
+
+def _keepable(name: str, value: Any) -> Any:
+    """The value of a field to keep; one nested deeper than orjson writes (254 levels) would end the run later."""
+    if isinstance(value, list | dict):
+        try:
+            orjson.dumps({name: value})  # as it will stand in its row
+        except TypeError as error:
+            raise RecordError("too_deep", f"field {name!r} cannot be kept: {error}") from None
+    return value
 
 
 def capped(data: bytes) -> str:

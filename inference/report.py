@@ -1,6 +1,7 @@
 """Draws report.html, one page on a run, from what its folder holds; also of a run that has not ended.
 
 python -m inference.report runs/ai
+python -m inference.report gs://mine/runs/ai --actual JOB_ID --project mine --region europe-west4
 """
 
 import itertools
@@ -12,8 +13,10 @@ from typing import Any
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from inference import command_line, model_files, run_folder, sink, storage, summary, tally
+from inference import actual_cost, command_line, cost, model_files, run_folder, sink, storage, summary, tally
+from inference.cost import Bill
 from inference.progress import duration
 from inference.run_folder import REPORT
 from inference.scorer import BINS
@@ -40,17 +43,24 @@ def make_parser() -> command_line.Parser:
     """The parser of `inference.report`."""
     parser = command_line.Parser(prog="python -m inference.report", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("--actual", metavar="JOB_ID", help="say what this job on Dataflow, which has ended, has cost")
     return parser
 
 
 def _run(argv: Sequence[str]) -> None:
-    flags, _, problems = make_parser().parse_with_beam(argv)
+    flags, options, problems = make_parser().parse_with_beam(argv)
+    cloud = options.view_as(GoogleCloudOptions)
+    if flags.actual and not (cloud.project and cloud.region):
+        problems.append("--actual: expected --project and --region of the job as well; add them.")
     command_line.refuse(problems)
-    print(write(flags.run))
+    paid = None
+    if flags.actual:
+        paid = actual_cost.bill(*actual_cost.fetch(cloud.project, cloud.region, flags.actual), cost.load_prices())
+    print(write(flags.run, paid))
 
 
-def write(output: str) -> str:
-    """Writes the report into the run's folder; returns its path.
+def write(output: str, paid: Bill | None = None) -> str:
+    """Writes the report into the run's folder, with what its job has cost where that is known; returns its path.
 
     Raises:
         UserError: the folder holds no run.
@@ -73,6 +83,7 @@ def write(output: str) -> str:
         "models": [_model(model, totals) for model in run["models"]] if receipts else [],
         "failures": _failures(receipts, output),
         "speed": speed(receipts),
+        "paid": paid,
         "bins": BINS,
         "parted": PARTED,
     }

@@ -137,8 +137,10 @@ class Scorer:
         return sum(min(len(ids), m.max_tokens) for m in self._models for ids in encoded[m.encoding])
 
     def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], list[list[int]]]:
-        """Token ids of every document, once for each distinct tokenizer and text, one token longer than the longest
-        that a model reads, so that truncation shows."""
+        """Token ids of every document, once for each distinct tokenizer and text.
+
+        They go one token beyond the longest that a model reads, so that truncation shows.
+        """
         encoded: dict[tuple[str, int], list[list[int]]] = {}
         for key in dict.fromkeys(model.encoding for model in self._models):
             users = [model for model in self._models if model.encoding == key]

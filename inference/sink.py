@@ -1,8 +1,8 @@
-"""Writes a slice and its receipt, and finds receipts: the only module that knows the files below predictions/,
-failures/ and receipts/.
+"""Writes a slice and its receipt, and finds receipts.
 
-A receipt is written last, so a slice that has one is whole. Every file appears at once under its final name, and a
-slice that is written again gets the same bytes: retries and races are harmless.
+The only module that knows the files below predictions/, failures/ and receipts/. A receipt is written last, so a slice
+that has one is whole. Every file appears at once under its final name, and a slice that is written again gets the same
+bytes: retries and races are harmless.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ PREDICTIONS, FAILURES, RECEIPTS, ATTEMPTS = "predictions", "failures", "receipts
 
 READERS = 32  # threads: receipts in Cloud Storage take longer to come than to read
 CHUNK = 8 * READERS
+SEAL = b',"seal":"'
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Receipt:
     start: int  # first byte of the slice, in the decompressed file
     end: int  # byte after its last
     first_line: int  # number of its first line, from 1
+    digest: str  # of its bytes
     source_bytes: int  # its share of the file as stored
     lines: int
     predicted: int  # documents
@@ -95,7 +97,7 @@ def write_slice(scored: ScoredSlice, options: SinkOptions) -> Receipt:
     for path, content in contents.items():
         write_file(FileSystems.join(options.output, path), content)
     receipt = _receipt(scored, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()})
-    write_file(FileSystems.join(options.output, RECEIPTS, f"{name}.json"), orjson.dumps(receipt))
+    write_file(FileSystems.join(options.output, RECEIPTS, f"{name}.json"), seal(receipt))
     with contextlib.suppress(Exception):  # it says nothing any more; each storage raises its own kinds
         FileSystems.delete([_attempts_path(options.output, name)])
     return receipt
@@ -113,6 +115,12 @@ def _attempts_path(output: str, slice_name: str) -> str:
     return FileSystems.join(output, ATTEMPTS, slice_name)
 
 
+def seal(receipt: Receipt) -> bytes:
+    """A receipt as it is stored: JSON that ends with the SHA-256 of all that stands before it."""
+    content = orjson.dumps(receipt)[:-1]
+    return content + SEAL + hashlib.sha256(content).hexdigest().encode() + b'"}'
+
+
 def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
     piece, counts, now = scored.slice, scored.counts, time.time()
     reasons: dict[str, int] = {}
@@ -124,6 +132,7 @@ def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
         start=piece.start,
         end=piece.end,
         first_line=piece.first_line,
+        digest=piece.digest,
         source_bytes=piece.source_bytes,
         lines=scored.lines,
         predicted=len(scored.predictions),
@@ -202,10 +211,13 @@ def find_receipt(output: str, slice_name: str) -> Receipt | None:
 
 
 def read_receipt(path: str) -> Receipt | None:
-    """A receipt by its path; None where the file is no receipt, so that its slice is done again."""
+    """A receipt by its path; None where it is not as it was written, so that its slice is done again."""
+    content, _, seal = read_file(path).partition(SEAL)
+    if seal != hashlib.sha256(content).hexdigest().encode() + b'"}':
+        return None
     try:
-        return Receipt(**orjson.loads(read_file(path)))
-    except (ValueError, TypeError):
+        return Receipt(**orjson.loads(content + b"}"))
+    except TypeError:  # another version's
         return None
 
 

@@ -37,21 +37,27 @@ def read_file(path: str) -> bytes:
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Writes a file that is seen whole or not at all: an object appears on closing, a local file is renamed."""
+    """Writes a file that is seen whole or not at all: an object appears on closing, a local file is renamed.
+
+    Raises:
+        UserError: this machine's disk is full, may not be written, or fails.
+    """
     if is_remote(path):
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(content)
         return
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     staging = f"{path}.{uuid.uuid4().hex}{PART}"
     try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(staging, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(staging, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(staging)
 
 
@@ -197,4 +203,5 @@ def explained(path: str, error: Exception) -> str:
             f"{path}: permission denied; run `gcloud auth application-default login`, or grant this account access "
             "to the bucket."
         )
-    return f"{path} cannot be reached: {' '.join(str(error).split())[:300].rstrip('.')}."
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())[:300].rstrip(".")
+    return f"{path} cannot be reached: {said}."

@@ -30,21 +30,25 @@ def make_parser() -> command_line.Parser:
     """The parser of `inference.verify`."""
     parser = command_line.Parser(prog="python -m inference.verify", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
+    command_line.add_json(parser)
     return parser
 
 
 def _run(argv: Sequence[str]) -> int:
     flags, _, problems = make_parser().parse_with_beam(argv)
     command_line.refuse(problems)
-    found = 0
+    found = []
     for problem in verify(flags.run):
-        print(problem)
-        found += 1
-    if found:
-        print(f"{found:,} problems: the same command as before, with its receipts at fault deleted, does them anew.")
-        return 1
-    print(f"{flags.run}: every line is accounted for, and every file is what its receipt says.")
-    return 0
+        found.append(problem)
+        if not flags.json:
+            print(problem)
+    if flags.json:
+        command_line.print_json({"run": flags.run, "problems": found})
+    elif found:
+        print(f"{len(found):,} problems: the same command as before, with the receipts at fault deleted, mends them.")
+    else:
+        print(f"{flags.run}: every line is accounted for, and every file is what its receipt says.")
+    return 1 if found else 0
 
 
 def verify(output: str) -> Iterator[str]:
@@ -57,7 +61,7 @@ def verify(output: str) -> Iterator[str]:
     receipts = []
     for path, receipt in sink.read_receipts(output):
         if receipt is None:
-            yield f"{path}: expected a receipt, found something else; its slice counts as not done."
+            yield f"{path}: is not what was written; its slice counts as not done."
         else:
             receipts.append(sink.without_histograms(receipt))
     with ThreadPoolExecutor(READERS) as pool:

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "training", "inference")
 STANDARD_LIBRARY = {*sys.stdlib_module_names, "compression"}  # the latter from Python 3.14 on
-PINS = ("requirements.txt", "requirements-dev.txt", "requirements-demo.txt")
+PINS = ("requirements.txt", "requirements-dev.txt", "requirements-demo.txt", "requirements-torch.txt")
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def optional(wheel: zipfile.ZipFile) -> set[str]:
 
 
 def pins(file: str) -> list[str]:
-    """The requirement lines of one file, without comments."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
-    return [line for line in lines if line]
+    """The requirements of one file, without hashes and comments."""
+    lines = (ROOT / file).read_text().splitlines()
+    return [line.rstrip(" \\") for line in lines if re.match("[a-z]", line)]
 
 
 def pinned(file: str) -> set[str]:
@@ -139,13 +139,22 @@ def test_every_pin_is_exact_and_names_no_index(file: str) -> None:
         assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line), line
 
 
+@pytest.mark.parametrize("file", PINS[:3])
+def test_every_pin_has_hashes(file: str) -> None:
+    blocks = re.split(r"^(?=[a-z])", (ROOT / file).read_text(), flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(pins(file)) > 0
+    for block in blocks:
+        assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", block, re.MULTILINE), block
+
+
 def test_no_package_is_pinned_in_two_files() -> None:
     names = [name for file in PINS for name in pinned(file)]
     assert len(names) == len(set(names))
 
 
 def test_pins_satisfy_setup_py(requirements: dict[str, Requirement]) -> None:
-    versions = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in map(Requirement, pins(PINS[0]))}
+    pinned = map(Requirement, [*pins("requirements.txt"), *pins("requirements-torch.txt")])
+    versions = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in pinned}
     wrong = {name: versions.get(name) for name, r in requirements.items() if versions.get(name) not in r.specifier}
     assert not wrong, "run `make lock`"
 

@@ -21,8 +21,10 @@ NAMES = ("train", "validation", "test")
 
 
 def counts(splits: Splits, schema: LabelSchema) -> dict[str, Any]:
-    """Of each split: documents, hash, rows left out by reason; of each of its labels: documents, share of all of them,
-    and share of its documents that have another label too."""
+    """Of each split: documents, hash, rows left out by reason, and its labels.
+
+    Of each label: documents, share of all of them, and share of its documents that have another label too.
+    """
     return {
         "task": schema.task.value,
         "labels": list(schema.names),

@@ -22,8 +22,10 @@ def loss(
 
 
 def label_weights(targets: Tensor, task: Task) -> Tensor:
-    """Weights (labels) that make rare labels count: negatives over positives for multi_label, capped at 100; inverse
-    frequency with mean 1 otherwise."""
+    """Weights (labels) that make rare labels count.
+
+    Negatives over positives for multi_label, capped at 100; inverse frequency with mean 1 otherwise.
+    """
     positives = targets.sum(dim=0).clamp(min=1)
     if task is Task.MULTI_LABEL:
         return ((len(targets) - positives) / positives).clamp(min=1, max=100)

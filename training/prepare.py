@@ -136,10 +136,10 @@ def _check_not_empty(splits: Splits, config: TrainConfig) -> None:
 
 
 def _find_twins(splits: Splits, threshold: float) -> list[dict[str, Any]]:
-    """Pairs that are the same or nearly across splits, or the same inside one, and conflicts: the same text with other
-    labels anywhere.
+    """Pairs that are the same or nearly across splits, or the same inside one, and conflicts.
 
-    Across splits each document stands with the most similar one of the splits after its own: train, validation, test.
+    A conflict is the same text with other labels, anywhere. Across splits each document stands with the most similar
+    one of the splits after its own: train, validation, test.
     """
     held_out = data.concatenate([splits.validation, splits.test])
     names = ["validation"] * len(splits.validation) + ["test"] * len(splits.test)

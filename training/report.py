@@ -50,8 +50,10 @@ def _content(evaluations: Sequence[Evaluation], manifest: Manifest, name: str) -
 
 
 def _heat_map(evaluation: Evaluation) -> str | None:
-    """True labels against predicted ones: for multi_label every pair that meets in a document, otherwise the confusion
-    matrix; shares are of the documents with the true label."""
+    """True labels against predicted ones, as shares of the documents with the true label.
+
+    For multi_label every pair that meets in a document, otherwise the confusion matrix.
+    """
     if len(evaluation.labels.names) > MOST_CELLS:
         return None
     truth = evaluation.examples.targets.astype(float)

@@ -42,8 +42,8 @@ EVALUATION = "evaluation"  # the folder of the CSV tables, inside the model's di
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains what the configuration says. Returns 0 done, 2 wrong use."""
-    return exit_code(lambda: _run(argv))
+    """Trains what the configuration says. Returns 0 done, 1 stopped, 2 wrong use."""
+    return exit_code(lambda: _run(argv), "The same command with --resume goes on from the last checkpoint.")
 
 
 def make_parser() -> command.Parser:

@@ -36,7 +36,7 @@ with DAG(
         task_id="label",
         bash_command=CLONE + ".venv/bin/python -m inference.beam_runner --runner DataflowRunner "
         "--project {{ var.value.labelbeam_project }} --region {{ var.value.labelbeam_region }} "
-        f"--temp_location {MONTH}/tmp "
+        f"--temp_location {MONTH}/tmp "  # noqa: S108  (in a bucket)
         "--sdk_container_image {{ var.value.labelbeam_image }} --model {{ var.value.labelbeam_model }} "
         "--max_cost {{ var.value.labelbeam_max_cost }} "
         f"--input '{MONTH}/corpus/*.jsonl' --output {MONTH}/run",

@@ -1,5 +1,6 @@
 """Wrong use: one message that lists every problem, exit code 2, nothing written."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,43 @@ def test_slices_are_small_for_small_corpora_and_never_above_8_mib() -> None:
     assert size(64 * 1024 * 1024) == 1024 * 1024
     assert size(16 * 1024 * 1024, ".gz") == 1024 * 1024
     assert size(10**12) == 8 * 1024 * 1024
+
+
+def test_json_is_all_of_standard_output(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out"), "--json"]
+    assert beam_runner.main([*flags, "--plan"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["path"] == str(corpus)
+    assert beam_runner.main(flags) == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert said["summary"] == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (said["documents"], said["report"]) == (300, str(tmp_path / "out" / "report.html"))
+    assert "300 lines = 300 predicted" in captured.err
+
+
+def test_quiet_says_nothing_and_verbose_names_each_slice(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--slice_mb", "0.01"]
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "a"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "b"), "--verbose"]) == 0
+    told = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("slice ")]
+    assert told == [f"slice {path.stem}" for path in sorted((tmp_path / "b" / "receipts").iterdir())]
+    assert len(told) > 1
+
+
+def test_ctrl_c_says_how_to_go_on(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("inference.pipeline.build", interrupt)
+    assert beam_runner.main(flags) == 1
+    assert capsys.readouterr().err == f"\nstopped. {beam_runner.GO_ON}\n"
+    monkeypatch.undo()
+    assert beam_runner.main(flags) == 0

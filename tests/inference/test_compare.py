@@ -81,6 +81,8 @@ def test_models_of_two_names(
     assert "the runs have no model of one name, colours and offensive" in capsys.readouterr().err
     assert compare.main([str(runs[0]), str(other), "--models", "colours=offensive"]) == 0
     assert "model colours and offensive: 300 documents have other labels" in capsys.readouterr().out
+    assert compare.main([str(runs[0]), str(other), "--models", "colours=offensive", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["both"] == 300
     assert compare.main([str(runs[0]), str(other), "--models", "colors=offensive"]) == 2
     assert "has no model colors, it has colours" in capsys.readouterr().err
 

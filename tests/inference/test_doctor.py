@@ -1,5 +1,6 @@
 """What the doctor says of this machine, of good and of bad models."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ def test_a_machine_that_is_ready(
     assert torch.__version__ in printed
     assert "--runtime auto" in printed
     assert "every file as it was written" in printed
+    assert doctor.main(["--model", str(colours), "--json"]) == 0
+    found = {row["what"]: row["found"] for row in json.loads(capsys.readouterr().out)}
+    assert found["torch"] == torch.__version__
+    assert all(value.split()[0] in printed for value in found.values())
 
 
 def test_a_model_that_was_changed(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

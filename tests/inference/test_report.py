@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference import beam_runner, report, sink
+from inference import actual_cost, beam_runner, report, sink
+from inference.cost import Bill
 from inference.sink import Receipt
 from tests.inference.conftest import rows_of, write_corpus
 from tests.pages import Page, in_browser, needs_browser
@@ -153,6 +154,26 @@ def test_when_a_share_has_parted(share: float, count: int, expected: float, docu
     assert report.parted(share, count, expected, documents) is is_parted
 
 
+def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    paid = Bill("n2-highcpu-8", 20, False, hours=3.0, vcpu=10.0, memory=2.0, disk=0.2, shuffle=0.14, gpu=0.0)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(actual_cost, "fetch", lambda *place: asked.append(place) or ("job", "usage"))
+    monkeypatch.setattr(actual_cost, "bill", lambda job, usage, prices: paid)
+    assert report.main([str(run), "--actual", "job1"]) == 2
+    assert "expected --project and --region of the job as well" in capsys.readouterr().err
+    assert report.main([str(run), "--actual", "job1", "--project", "mine", "--region", "us-east1"]) == 0
+    assert asked == [("mine", "us-east1", "job1")]
+    content = (run / "report.html").read_text()
+    assert '<b id="cost">$12.34</b><small>20 workers, 3.0 hours' in content
+    path = run / "run.json"
+    estimate = {"dollars": 12.0, "low": 9.0, "high": 15.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "estimate": estimate}))
+    report.write(str(run), paid)
+    assert "<small>estimated $9.00 to $15.00" in (run / "report.html").read_text()
+    report.write(str(run))
+    assert "<small>estimated cost</small><b>$12.00</b>" in (run / "report.html").read_text()
+
+
 def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") -> Receipt:
     zeros = dict.fromkeys(("start", "end", "first_line", "source_bytes", "failed", "blank"), 0)
     empty: dict[str, dict[str, int]] = {
@@ -169,6 +190,7 @@ def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") ->
         scoring_seconds=seconds,
         finished=begun + seconds,
         worker=worker,
+        digest="",
         **zeros,
         **empty,
     )

@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inference import beam_runner, verify
+from inference import beam_runner, sink, verify
 from tests.inference.conftest import write_corpus
 
 
@@ -34,14 +36,19 @@ def first(run: Path, kind: str) -> Path:
     return min((run / kind).iterdir())
 
 
-def edit_receipt(run: Path, **changes: object) -> None:
+def edit_receipt(run: Path, **changes: Any) -> None:
+    """As a mistake of the program would have it: sealed all the same."""
     path = first(run, "receipts")
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    receipt = sink.read_receipt(str(path))
+    assert receipt
+    path.write_bytes(sink.seal(replace(receipt, **changes)))
 
 
 def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(run)]) == 0
     assert "every line is accounted for" in capsys.readouterr().out
+    assert verify.main([str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": str(run), "problems": []}
 
 
 def damaged_predictions(run: Path) -> None:
@@ -77,7 +84,7 @@ def wrong_summary(run: Path) -> None:
         (damaged_predictions, "is not what was written; its receipt has another SHA-256"),
         (lambda run: first(run, "predictions").unlink(), "is missing"),
         (lambda run: first(run, "failures").write_bytes(b""), "is not what was written"),
-        (flipped_receipt, "expected a receipt, found something else"),
+        (flipped_receipt, "is not what was written; its slice counts as not done"),
         (lambda run: edit_receipt(run, blank=3), "its receipt does not add up"),
         (lost_in_the_middle, "no receipt for the bytes from"),
         (lost_at_the_end, "no receipt for what follows byte"),

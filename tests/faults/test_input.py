@@ -1,0 +1,94 @@
+"""Input that goes away or changes while it is labelled, or between two attempts."""
+
+import gzip
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference import slices
+from inference.files import SourceError, find_files
+from tests.inference.conftest import contents, write_corpus
+from tests.inference.test_resume import command, receipts, wait_for
+
+Label = Callable[..., Path]
+
+
+def unfinished(run: Path, slice_number: int) -> None:
+    """As a kill before the end of that slice would have left it."""
+    sorted((run / "receipts").iterdir())[slice_number].unlink()
+    (run / "summary.json").unlink()
+
+
+def test_a_file_that_goes_away_during_the_run(tmp_path: Path, colours: Path, label: Label) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 8_000)
+    run = tmp_path / "run"
+    with subprocess.Popen(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(receipts(run)) >= 3, process)
+        os.rename(corpus, tmp_path / "away")
+        error = process.communicate()[1]
+        assert process.returncode == 1
+    assert f"failed: {corpus} cannot be reached: No such file or directory. Finished slices are kept" in error
+    assert "Traceback" not in error
+    done = receipts(run)
+    again = subprocess.run(command(colours, corpus, run), check=False, capture_output=True, text=True)
+    assert again.returncode == 2
+    found = "expected at least one file, found none; check the path and the glob."
+    assert again.stderr == f"error: --input {corpus}: {found}\n"
+    os.rename(tmp_path / "away", corpus)
+    subprocess.run(command(colours, corpus, run), check=True, capture_output=True)
+    assert {path: kept for path, kept in receipts(run).items() if path in done} == done
+    assert contents(run) == contents(
+        label("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.02)
+    )
+
+
+def test_a_compressed_file_that_goes_away_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"id": 1}\n'))
+    (file,) = find_files([str(path)])
+    path.unlink()
+    (stretch,) = slices.cut(file, 100)
+    with pytest.raises(SourceError, match="cannot be reached: No such file"):
+        slices.count_lines(stretch)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_input_that_changed_between_two_attempts_is_refused(
+    tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    """One letter, in a slice that is finished: the file is as long as before."""
+    plain = write_corpus(tmp_path / "plain.jsonl", 1_000).read_bytes()
+    changed = plain.replace(b"sky", b"sea", 1)
+    pack = (lambda content: gzip.compress(content, 0, mtime=0)) if suffix else bytes
+    corpus = tmp_path / f"corpus.jsonl{suffix}"
+    corpus.write_bytes(pack(plain))
+    flags = ("--model", colours, "--input", corpus, "--slice_mb", 0.02)
+    whole, run = label(*flags), label(*flags)
+    unfinished(run, 2)
+    corpus.write_bytes(pack(changed))
+    capsys.readouterr()
+    label(*flags, output=run, expect=1)
+    error = capsys.readouterr().err
+    assert f"failed: {corpus} is not what it was when its lines from 1 on were labelled: put it back" in error
+    assert "Traceback" not in error
+    assert not (run / "summary.json").exists()
+    corpus.write_bytes(pack(plain))
+    label(*flags, output=run)
+    assert contents(run) == contents(whole)
+
+
+def test_input_that_grew_is_refused_before_anything_is_read(
+    corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", colours, "--input", corpus)
+    run = label(*flags)
+    unfinished(run, 0)
+    before, size = contents(run), corpus.stat().st_size
+    with corpus.open("a") as file:
+        file.write('{"id": "late", "text": "the sky"}\n')
+    label(*flags, output=run, expect=2)
+    assert f"input {corpus} had {size:,} bytes, now {size + 34:,}" in capsys.readouterr().err
+    assert contents(run) == before
