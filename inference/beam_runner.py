@@ -19,6 +19,7 @@ from models.errors import UserError, exit_code
 
 # A UserError of ours in what a runner raises: itself, or the text of a worker's traceback that ends with it.
 KNOWN = re.compile(r"(?:^|Error: )([^\n]+?) \[while running '[^']+'\]$")
+INTERRUPTED = "KeyboardInterrupt [while running"  # Ctrl-C, as Beam passes it on from a step
 GO_ON = "Finished slices are kept: the same command goes on where this one stopped."
 
 
@@ -75,6 +76,8 @@ def _run_pipeline(command: Command, console: Console) -> int | None:
         print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
         return 1
     except Exception as error:  # whatever a runner raises; what it says is all that is known
+        if INTERRUPTED in str(error):
+            raise KeyboardInterrupt from None
         known = KNOWN.search(str(error))
         return _failed(known[1] if known else f"{error}\n{type(error).__name__}.", command)
     return None
@@ -86,8 +89,9 @@ def _failed(message: str, command: Command) -> int:
 
 
 def _without_traces(record: logging.LogRecord) -> bool:
-    """A filter: drops what Beam logs of a mistake whose message says it all, and is printed at the end."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+    """A filter: drops what Beam logs of Ctrl-C, and of a mistake whose message says it all; the end tells of both."""
+    known = isinstance(record.exc_info[1], UserError) if record.exc_info else False
+    return not (known or INTERRUPTED in record.getMessage())
 
 
 def job_line(job_id: str, command: Command) -> str:

@@ -157,7 +157,7 @@ def show(prices: Prices, corpus: Corpus, profile: Profile, found: Sequence[Offer
     """Prints the corpus, the time here, and the offers, the cheapest first."""
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(
-        f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} files "
+        f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} file{'s' * (corpus.files != 1)} "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"
     )
     here = estimate.seconds_here(profile, corpus)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -289,6 +290,7 @@ def _run(argv: Sequence[str] | None) -> None:
     flags = make_parser().parse_args(argv)
     config = load_config(flags.config, flags.set)
     _check_output(flags.output, flags.overwrite)
+    datasets.disable_progress_bars()
     prepared = prepare(config, flags.data_dir)
     write(prepared, config, flags.output)
     data_card.show(prepared.card)

@@ -21,7 +21,7 @@ def command(model: Path, corpus: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "inference.beam_runner", *(str(part) for flag in flags.items() for part in flag)]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -53,6 +53,20 @@ def test_kill_and_the_same_command_again(tmp_path: Path, colours: Path) -> None:
     assert contents(killed) == contents(whole)
     assert (killed / "summary.json").exists()
     assert not list(killed.rglob("*.part"))
+
+
+def test_ctrl_c_while_scoring_ends_cleanly(tmp_path: Path, colours: Path) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus.jsonl", 8_000), tmp_path / "run"
+    with subprocess.Popen(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(receipts(run)) >= 3, process)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate()[1]
+        assert process.returncode == 1
+    assert error.endswith("\nstopped. Finished slices are kept: the same command goes on where this one stopped.\n")
+    assert "Traceback" not in error
+    done = receipts(run)
+    subprocess.run(command(colours, corpus, run), check=True, capture_output=True)
+    assert {path: kept for path, kept in receipts(run).items() if path in done} == done
 
 
 def test_a_finished_run_again_scores_nothing(
