@@ -46,6 +46,8 @@ def main() -> None:
             number += 1
             while attempt(flags, output, chance, seconds, found):
                 pass
+            if found[-1]["finished_before"] == 0:  # it was not killed at all: the machine is faster than it was
+                seconds = min(seconds, found[-1]["seconds"])
             if contents(output) != whole:
                 sys.exit(f"run {number} differs from the undisturbed one")
             print(f"run {number}: {len(found)} attempts so far, bytes as undisturbed", flush=True)
@@ -70,7 +72,7 @@ def run(flags: argparse.Namespace, output: Path) -> int:
 def attempt(
     flags: argparse.Namespace, output: Path, chance: random.Random, seconds: float, found: list[dict[str, Any]]
 ) -> bool:
-    """One attempt that is killed at a random moment; False where it was done before."""
+    """One attempt that is killed at a random moment; False where it was done by then."""
     before = receipts(output)
     kills = sum(attempt["killed"] for attempt in found)
     worker = kills % 2 == 1
@@ -81,7 +83,7 @@ def attempt(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    killed = True
+    began, killed = time.monotonic(), True
     try:
         process.wait(chance.uniform(0.2, 1.0) * seconds)
         killed = False
@@ -93,7 +95,8 @@ def attempt(
     changed = [name for name, content in before.items() if after.get(name) != content]
     if changed:
         sys.exit(f"{changed[0]} was finished and has changed")
-    found.append({"killed": killed, "worker": worker, "finished_before": len(before), "finished_after": len(after)})
+    row = {"killed": killed, "worker": worker, "finished_before": len(before), "finished_after": len(after)}
+    found.append({**row, "seconds": round(time.monotonic() - began, 1)})
     if not killed and process.returncode:
         sys.exit(f"the run failed by itself with {process.returncode}")
     return killed
