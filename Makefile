@@ -79,7 +79,7 @@ lock:  ## write the requirements files anew from setup.py
 	@{ echo "# What labelbeam runs with, exactly. Written by \`make lock\` from setup.py."; \
 		$(BLOCKS) /dev/null build/lock/run.txt; } > requirements.txt
 	@{ echo "# What \`make test\` needs beyond requirements.txt, exactly. Written by \`make lock\` from setup.py."; \
-		$(BLOCKS) build/lock/run.txt build/lock/all.txt; } > requirements-dev.txt
+		$(BLOCKS) requirements.txt build/lock/all.txt; } > requirements-dev.txt
 	@rm -r build/lock
 
 audit:  ## look the pinned requirements up among known vulnerabilities, where pypi.org can be asked

@@ -116,7 +116,17 @@ def test_a_template_is_built_of_an_image(run_script: Run) -> None:
 def test_every_flag_is_a_parameter_of_the_template() -> None:
     parameters = json.loads((DEPLOY / "flex_template" / "metadata.json").read_text())["parameters"]
     flags = {flag.removeprefix("--"): action for flag, action in config.make_parser()._option_string_actions.items()}
-    without_value = {"-h", "help", "overwrite", "plan", "no_wait", "redact_failures"}  # a template always gives one
+    without_value = {
+        "-h",
+        "help",
+        "overwrite",
+        "plan",
+        "no_wait",
+        "redact_failures",
+        "quiet",
+        "verbose",
+        "json",
+    }  # a template always gives one
     left_out = {*without_value, "profile"}  # a file on the machine where the command is typed
     assert {p["name"] for p in parameters} == flags.keys() - left_out | {"sdk_container_image"}
     for parameter in parameters:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def test_kill_and_the_same_command_again(tmp_path: Path, colours: Path) -> None:
 
 def test_ctrl_c_while_scoring_ends_cleanly(tmp_path: Path, colours: Path) -> None:
     corpus, run = write_corpus(tmp_path / "corpus.jsonl", 8_000), tmp_path / "run"
-    with subprocess.Popen(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
+    start = partial(subprocess.Popen, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # as a terminal
+    with start(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(receipts(run)) >= 3, process)
         process.send_signal(signal.SIGINT)
         error = process.communicate()[1]
