@@ -22,8 +22,11 @@ def unfinished(run: Path, slice_number: int) -> None:
     (run / "summary.json").unlink()
 
 
-def test_a_file_that_goes_away_during_the_run(tmp_path: Path, colours: Path, label: Label) -> None:
+def test_a_file_that_goes_away_during_the_run(
+    tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", 8_000)
+    flags = ("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.02)
     run = tmp_path / "run"
     with subprocess.Popen(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(receipts(run)) >= 3, process)
@@ -33,16 +36,13 @@ def test_a_file_that_goes_away_during_the_run(tmp_path: Path, colours: Path, lab
     assert f"failed: {corpus} cannot be reached: No such file or directory. Finished slices are kept" in error
     assert "Traceback" not in error
     done = receipts(run)
-    again = subprocess.run(command(colours, corpus, run), check=False, capture_output=True, text=True)
-    assert again.returncode == 2
+    label(*flags, output=run, expect=2)
     found = "expected at least one file, found none; check the path and the glob."
-    assert again.stderr == f"error: --input {corpus}: {found}\n"
+    assert capsys.readouterr().err == f"error: --input {corpus}: {found}\n"
     os.rename(tmp_path / "away", corpus)
-    subprocess.run(command(colours, corpus, run), check=True, capture_output=True)
+    label(*flags, output=run)
     assert {path: kept for path, kept in receipts(run).items() if path in done} == done
-    assert contents(run) == contents(
-        label("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.02)
-    )
+    assert contents(run) == contents(label(*flags))
 
 
 def test_a_compressed_file_that_goes_away_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
