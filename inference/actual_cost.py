@@ -2,20 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
+from google.cloud import dataflow_v1beta3 as dataflow
 
 from inference import cost
 from inference.cost import Bill, Prices
 from inference.estimate import Offer
 from models.errors import UserError
 
-if TYPE_CHECKING:
-    from google.cloud import dataflow_v1beta3 as dataflow
-
-FINISHED = ("JOB_STATE_DONE", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
+FLEXRS = dataflow.FlexResourceSchedulingGoal.FLEXRS_COST_OPTIMIZED
+FINISHED = (dataflow.JobState.JOB_STATE_DONE, dataflow.JobState.JOB_STATE_FAILED, dataflow.JobState.JOB_STATE_CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,12 @@ class Usage:
     gpu_seconds: float
 
 
-def fetch(project: str, region: str, job_id: str) -> "tuple[dataflow.Job, Usage]":
+def fetch(project: str, region: str, job_id: str) -> tuple[dataflow.Job, Usage]:
     """Asks the service for a job and its usage.
 
     Raises:
         UserError: there is no such job, or it may not be seen.
     """
-    from google.cloud import dataflow_v1beta3 as dataflow  # slow to load, and an estimate alone does not need it
-
     place = {"project_id": project, "job_id": job_id, "location": region}
     try:
         view = dataflow.JobView.JOB_VIEW_ALL
@@ -50,7 +46,7 @@ def fetch(project: str, region: str, job_id: str) -> "tuple[dataflow.Job, Usage]
     return job, usage(found.metrics)
 
 
-def usage(metrics: "Iterable[dataflow.MetricUpdate]") -> Usage:
+def usage(metrics: Iterable[dataflow.MetricUpdate]) -> Usage:
     """Adds up the service's metrics; of those that come twice the tentative ones are left out.
 
     Units as apache_beam/testing/load_tests/dataflow_cost_benchmark.py of apache-beam 2.77.0 takes them; that of
@@ -69,18 +65,18 @@ def usage(metrics: "Iterable[dataflow.MetricUpdate]") -> Usage:
     )
 
 
-def bill(job: "dataflow.Job", used: Usage, prices: Prices) -> Bill:
+def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
     """Prices what a job used.
 
     Raises:
         UserError: it has not ended, or used a GPU that has no price.
     """
-    if job.current_state.name not in FINISHED:
+    if job.current_state not in FINISHED:
         raise UserError(f"--actual {job.id}: expected a job that has ended, found {job.current_state.name}; wait.")
     gpu = cost.gpu_of(job.environment.service_options)
     if gpu and gpu not in prices.gpu_hour:
         raise UserError(f"--actual {job.id}: the prices file has no GPU {gpu}.")
-    flexrs = job.environment.flex_resource_scheduling_goal.name == "FLEXRS_COST_OPTIMIZED"
+    flexrs = job.environment.flex_resource_scheduling_goal == FLEXRS
     discount = 1 - prices.flexrs_discount if flexrs else 1.0
     hours = (job.current_state_time - job.start_time).total_seconds() / 3600
     machine = next((pool.machine_type for pool in job.environment.worker_pools), "")

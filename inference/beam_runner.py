@@ -17,8 +17,8 @@ from inference.config import Command
 from inference.progress import ProgressWatcher
 from models.errors import UserError, exit_code
 
-# A UserError of ours in what a runner raises: itself, or the text of a worker's traceback that ends with it.
-KNOWN = re.compile(r"(?:^|Error: )([^\n]+?) \[while running '[^']+'\]$")
+# One of our own exceptions at the end of a traceback: its message says it all.
+OURS = re.compile(r"^(?:models|inference)\.\w+\.\w+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
 INTERRUPTED = "KeyboardInterrupt [while running"  # Ctrl-C, as Beam passes it on from a step
 GO_ON = "Finished slices are kept: the same command goes on where this one stopped."
 
@@ -78,8 +78,9 @@ def _run_pipeline(command: Command, console: Console) -> int | None:
     except Exception as error:  # whatever a runner raises; what it says is all that is known
         if INTERRUPTED in str(error):
             raise KeyboardInterrupt from None
-        known = KNOWN.search(str(error))
-        return _failed(known[1] if known else f"{error}\n{type(error).__name__}.", command)
+        # A runner in this process raises what a step raised, one with workers the text of their traceback.
+        ours = OURS.search(f"{type(error).__module__}.{type(error).__name__}: {error}")
+        return _failed(ours[1] if ours else f"{error}\n{type(error).__name__}.", command)
     return None
 
 

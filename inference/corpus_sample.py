@@ -134,7 +134,7 @@ def _place(files: Sequence[InputFile], position: int) -> tuple[InputFile, int]:
 
 def _slice(file: InputFile, start: int, end: int) -> Slice:
     counted = slices.count_lines(Stretch(file, start, end, end - start))[0]
-    return Slice(file, start, end, 1, counted.lines, counted.digest, end - start)
+    return Slice(file, start, end, 1, counted.lines, counted.checksum, end - start)
 
 
 def _pieces(file: InputFile, offsets: Sequence[int], size: int, options: ReadOptions) -> list[Piece]:

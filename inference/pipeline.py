@@ -101,7 +101,7 @@ class ReadSlice(beam.DoFn):
         """
         receipt = sink.find_receipt(self._options.output, piece.name)
         if receipt is not None:
-            if receipt.digest != piece.digest:
+            if receipt.checksum != piece.checksum:
                 raise SourceError(
                     f"{piece.file.path} is not what it was when its lines from {piece.first_line:,} on were labelled: "
                     "put it back as it was, or name another --output."

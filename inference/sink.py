@@ -53,7 +53,7 @@ class Receipt:
     start: int  # first byte of the slice, in the decompressed file
     end: int  # byte after its last
     first_line: int  # number of its first line, from 1
-    digest: str  # of its bytes
+    checksum: int  # CRC-32 of its bytes
     source_bytes: int  # its share of the file as stored
     lines: int
     predicted: int  # documents
@@ -132,7 +132,7 @@ def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
         start=piece.start,
         end=piece.end,
         first_line=piece.first_line,
-        digest=piece.digest,
+        checksum=piece.checksum,
         source_bytes=piece.source_bytes,
         lines=scored.lines,
         predicted=len(scored.predictions),
@@ -212,7 +212,7 @@ def find_receipt(output: str, slice_name: str) -> Receipt | None:
 
 def read_receipt(path: str) -> Receipt | None:
     """A receipt by its path; None where it is not as it was written, so that its slice is done again."""
-    content, _, seal = read_file(path).partition(SEAL)
+    content, _, seal = read_file(path).rpartition(SEAL)
     if seal != hashlib.sha256(content).hexdigest().encode() + b'"}':
         return None
     try:

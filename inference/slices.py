@@ -6,7 +6,8 @@ first byte lies, so ranges can be cut blindly and each line is still read exactl
 
 import hashlib
 import posixpath
-from collections import Counter, defaultdict
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -38,7 +39,7 @@ class CountedStretch:
     start: int
     end: int
     lines: int
-    digest: str
+    checksum: int  # CRC-32 of the bytes
     source_bytes: int
     damage: str | None = None
 
@@ -52,7 +53,7 @@ class Slice:
     end: int
     first_line: int  # number of the first line that begins in the slice, from 1
     lines: int  # how many begin in it, a damaged file's broken last one not counted
-    digest: str  # of its bytes: whether it is still what it was
+    checksum: int  # CRC-32 of its bytes: whether it is still what it was
     source_bytes: int  # its share of the file as stored: shares add up to the file's size
     damage: str | None = None  # set on the last readable slice of a truncated or corrupt file
 
@@ -93,28 +94,24 @@ def count_lines(stretch: Stretch) -> list[CountedStretch]:
     if stretch.end is None:
         return _count_compressed(stretch)
     file, start, end = stretch.file, stretch.start, stretch.end
-    lines, last, digest = int(start == 0 and end > 0), 0, _digest()
+    lines, last, checksum = int(start == 0 and end > 0), 0, 0
     # A newline just before the range starts a line in it; one on its last byte starts a line in the next.
     for chunk in read_bytes(file, max(start - 1, 0), end):
         lines += chunk.count(b"\n")
         last = chunk[-1]
-        digest.update(chunk)
-    return [CountedStretch(file, start, end, lines - (last == NEWLINE), digest.hexdigest(), source_bytes=end - start)]
-
-
-def _digest() -> "hashlib.blake2b":
-    return hashlib.blake2b(digest_size=16)
+        checksum = zlib.crc32(chunk, checksum)
+    return [CountedStretch(file, start, end, lines - (last == NEWLINE), checksum, source_bytes=end - start)]
 
 
 def _count_compressed(stretch: Stretch) -> list[CountedStretch]:
     file, size = stretch.file, stretch.slice_bytes
     lines = Counter({0: 1})  # how many lines begin in each range of `size` bytes
-    digests: defaultdict[int, hashlib.blake2b] = defaultdict(_digest)
+    checksums: Counter[int] = Counter()
     length, last_start, damage = 0, 0, None
     try:
         for chunk in read_bytes(file):
-            for begin, place in _parts(length, len(chunk), size):
-                digests[place].update(chunk[begin - length : (place + 1) * size - length])
+            for place, part in _parts(chunk, length, size):
+                checksums[place] = zlib.crc32(part, checksums[place])
             starts = np.flatnonzero(np.frombuffer(chunk, np.uint8) == NEWLINE) + (length + 1)
             lines.update((starts // size).tolist())
             last_start = int(starts[-1]) if len(starts) else last_start
@@ -133,7 +130,7 @@ def _count_compressed(stretch: Stretch) -> list[CountedStretch]:
             start=k * size,
             end=(k + 1) * size if k < count - 1 else length,
             lines=lines[k],
-            digest=digests[k].hexdigest(),
+            checksum=checksums[k],
             source_bytes=bounds[k + 1] - bounds[k],
             damage=damage if k == count - 1 else None,
         )
@@ -141,10 +138,10 @@ def _count_compressed(stretch: Stretch) -> list[CountedStretch]:
     ]
 
 
-def _parts(start: int, length: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a chunk's part of each range of `size` bytes begins, and which range that is."""
-    for place in range(start // size, (start + length - 1) // size + 1):
-        yield max(start, place * size), place
+def _parts(chunk: bytes, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """The chunk's part of each range of `size` bytes, and which range that is."""
+    for place in range(offset // size, (offset + len(chunk) - 1) // size + 1):
+        yield place, chunk[max(place * size - offset, 0) : (place + 1) * size - offset]
 
 
 def number(stretches: Iterable[CountedStretch]) -> list[Slice]:
@@ -156,7 +153,7 @@ def number(stretches: Iterable[CountedStretch]) -> list[Slice]:
         if allowed or s.start == 0:
             damage = s.damage if allowed > s.lines else None
             lines = min(s.lines, allowed)
-            slices.append(Slice(s.file, s.start, s.end, first_line, lines, s.digest, s.source_bytes, damage))
+            slices.append(Slice(s.file, s.start, s.end, first_line, lines, s.checksum, s.source_bytes, damage))
         first_line += s.lines
     return slices
 

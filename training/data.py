@@ -25,6 +25,7 @@ from models.text import TextError
 from training.config import DataConfig, TrainConfig
 from training.label_reader import LabelReader, NoLabelError
 
+SPLITS = ("train", "validation", "test")
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
 UNREADABLE = (  # what the readers raise: broken content, broken compression, too many cells, no rows

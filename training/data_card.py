@@ -13,11 +13,10 @@ from rich.table import Table
 from models.labels import LabelSchema
 from training import base_model, markdown
 from training.config import TrainConfig
-from training.data import Examples, Splits
+from training.data import SPLITS, Examples, Splits
 
 FILE = "card.json"
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
-NAMES = ("train", "validation", "test")
 
 
 def counts(splits: Splits, schema: LabelSchema) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def counts(splits: Splits, schema: LabelSchema) -> dict[str, Any]:
     return {
         "task": schema.task.value,
         "labels": list(schema.names),
-        "splits": {name: _counts(getattr(splits, name), schema) for name in NAMES},
+        "splits": {name: _counts(getattr(splits, name), schema) for name in SPLITS},
     }
 
 
@@ -71,7 +70,7 @@ def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
 
 def write(directory: Path, card: dict[str, Any], splits: Splits, config: TrainConfig) -> None:
     """Writes card.json and card.md, with the lengths of the texts by the base model's tokenizer."""
-    for name in NAMES:
+    for name in SPLITS:
         card["splits"][name]["tokens"] = token_lengths(getattr(splits, name).texts, config)
     (directory / FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (directory / "card.md").write_text("\n".join(_page(card, config)) + "\n", encoding="utf-8")
@@ -85,7 +84,7 @@ def _page(card: dict[str, Any], config: TrainConfig) -> Iterable[str]:
     yield "\n## Labels\n"
     yield "Documents with the label, their share of the split, and how many of them have another label too.\n"
     yield from markdown.table(
-        ("label", *(f"{name} {part}".strip() for name in NAMES for part in ("", "share", "with others"))),
+        ("label", *(f"{name} {part}".strip() for name in SPLITS for part in ("", "share", "with others"))),
         _label_rows(card),
     )
     yield "\n## Length in tokens\n"
@@ -98,14 +97,14 @@ def _page(card: dict[str, Any], config: TrainConfig) -> Iterable[str]:
 
 
 def _split_rows(splits: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for name in NAMES:
+    for name in SPLITS:
         skipped = ", ".join(f"{count:,} {reason}" for reason, count in splits[name]["skipped"].items())
         yield name, f"{splits[name]['documents']:,}", f"{splits[name]['without_label']:,}", skipped or "none"
 
 
 def _label_rows(card: dict[str, Any]) -> Iterable[Sequence[Any]]:
     for label in card["labels"]:
-        found = (card["splits"][name]["labels"][label] for name in NAMES)
+        found = (card["splits"][name]["labels"][label] for name in SPLITS)
         yield (
             label,
             *(cell for f in found for cell in (f"{f['documents']:,}", f"{f['share']:.1%}", f"{f['with_others']:.1%}")),
@@ -113,7 +112,7 @@ def _label_rows(card: dict[str, Any]) -> Iterable[Sequence[Any]]:
 
 
 def _token_rows(splits: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for name in NAMES:
+    for name in SPLITS:
         if tokens := splits[name]["tokens"]:
             yield name, *(f"{tokens[f'p{p}']:,}" for p in PERCENTILES), f"{tokens['truncated']:.1%}"
 
@@ -122,15 +121,15 @@ def show(card: dict[str, Any]) -> None:
     """Prints the counts of each label and split, and the pairs that stand in two places."""
     table = Table(title="documents", title_justify="left")
     table.add_column("label")
-    for name in NAMES:
+    for name in SPLITS:
         table.add_column(name, justify="right")
     for label in card["labels"]:
-        table.add_row(label, *(f"{card['splits'][name]['labels'][label]['documents']:,}" for name in NAMES))
+        table.add_row(label, *(f"{card['splits'][name]['labels'][label]['documents']:,}" for name in SPLITS))
     table.add_section()
-    table.add_row("all documents", *(f"{card['splits'][name]['documents']:,}" for name in NAMES))
+    table.add_row("all documents", *(f"{card['splits'][name]['documents']:,}" for name in SPLITS))
     console = Console()
     console.print(table)
-    for name in NAMES:
+    for name in SPLITS:
         for reason, count in card["splits"][name]["skipped"].items():
             print(f"{name}: {count:,} rows left out: {reason}")
     for pairs, count in card["twins"].items():

@@ -30,7 +30,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # a trial that was killed does
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Searches what the configuration says. Returns 0 done, 2 wrong use."""
-    return exit_code(lambda: _run(argv))
+    return exit_code(lambda: _run(argv), "The same command goes on; trials that have ended are kept.")
 
 
 def make_parser() -> command.Parser:

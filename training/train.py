@@ -34,7 +34,7 @@ from models.trained_model import Manifest
 from training import base_model, calibrate, command, fit, hub, model_card, prepare, report
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig, load_config
-from training.data import Examples, Splits
+from training.data import SPLITS, Examples, Splits
 from training.evaluation import Evaluation, evaluate, score, show, write_tables
 from training.prepare import Prepared
 
@@ -92,7 +92,7 @@ class Job:
     @property
     def identity(self) -> str:
         """Equal for trainings that would give the same model."""
-        splits = [getattr(self.prepared.splits, name).sha256() for name in ("train", "validation", "test")]
+        splits = [getattr(self.prepared.splits, name).sha256() for name in SPLITS]
         config = self.config.model_dump(mode="json", exclude={"search"})
         return json.dumps({"config": config, "labels": self.prepared.schema.names, "splits": splits})
 
@@ -121,7 +121,7 @@ def _one_vs_rest(config: TrainConfig, prepared: Prepared, schema: LabelSchema, p
     name = schema.names[place]
     labels = config.labels.one_vs_rest(schema, name)
     training = config.training.model_copy(update={"one_vs_rest": False})
-    splits = Splits(*(binary(getattr(prepared.splits, part)) for part in ("train", "validation", "test")))
+    splits = Splits(*(binary(getattr(prepared.splits, part)) for part in SPLITS))
     return Job(
         config.model_copy(update={"labels": labels, "training": training}),
         replace(prepared, schema=LabelSchema(task=Task.BINARY, names=labels.names), splits=splits),
@@ -300,7 +300,7 @@ def quiet_libraries() -> None:
 
 
 def _print_counts(splits: Splits) -> None:
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         examples: Examples = getattr(splits, name)
         skipped = "".join(f", {count:,} rows left out: {reason}" for reason, count in examples.skipped.items())
         print(f"{name}: {len(examples):,} documents{skipped}")

@@ -16,6 +16,7 @@ from benchmarks.quality import baseline
 from models import trained_model
 from training import prepare, train
 from training.config import load_config
+from training.data import SPLITS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -55,8 +56,8 @@ def measure(name: str, data_dir: Path, output: Path, *, resume: bool) -> dict[st
     manifest = trained_model.read_manifest(output)
     return {
         "seed": config.training.seed,
-        "documents": {part: len(getattr(splits, part)) for part in ("train", "validation", "test")},
-        "data_sha256": {part: getattr(splits, part).sha256() for part in ("train", "validation", "test")},
+        "documents": {part: len(getattr(splits, part)) for part in SPLITS},
+        "data_sha256": {part: getattr(splits, part).sha256() for part in SPLITS},
         "config": manifest.training["config"],
         "model": _kept(manifest.metrics["test"])
         | {key: manifest.training[key] for key in ("seconds", "examples_per_second", "peak_memory_mib")}

@@ -48,7 +48,9 @@ def numbers_below(folder: Path) -> tuple[int, set[int]]:
 def test_every_line_ends_as_a_prediction_a_failure_or_a_blank(
     tmp_path: Path, colours: Path, label: Callable[..., Path]
 ) -> None:
-    corpus = write(tmp_path / "corpus.jsonl", 5_000, random.SystemRandom().randrange(2**32))
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # shown where the test fails
+    corpus = write(tmp_path / "corpus.jsonl", 5_000, seed)
     run = label("--model", colours, "--input", corpus, *FLAGS)
     summary = json.loads((run / "summary.json").read_text())
     predicted, failed = numbers_below(run)

@@ -11,8 +11,9 @@ import pytest
 from apache_beam.internal.gcp.auth import _Credentials
 
 from inference import beam_runner
-from tests import cloud_storage
+from tests import cloud_storage, dataflow
 from tests.cloud_storage import CloudStorage
+from tests.dataflow import Service
 from tests.tiny import tiny_model
 
 WORDS = ("red", "green", "blue", "sky", "grass", "rose", "the", "of", "a", "is")
@@ -104,3 +105,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     """What a run wrote for its reader: every predictions and failures file with its bytes."""
     files = [*folder.glob("predictions/*"), *folder.glob("failures/*")]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+@pytest.fixture
+def service(colours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """Dataflow, a registry whose image holds the model `colours`, and an engine without images."""
+    with dataflow.running(colours) as running:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://{running.address}")
+        yield running
+        gc.collect()  # a connection that was left open is a warning, and so an error, of this test
+
+
+def launch_flags(service: Service, **changes: str | None) -> list[str]:
+    """A complete command line; a flag given as None is left out, an empty one stands alone."""
+    given: dict[str, str | None] = {
+        "runner": "DataflowRunner",
+        "project": "paper-labels",
+        "region": "us-central1",
+        "temp_location": f"gs://{BUCKET}/tmp",
+        "sdk_container_image": service.image,
+        "model": "/models/colours",
+        "input": f"gs://{BUCKET}/a.jsonl",
+        "output": f"gs://{BUCKET}/out",
+        "dataflow_endpoint": f"http://{service.address}",
+        "no_auth": "",
+        **changes,
+    }
+    return [part for name, value in given.items() if value is not None for part in (f"--{name}", value) if part]
+
+
+@pytest.fixture
+def corpus_in_the_cloud(cloud: CloudStorage) -> str:
+    """A hundred documents."""
+    return cloud.upload(BUCKET, "a.jsonl", jsonl(100))

@@ -1,6 +1,7 @@
 """Wrong use: one message that lists every problem, exit code 2, nothing written."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,16 @@ def test_ctrl_c_says_how_to_go_on(
     assert capsys.readouterr().err == f"\nstopped. {beam_runner.GO_ON}\n"
     monkeypatch.undo()
     assert beam_runner.main(flags) == 0
+
+
+def test_an_error_that_nobody_foresaw_is_shown_whole(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*args: object) -> None:
+        raise ZeroDivisionError("a mistake of the program")
+
+    monkeypatch.setattr("inference.summary.totals_of", wrong)
+    assert beam_runner.main(["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert re.search(r"failed: a mistake of the program \[while running .*\]\nZeroDivisionError\. Finished", told)
+    assert "inference.beam_runner --model" in told

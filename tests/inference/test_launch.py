@@ -1,99 +1,19 @@
 """Launching on Dataflow, up to its door: an emulator for storage, stubs for the registry and for the service."""
 
-import gc
 import json
 import re
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
-import apache_beam
 import pytest
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
-from inference import beam_runner, estimate_cost, images, launch, storage
-from models import trained_model
+from inference import beam_runner, images, launch, storage
 from tests.cloud_storage import CloudStorage
-from tests.inference.conftest import BUCKET, jsonl, upload_folder
+from tests.dataflow import Service
+from tests.inference.conftest import BUCKET, jsonl, launch_flags
 
-JOB = {"id": "2026-11-21_job", "projectId": "paper-labels", "name": "x", "location": "us-central1"}
-
-
-class Service:
-    """Answers for a registry with one image, for Dataflow, and for an engine that has no image."""
-
-    def __init__(self, model: Path) -> None:
-        self.labels = {
-            "org.labelbeam.python": images.python_version(),
-            "org.labelbeam.beam": apache_beam.__version__,
-            "org.labelbeam.models": f"colours={trained_model.fingerprint(model)}",
-            "org.opencontainers.image.revision": "0123abc",
-        }
-        self.jobs: list[dict[str, Any]] = []
-        self.state = "JOB_STATE_DONE"
-        self.address = ""
-
-    @property
-    def image(self) -> str:
-        return f"{self.address}/labelbeam:1"
-
-    def answer(self, method: str, path: str, body: bytes) -> dict[str, Any] | None:
-        if path == "/v2/labelbeam/manifests/1":
-            return {"config": {"digest": "sha256:c0"}}
-        if path == "/v2/labelbeam/blobs/sha256:c0":
-            return {"config": {"Labels": self.labels}}
-        if re.fullmatch(r"(/v[\d.]+)?/(version|_ping)", path):
-            return {"ApiVersion": "1.44"}
-        if re.search(r"/jobs(\?|$)", path) and method == "POST":
-            self.jobs.append(json.loads(body))
-            return JOB
-        if "/messages" in path:
-            messages = [
-                {"id": "1", "time": "2026-11-21T10:00:00Z", "messageImportance": "JOB_MESSAGE_ERROR", "messageText": m}
-                for m in ["The worker ran out of memory."]
-            ]
-            return {"jobMessages": messages if self.state == "JOB_STATE_FAILED" else []}
-        return {**JOB, "currentState": self.state} if "/jobs/" in path else None
-
-
-@pytest.fixture
-def service(colours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    stub = Service(colours)
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_one(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answer = stub.answer(self.command, self.path, body)
-            content = json.dumps(answer or {"message": "No such image"}).encode()
-            self.send_response(404 if answer is None else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = handle_one
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    stub.address = f"localhost:{server.server_address[1]}"
-    monkeypatch.setenv("DOCKER_HOST", f"tcp://{stub.address}")
-    yield stub
-    gc.collect()  # a connection that was left open is a warning, and so an error, of this test
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(autouse=True)
-def corpus_in_the_cloud(cloud: CloudStorage) -> str:
-    return cloud.upload(BUCKET, "a.jsonl", jsonl(100))
+pytestmark = pytest.mark.usefixtures("corpus_in_the_cloud")
 
 
 @pytest.fixture
@@ -103,28 +23,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
 
-def flags(service: Service, **changes: str | None) -> list[str]:
-    """A complete command line; a flag given as None is left out, an empty one stands alone."""
-    given: dict[str, str | None] = {
-        "runner": "DataflowRunner",
-        "project": "paper-labels",
-        "region": "us-central1",
-        "temp_location": f"gs://{BUCKET}/tmp",
-        "sdk_container_image": service.image,
-        "model": "/models/colours",
-        "input": f"gs://{BUCKET}/a.jsonl",
-        "output": f"gs://{BUCKET}/out",
-        "dataflow_endpoint": f"http://{service.address}",
-        "no_auth": "",
-        **changes,
-    }
-    return [part for name, value in given.items() if value is not None for part in (f"--{name}", value) if part]
-
-
 def test_the_job_that_is_asked_for_is_the_one_that_was_meant(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert beam_runner.main(flags(service, no_wait="", num_workers="3", max_num_workers="40")) == 0
+    assert beam_runner.main(launch_flags(service, no_wait="", num_workers="3", max_num_workers="40")) == 0
     (job,) = service.jobs
     environment = job["environment"]
     (pool,) = environment["workerPools"]
@@ -150,14 +52,14 @@ def test_the_job_that_is_asked_for_is_the_one_that_was_meant(
 
 def test_a_template_launcher_writes_the_job_down(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
     """What the launcher of a flex template adds to the flags; it submits what is written there."""
-    assert beam_runner.main(flags(service, no_wait="", template_location=str(tmp_path / "job.json"))) == 0
+    assert beam_runner.main(launch_flags(service, no_wait="", template_location=str(tmp_path / "job.json"))) == 0
     job = json.loads((tmp_path / "job.json").read_text())
     assert job["environment"]["workerPools"][0]["sdkHarnessContainerImages"][0]["containerImage"] == service.image
     assert service.jobs == []
 
 
 def test_a_gpu_comes_with_its_machine_and_driver(cloud: CloudStorage, service: Service) -> None:
-    assert beam_runner.main(flags(service, no_wait="", accelerator="l4", disk_size_gb="80")) == 0
+    assert beam_runner.main(launch_flags(service, no_wait="", accelerator="l4", disk_size_gb="80")) == 0
     environment = service.jobs[0]["environment"]
     assert environment["workerPools"][0]["machineType"] == "g2-standard-8"
     assert environment["workerPools"][0]["diskSizeGb"] == 80
@@ -172,7 +74,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
     locations = {BUCKET: "US-CENTRAL1", "faraway": "EUROPE-WEST1"}  # the emulator has but one
     monkeypatch.setattr(storage, "bucket_location", locations.__getitem__)
     code = beam_runner.main(
-        flags(
+        launch_flags(
             service,
             project=None,
             temp_location="gs://faraway/tmp",
@@ -220,7 +122,7 @@ def test_one_problem_is_one_sentence(
     changes: dict[str, str],
     sentence: str,
 ) -> None:
-    assert beam_runner.main(flags(service, **changes)) == 2
+    assert beam_runner.main(launch_flags(service, **changes)) == 2
     assert sum(sentence in line for line in capsys.readouterr().err.splitlines()) == 1
     assert service.jobs == []
     assert not (Path("runs") / "here").exists()
@@ -230,77 +132,8 @@ def test_an_image_of_another_project_is_refused(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.labels = {}
-    assert beam_runner.main(flags(service)) == 2
+    assert beam_runner.main(launch_flags(service)) == 2
     assert "expected one that `python -m inference.container build` made" in capsys.readouterr().err
-
-
-def test_the_plan_says_what_it_will_cost_and_runs_nothing(
-    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = upload_folder(cloud, colours, "models/colours")
-    assert beam_runner.main(flags(service, model=model, plan="")) == 0
-    printed = capsys.readouterr().out
-    assert "1 file, 0.0 MB" in printed
-    assert ": 100 documents, 1 slice," in printed
-    assert "--max_num_workers 1: as many as finish in 6 hours" in printed
-    assert re.search(
-        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 at work", printed
-    )
-    assert service.jobs == []
-    assert cloud.contents(BUCKET, "out/") == {}
-
-
-def test_a_launcher_that_holds_the_models_knows_the_price(
-    cloud: CloudStorage,
-    service: Service,
-    colours: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """As a flex template's does, which runs in the image itself, without an engine."""
-    monkeypatch.setattr(launch, "MODELS_FOLDER", str(colours.parent))
-    assert beam_runner.main(flags(service, model=str(colours), plan="")) == 0
-    assert "estimate: $" in capsys.readouterr().out
-    service.labels["org.labelbeam.models"] = f"colours={'0' * 64}"  # the image has another model of this name
-    assert beam_runner.main(flags(service, model=str(colours), plan="")) == 0
-    assert "what it will cost is not known" in capsys.readouterr().out
-
-
-def test_a_gpu_is_priced_by_a_profile_measured_on_it(
-    cloud: CloudStorage,
-    service: Service,
-    colours: Path,
-    corpus: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert estimate_cost.main(["--model", str(colours), "--input", str(corpus), "--json"]) == 0
-    (tmp_path / "profile.json").write_text(capsys.readouterr().out)
-    model = upload_folder(cloud, colours, "models/colours")
-    command = flags(service, model=model, accelerator="t4", plan="")
-    assert beam_runner.main(command) == 0
-    assert "a GPU's speed has to be measured on it" in capsys.readouterr().out
-    profile = ["--profile", str(tmp_path / "profile.json")]
-    assert beam_runner.main([*command, *profile, "--max_cost", "100"]) == 0
-    assert re.search(r"estimate: \$0\.\d\d \(\$0\.\d\d to \$0\.\d\d\)", capsys.readouterr().out)
-    assert beam_runner.main([*command, *profile, "--machine_type", "c9-mega"]) == 0
-    assert "prices.toml has no machine type c9-mega with t4" in capsys.readouterr().out
-    (tmp_path / "profile.json").write_text("{}")
-    assert beam_runner.main([*command, *profile]) == 2
-    assert "expected what `python -m inference.estimate_cost --json` wrote" in capsys.readouterr().err
-
-
-def test_what_a_model_cannot_do_is_refused_before_it_is_paid(
-    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = upload_folder(cloud, colours, "models/colours")
-    assert beam_runner.main(flags(service, model=model, precision="int8")) == 2
-    assert "has no int8 variant" in capsys.readouterr().err
-    assert beam_runner.main(flags(service, model=model, max_tokens="9999")) == 2
-    assert "but 9999 were asked for" in capsys.readouterr().err
-    assert beam_runner.main(flags(service, model=model, text_fields="title")) == 2
-    assert "no document of the sample could be read" in capsys.readouterr().err
-    assert service.jobs == []
 
 
 def test_a_bucket_that_may_not_be_looked_at(
@@ -315,23 +148,11 @@ def test_a_bucket_that_may_not_be_looked_at(
         return 403 if method == "GET" and re.fullmatch(r"/storage/v1/b/objects-only(\?.*)?", path) else None
 
     cloud.fault = forbidden
-    assert beam_runner.main(flags(service, plan="", **elsewhere)) == 0
+    assert beam_runner.main(launch_flags(service, plan="", **elsewhere)) == 0
     assert cloud.failed
-    assert beam_runner.main(flags(service, plan="", temp_location="gs://objects-only/tmp", **elsewhere)) == 2
+    assert beam_runner.main(launch_flags(service, plan="", temp_location="gs://objects-only/tmp", **elsewhere)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--temp_location gs://objects-only/tmp: this account may not look at the bucket" in line
-
-
-def test_a_job_that_may_cost_too_much_is_refused(
-    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = upload_folder(cloud, colours, "models/colours")
-    assert beam_runner.main(flags(service, model=model, max_cost="0.001")) == 2
-    assert "more than --max_cost 0.001: raise it" in capsys.readouterr().err
-    assert service.jobs == []
-    assert beam_runner.main(flags(service, model=model, max_cost="5", no_wait="")) == 0
-    (pool,) = service.jobs[0]["environment"]["workerPools"]
-    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
 
 
 def test_a_job_that_fails_says_why_and_how_to_go_on(
@@ -342,7 +163,7 @@ def test_a_job_that_fails_says_why_and_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service.state = "JOB_STATE_FAILED"
-    command = flags(service)
+    command = launch_flags(service)
     assert beam_runner.main(command) == 1
     err = capsys.readouterr().err
     assert "The worker ran out of memory." in err
@@ -357,7 +178,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(DataflowPipelineResult, "wait_until_finish", interrupted)
-    assert beam_runner.main(flags(service)) == 1
+    assert beam_runner.main(launch_flags(service)) == 1
     said = capsys.readouterr()
     assert "to stop it: gcloud dataflow jobs cancel 2026-11-21_job --region us-central1" in said.out
     assert "no longer watched: a job that was submitted goes on" in said.err
@@ -367,7 +188,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
 def test_a_job_that_ends_without_a_summary_has_failed(
     impatient: None, cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert beam_runner.main(flags(service)) == 1
+    assert beam_runner.main(launch_flags(service)) == 1
     assert "failed: the runner ended without a summary." in capsys.readouterr().err
 
 
@@ -376,17 +197,8 @@ def test_a_job_that_is_done_ends_with_the_summary(
 ) -> None:
     here = ["--model", str(colours), "--input", f"gs://{BUCKET}/a.jsonl", "--output", f"gs://{BUCKET}/out"]
     assert beam_runner.main([*here, "--runner", "FnApiRunner"]) == 0  # in the place of workers
-    assert beam_runner.main(flags(service)) == 0
+    assert beam_runner.main(launch_flags(service)) == 0
     assert capsys.readouterr().out.count("100 lines = 100 predicted + 0 failed + 0 blank, in 1 slices") == 2
-
-
-def test_a_plan_of_a_local_run(corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    command = ["--model", str(colours), "--input", str(corpus), "--output", str(out), "--plan"]
-    assert beam_runner.main(command) == 0
-    assert re.search(r"1 file, 0\.0 MB: 3\d\d \(.*\) documents, 1 slice, 6,4\d\d .* tokens", capsys.readouterr().out)
-    assert not out.exists()
-    assert beam_runner.main([*command, "--max_cost", "3"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") ->
         scoring_seconds=seconds,
         finished=begun + seconds,
         worker=worker,
-        digest="",
+        checksum=0,
         **zeros,
         **empty,
     )

@@ -119,7 +119,7 @@ def test_names_depend_on_path_and_range_and_sort_in_input_order(tmp_path: Path) 
     names = [piece.name for piece in cut(file, 50)]
     assert names == sorted(names)
     assert len(set(names)) == 12
-    elsewhere = Slice(InputFile("/other/corpus.jsonl", 600), 0, 50, 1, 8, "", 50)
+    elsewhere = Slice(InputFile("/other/corpus.jsonl", 600), 0, 50, 1, 8, 0, 50)
     assert elsewhere.name != names[0]
 
 

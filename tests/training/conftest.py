@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_base
+from training import train
 
+LABELS = {
+    "multi_label": 'column = "colours"\nnames = ["red", "green", "blue"]',
+    "multi_class": 'column = "colour"\nnames = ["red", "green", "blue"]',
+    "binary": 'column = "has_red"\nnames = ["other", "red"]',
+}
+TRAINING = """
+epochs = 12
+batch_size = 16
+learning_rate = 5e-3
+"""
 COLOURS = ("red", "green", "blue")
 FILLERS = ("the sky is of a", "in the grass and", "a rose is", "of the", "sky and grass in the")
 
@@ -49,3 +60,24 @@ def write_config(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def start(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
+    """Runs the command on the toy problem; returns its exit code."""
+
+    def run(task: str, output: Path, *flags: str, pooling: str = "mean", training: str = TRAINING) -> int:
+        rows = toy_rows()
+        if task == "multi_class":
+            rows = [{**row, "colour": row["colours"][0]} for row in rows if len(row["colours"]) == 1] * 2
+        write_rows(tmp_path / "rows.jsonl", rows)
+        config = write_config(
+            data='train = "rows.jsonl"\nsplit = {validation = 0.2, test = 0.2}',
+            labels=f'task = "{task}"\n{LABELS[task]}',
+            text="max_tokens = 32",
+            model=f'base = "{base}"\npooling = "{pooling}"',
+            training=training,
+        )
+        return train.main([str(config), "--data_dir", str(tmp_path), "--output", str(output), *flags])
+
+    return run

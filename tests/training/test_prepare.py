@@ -14,6 +14,7 @@ from models.errors import UserError
 from tests.training.conftest import toy_rows, write_rows
 from tests.training.test_data import settings
 from training import prepare
+from training.data import SPLITS
 from training.prepare import Prepared
 
 
@@ -26,7 +27,7 @@ def cut(tmp_path: Path, rows: list[dict[str, Any]], labels: dict[str, Any] | Non
 
 
 def sides(prepared: Prepared) -> dict[str, list[str]]:
-    return {name: getattr(prepared.splits, name).texts for name in prepare.NAMES}
+    return {name: getattr(prepared.splits, name).texts for name in SPLITS}
 
 
 def red(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -121,7 +122,7 @@ def given(tmp_path: Path) -> Callable[..., Prepared]:
         ])  # fmt: skip
         write_rows(tmp_path / "validation.jsonl", [{"text": LONG, "label": "red"}, {"text": "v", "label": "green"}] * 2)
         write_rows(tmp_path / "test.jsonl", [{"text": "A green one", "label": "red"}, {"text": LONG, "label": "green"}])
-        files = {name: f"{name}.jsonl" for name in prepare.NAMES}
+        files = {name: f"{name}.jsonl" for name in SPLITS}
         return prepare.prepare(settings(data={**files, **more}), tmp_path)
 
     return run
@@ -277,7 +278,7 @@ def test_the_card_adds_up_and_the_files_read_back(
     assert sorted(path.name for path in out.iterdir()) == names
     card = json.loads((out / "card.json").read_bytes())
     page = (out / "card.md").read_text()
-    for split in prepare.NAMES:
+    for split in SPLITS:
         rows = pq.read_table(out / f"{split}.parquet").to_pylist()
         counts = card["splits"][split]
         assert counts["documents"] == len(rows)
@@ -291,14 +292,14 @@ def test_the_card_adds_up_and_the_files_read_back(
         assert counts["tokens"]["p5"] <= counts["tokens"]["p50"] <= counts["tokens"]["p100"] < 60
         assert 0 < counts["tokens"]["truncated"] < 1
     leaks = card["splits"]["train"]["skipped"]["leak"]
-    assert sum(card["splits"][split]["documents"] for split in prepare.NAMES) + leaks == 240
+    assert sum(card["splits"][split]["documents"] for split in SPLITS) + leaks == 240
     printed = capsys.readouterr().out
     assert re.search(rf"all documents\W+{168 - leaks}\W+36\W+36", printed)
     assert f"train: {leaks} rows left out: leak" in printed
 
     config = prepare.load_config(tmp_path / "config.toml")
     again, fresh = prepare.read(out, config), prepare.prepare(config, tmp_path)
-    for split in prepare.NAMES:
+    for split in SPLITS:
         assert getattr(again.splits, split).sha256() == getattr(fresh.splits, split).sha256()
         assert getattr(again.splits, split).ids == getattr(fresh.splits, split).ids
     assert again.schema == fresh.schema

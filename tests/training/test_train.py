@@ -2,64 +2,23 @@
 
 import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from models import network as networks
 from models import trained_model
 from models.decision import decide, probabilities
-from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
-from training import base_model, evaluate, evaluation, fit, prepare, train
-from training.config import TrainingConfig
+from training import evaluate, evaluation, prepare, train
 
 pytestmark = [
     # The Trainer looks for an accelerator, and torch says so on machines without one.
     pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
 ]
-
-LABELS = {
-    "multi_label": 'column = "colours"\nnames = ["red", "green", "blue"]',
-    "multi_class": 'column = "colour"\nnames = ["red", "green", "blue"]',
-    "binary": 'column = "has_red"\nnames = ["other", "red"]',
-}
-TRAINING = """
-epochs = 12
-batch_size = 16
-learning_rate = 5e-3
-"""
-
-
-@pytest.fixture
-def start(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
-    """Runs the command on the toy problem; returns its exit code."""
-
-    def run(task: str, output: Path, *flags: str, pooling: str = "mean", training: str = TRAINING) -> int:
-        rows = toy_rows()
-        if task == "multi_class":
-            rows = [{**row, "colour": row["colours"][0]} for row in rows if len(row["colours"]) == 1] * 2
-        write_rows(tmp_path / "rows.jsonl", rows)
-        config = write_config(
-            data='train = "rows.jsonl"\nsplit = {validation = 0.2, test = 0.2}',
-            labels=f'task = "{task}"\n{LABELS[task]}',
-            text="max_tokens = 32",
-            model=f'base = "{base}"\npooling = "{pooling}"',
-            training=training,
-        )
-        return train.main([str(config), "--data_dir", str(tmp_path), "--output", str(output), *flags])
-
-    return run
 
 
 @pytest.mark.parametrize(("task", "pooling"), [("multi_label", "mean"), ("multi_class", "first"), ("binary", "stock")])
@@ -201,48 +160,6 @@ def test_rows_that_are_left_out_are_reported(
     assert set(trained_model.read_manifest(tmp_path / "model").metrics) == {"validation"}
 
 
-def parameters(network: torch.nn.Module, settings: TrainingConfig) -> dict[tuple[float, float], set[str]]:
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups: dict[tuple[float, float], set[str]] = {}
-    for group in fit._optimizer(network, settings, fused=True).param_groups:
-        groups.setdefault((group["lr"], group["weight_decay"]), set()).update(names[id(p)] for p in group["params"])
-    return groups
-
-
-@pytest.mark.parametrize(("pooling", "head"), [("mean", "head"), ("stock", "model.classifier")])
-def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: networks.Pooling, head: str) -> None:
-    network = networks.from_config(tiny_config(50, num_labels=4), pooling)
-    settings = TrainingConfig(learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
-    groups = parameters(network, settings)
-    assert groups[(1e-2, 0.1)] == {f"{head}.weight"}
-    assert groups[(1e-2, 0.0)] == {f"{head}.bias"}
-    assert not any(name.startswith(head) or "bias" in name for name in groups[(1e-4, 0.1)])
-    assert all("bias" in name or "LayerNorm" in name for name in groups[(1e-4, 0.0)])
-    assert sum(map(len, groups.values())) == len(list(network.parameters()))
-    base_model.set_head_bias(network, -3.0)
-    assert dict(network.named_parameters())[f"{head}.bias"].tolist() == [-3.0] * 4
-
-
-def test_bf16_is_used_on_request_and_weights_are_kept_in_fp32(tmp_path: Path, start: Callable[..., int]) -> None:
-    assert start("binary", tmp_path / "model", "--set", "training.epochs=1", "--set", "training.precision=bf16") == 0
-    state = torch.load(tmp_path / "model" / "model.pth", weights_only=True)
-    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float32}
-
-
-def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: Callable[..., int]) -> None:
-    rows = [row for number, row in enumerate(toy_rows(600)) if not row["has_red"] or number % 20 == 1]
-    write_rows(tmp_path / "rare.jsonl", rows)
-    probs = []
-    for weigh in ("false", "true"):
-        flags = ["data.train=rare.jsonl", "training.epochs=1", f"training.class_weights={weigh}"]
-        output = tmp_path / weigh
-        assert start("multi_label", output, *(part for flag in flags for part in ("--set", flag))) == 0
-        model = trained_model.load(output)
-        logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
-        probs.append(float(np.mean(logits[:, 0])))
-    assert probs[1] > probs[0]
-
-
 def test_help_shows_an_example_and_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         train.main(["--help"])
@@ -269,48 +186,6 @@ def test_the_configurations_run_on_the_data_they_were_written_for(tmp_path: Path
     assert metrics["test"]["documents"] > 50
 
 
-def read_training(directory: Path) -> dict[str, Any]:
-    return trained_model.read_manifest(directory).training
-
-
-STEPS = ("--set", "training.evaluate_every=10")  # of 9 an epoch: checkpoints fall inside epochs
-
-
-def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
-    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert start("multi_label", tmp_path / "whole", *STEPS) == 0
-    output, checkpoints = tmp_path / "model", tmp_path / "model.checkpoints"
-    flags = [str(tmp_path / "config.toml"), "--data_dir", str(tmp_path), "--output", str(output), *STEPS]
-    with subprocess.Popen([sys.executable, "-m", "training.train", *flags], stderr=subprocess.DEVNULL) as process:
-        while not (found := sorted(checkpoints.glob("checkpoint-*/trainer_state.json"))):
-            assert process.poll() is None, "it ended before its first checkpoint"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert not output.exists()
-    (checkpoints / "checkpoint-999").mkdir()  # as a kill in the middle of a checkpoint leaves it
-    capsys.readouterr()
-
-    assert start("multi_label", output, *STEPS) == 2
-    assert "holds an unfinished training: add --resume" in capsys.readouterr().err
-    assert start("multi_label", output, *STEPS, "--resume", "--set", "training.weight_decay=0.5") == 2
-    assert "belongs to a training with another configuration" in capsys.readouterr().err
-    assert found[0].exists()
-
-    assert start("multi_label", output, *STEPS, "--resume") == 0
-    whole, resumed = (trained_model.read_manifest(tmp_path / name) for name in ("whole", "model"))
-    assert resumed.files == whole.files
-    assert resumed.metrics == whole.metrics
-    assert not checkpoints.exists()
-
-    before = (output / "model.json").read_bytes()
-    assert start("multi_label", output, *STEPS, "--resume") == 0
-    assert "is finished already" in capsys.readouterr().out
-    assert (output / "model.json").read_bytes() == before
-    assert start("multi_label", output, *STEPS, "--resume", "--set", "training.seed=5") == 2
-    assert "holds a model of another configuration" in capsys.readouterr().err
-
-
 def test_training_on_what_was_prepared_gives_the_same_model(
     tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,48 +202,6 @@ def test_training_on_what_was_prepared_gives_the_same_model(
     assert two.metrics == one.metrics
     assert train.main([*flags, "--output", str(tmp_path / "three"), "--set", "text.max_tokens=8"]) == 2
     assert "was made with other settings" in capsys.readouterr().err
-
-
-def test_weights_of_single_labels_are_for_labels_that_there_are(
-    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = ("--set", "training.epochs=1", "--set", "training.class_weights={violet = 2.0}")
-    assert start("multi_label", tmp_path / "model", *weights) == 2
-    assert "expected labels among ['red', 'green', 'blue'], found ['violet']" in capsys.readouterr().err
-    assert start("multi_label", tmp_path / "plain", "--set", "training.epochs=1") == 0
-    assert start("multi_label", tmp_path / "model", *weights[:3], "training.class_weights={red = 5.0}") == 0
-    red = [
-        np.mean(evaluation.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], 32)[:, 0])
-        for model in (trained_model.load(tmp_path / name) for name in ("plain", "model"))
-    ]
-    assert red[1] > red[0]
-
-
-def test_overwrite_starts_anew_beside_old_checkpoints(tmp_path: Path, start: Callable[..., int]) -> None:
-    old = tmp_path / "model.checkpoints" / "checkpoint-3"
-    old.mkdir(parents=True)
-    (old / "trainer_state.json").write_text("{}")
-    assert start("binary", tmp_path / "model", "--set", "training.epochs=1", "--overwrite") == 0
-    assert not old.parent.exists()
-
-
-def test_the_best_evaluation_is_kept_and_training_stops_early(tmp_path: Path, start: Callable[..., int]) -> None:
-    flags = [
-        "training.early_stopping=2",
-        "training.epochs=40",
-        "training.metric=loss",
-        "training.gradient_accumulation=2",
-        "training.label_smoothing=0.1",
-        "training.scheduler=cosine",
-    ]
-    assert start("multi_label", tmp_path / "model", *(part for flag in flags for part in ("--set", flag))) == 0
-    losses = [row["eval_loss"] for row in read_training(tmp_path / "model")["history"] if "eval_loss" in row]
-    assert 3 <= len(losses) < 40
-    assert losses.index(min(losses)) == len(losses) - 3  # two evaluations without a better one, then the end
-    model = trained_model.load(tmp_path / "model")
-    rows = toy_rows()
-    logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
-    assert logits.shape == (240, 3)
 
 
 def test_one_binary_model_for_each_label(tmp_path: Path, start: Callable[..., int]) -> None:
@@ -417,58 +250,3 @@ def test_the_tables_of_each_label_and_split(tmp_path: Path, start: Callable[...,
     assert sum(int(row["predicted"]) for row in scores) == metrics["predicted"]
     threshold = manifest.decision.thresholds[1]
     assert all((float(row["score"]) >= threshold) == (row["predicted"] == "1") for row in scores)
-
-
-def test_what_a_training_needed_is_recorded(tmp_path: Path, start: Callable[..., int]) -> None:
-    assert start("binary", tmp_path / "model", "--set", "training.epochs=2") == 0
-    training = read_training(tmp_path / "model")
-    assert 100 < training["peak_memory_mib"] < 20_000
-    assert training["peak_gpu_memory_mib"] is None or training["peak_gpu_memory_mib"] > 0
-    assert [row["epoch"] for row in training["history"] if "eval_loss" in row] == [1.0, 2.0]
-    assert any("loss" in row for row in training["history"])
-
-
-def test_trackers_that_are_not_installed_are_refused_before_anything_is_read(
-    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert start("binary", tmp_path / "model", "--set", 'training.report_to=["wandbb"]') == 2
-    assert "expected installed trackers, found no wandbb" in capsys.readouterr().err
-
-
-def test_each_model_of_a_training_has_its_own_folder_for_tensorboard(
-    tmp_path: Path, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folders: list[str] = []
-    make = fit._Trainer.__init__
-
-    def noted(*arguments: Any, **options: Any) -> None:
-        folders.append(os.environ["TENSORBOARD_LOGGING_DIR"])
-        make(*arguments, **options)
-
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
-    monkeypatch.setattr(fit._Trainer, "__init__", noted)
-    flags = ["--set", "training.one_vs_rest=true", "--set", "training.epochs=1"]
-    assert start("multi_label", tmp_path / "models", *flags) == 0
-    assert folders == [str(tmp_path / "models" / f"{name}.tensorboard") for name in ("red", "green", "blue")]
-    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "mine")
-    assert start("binary", tmp_path / "model", "--set", "training.epochs=1") == 0
-    assert folders[3:] == ["mine"]
-
-
-def test_a_diverged_training_leaves_nothing_that_stands_in_the_way(tmp_path: Path, start: Callable[..., int]) -> None:
-    assert start("multi_label", tmp_path / "model", "--set", "training.learning_rate=1e30") == 2
-    assert start("multi_label", tmp_path / "model", "--set", "training.epochs=1") == 0
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path: Path, start: Callable[..., int]) -> None:
-    assert start("multi_label", tmp_path / "alone", "--set", "training.epochs=1") == 0
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--module", "training.train"]
-    flags = [tmp_path / "config.toml", "--data_dir", tmp_path, "--output", tmp_path / "both"]
-    command = [sys.executable, "-m", *launch, *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("train:") == 1  # only the first process speaks
-    assert trained_model.verify(tmp_path / "both").metrics["test"]["macro_f1"] > 0.9
-    assert not (tmp_path / "both.checkpoints").exists()

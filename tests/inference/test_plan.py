@@ -1,0 +1,103 @@
+"""What a run would do, take and cost, said before it runs; a job that is too dear is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from inference import beam_runner, estimate_cost, launch
+from tests.cloud_storage import CloudStorage
+from tests.dataflow import Service
+from tests.inference.conftest import BUCKET, launch_flags, upload_folder
+
+pytestmark = pytest.mark.usefixtures("corpus_in_the_cloud")
+
+
+def test_the_plan_says_what_it_will_cost_and_runs_nothing(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(launch_flags(service, model=model, plan="")) == 0
+    printed = capsys.readouterr().out
+    assert "1 file, 0.0 MB" in printed
+    assert ": 100 documents, 1 slice," in printed
+    assert "--max_num_workers 1: as many as finish in 6 hours" in printed
+    assert re.search(
+        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 at work", printed
+    )
+    assert service.jobs == []
+    assert cloud.contents(BUCKET, "out/") == {}
+
+
+def test_a_launcher_that_holds_the_models_knows_the_price(
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a flex template's does, which runs in the image itself, without an engine."""
+    monkeypatch.setattr(launch, "MODELS_FOLDER", str(colours.parent))
+    assert beam_runner.main(launch_flags(service, model=str(colours), plan="")) == 0
+    assert "estimate: $" in capsys.readouterr().out
+    service.labels["org.labelbeam.models"] = f"colours={'0' * 64}"  # the image has another model of this name
+    assert beam_runner.main(launch_flags(service, model=str(colours), plan="")) == 0
+    assert "what it will cost is not known" in capsys.readouterr().out
+
+
+def test_a_gpu_is_priced_by_a_profile_measured_on_it(
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert estimate_cost.main(["--model", str(colours), "--input", str(corpus), "--json"]) == 0
+    (tmp_path / "profile.json").write_text(capsys.readouterr().out)
+    model = upload_folder(cloud, colours, "models/colours")
+    command = launch_flags(service, model=model, accelerator="t4", plan="")
+    assert beam_runner.main(command) == 0
+    assert "a GPU's speed has to be measured on it" in capsys.readouterr().out
+    profile = ["--profile", str(tmp_path / "profile.json")]
+    assert beam_runner.main([*command, *profile, "--max_cost", "100"]) == 0
+    assert re.search(r"estimate: \$0\.\d\d \(\$0\.\d\d to \$0\.\d\d\)", capsys.readouterr().out)
+    assert beam_runner.main([*command, *profile, "--machine_type", "c9-mega"]) == 0
+    assert "prices.toml has no machine type c9-mega with t4" in capsys.readouterr().out
+    (tmp_path / "profile.json").write_text("{}")
+    assert beam_runner.main([*command, *profile]) == 2
+    assert "expected what `python -m inference.estimate_cost --json` wrote" in capsys.readouterr().err
+
+
+def test_what_a_model_cannot_do_is_refused_before_it_is_paid(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(launch_flags(service, model=model, precision="int8")) == 2
+    assert "has no int8 variant" in capsys.readouterr().err
+    assert beam_runner.main(launch_flags(service, model=model, max_tokens="9999")) == 2
+    assert "but 9999 were asked for" in capsys.readouterr().err
+    assert beam_runner.main(launch_flags(service, model=model, text_fields="title")) == 2
+    assert "no document of the sample could be read" in capsys.readouterr().err
+    assert service.jobs == []
+
+
+def test_a_job_that_may_cost_too_much_is_refused(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(launch_flags(service, model=model, max_cost="0.001")) == 2
+    assert "more than --max_cost 0.001: raise it" in capsys.readouterr().err
+    assert service.jobs == []
+    assert beam_runner.main(launch_flags(service, model=model, max_cost="5", no_wait="")) == 0
+    (pool,) = service.jobs[0]["environment"]["workerPools"]
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+
+
+def test_a_plan_of_a_local_run(corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = ["--model", str(colours), "--input", str(corpus), "--output", str(out), "--plan"]
+    assert beam_runner.main(command) == 0
+    assert re.search(r"1 file, 0\.0 MB: 3\d\d \(.*\) documents, 1 slice, 6,4\d\d .* tokens", capsys.readouterr().out)
+    assert not out.exists()
+    assert beam_runner.main([*command, "--max_cost", "3"]) == 2
