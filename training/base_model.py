@@ -14,6 +14,8 @@ from models.errors import UserError
 from models.labels import LabelSchema
 from training.config import ModelConfig, TrainConfig
 
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")  # what architectures call it
+
 
 @dataclass(frozen=True)
 class Network:
@@ -37,6 +39,8 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
         model_config = AutoConfig.from_pretrained(
             base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}
         )
+        if config.training.attention_dropout is not None:
+            set_attention_dropout(model_config, config.training.attention_dropout)
         module = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
     except (OSError, ValueError) as error:
         raise _unusable(config.model, error) from None
@@ -97,6 +101,21 @@ def _unusable(model: ModelConfig, error: Exception) -> UserError:
     """One sentence for what transformers said of the base model."""
     reason = " ".join(str(error).split())[:200]
     return UserError(f"model.base {model.base!r} cannot be loaded as a transformers encoder: {reason}")
+
+
+def set_attention_dropout(config: PretrainedConfig, dropout: float) -> None:
+    """The share of attention weights that a training step sets to zero.
+
+    Raises:
+        UserError: the architecture has no such setting.
+    """
+    name = next((name for name in ATTENTION_DROPOUT if hasattr(config, name)), None)
+    if name is None:
+        raise UserError(
+            "training.attention_dropout: expected an encoder that has it in its config.json as "
+            f"{' or '.join(ATTENTION_DROPOUT)}, {config.model_type} has neither; remove the key."
+        )
+    setattr(config, name, dropout)
 
 
 def set_head_bias(network: nn.Module, bias: float) -> None:

@@ -186,6 +186,7 @@ class TrainingConfig(Section):
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"  # of the learning rate, after the warm-up
     weight_decay: float = Field(0.01, ge=0)  # of AdamW
     warmup_ratio: float = Field(0.1, ge=0, lt=1)  # share of the updates in which the learning rate rises
+    attention_dropout: float | None = Field(None, ge=0, lt=1)  # none: the encoder's own; 0 is faster on CPUs
     max_grad_norm: float = Field(1.0, gt=0)  # gradients are clipped to this norm
     class_weights: bool | dict[str, float] = False  # true: rare labels weigh more in the loss; or a weight by label
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # how far the targets are drawn from 0 and 1

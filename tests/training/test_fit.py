@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import T5Config
 
 from models import network as networks
 from models import trained_model
+from models.errors import UserError
 from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
 from training import base_model, evaluation, fit
@@ -46,6 +48,19 @@ def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: net
     assert sum(map(len, groups.values())) == len(list(network.parameters()))
     base_model.set_head_bias(network, -3.0)
     assert dict(network.named_parameters())[f"{head}.bias"].tolist() == [-3.0] * 4
+
+
+def test_attention_dropout_reaches_every_layer_of_the_encoder(tmp_path: Path, start: Callable[..., int]) -> None:
+    flags = ("--set", "training.epochs=1", "--set", "training.attention_dropout=0")
+    assert start("binary", tmp_path / "model", *flags) == 0
+    layers = trained_model.load(tmp_path / "model").network.modules()
+    rates = [layer.dropout.p for layer in layers if type(layer).__name__ == "BertSelfAttention"]
+    assert rates == [0, 0]
+
+
+def test_attention_dropout_is_refused_where_the_encoder_has_none() -> None:
+    with pytest.raises(UserError, match="t5 has neither; remove the key"):
+        base_model.set_attention_dropout(T5Config(), 0.0)
 
 
 def test_bf16_is_used_on_request_and_weights_are_kept_in_fp32(tmp_path: Path, start: Callable[..., int]) -> None:
