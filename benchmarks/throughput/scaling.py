@@ -1,13 +1,14 @@
 """How speed and memory change with text length, corpus size, number of workers and number of models.
 
 python -m benchmarks.throughput.scaling lengths --model models/trained/subjects --rivals_python build/rivals/bin/python
-python -m benchmarks.throughput.scaling size workers models --model models/trained/subjects
+python -m benchmarks.throughput.scaling size workers cores models --model models/trained/subjects
 
 Texts are random words of one token each, all different.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -32,7 +33,7 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 TOKENS = 60_000  # of each length
 SIZES = (10_000, 1_000_000)
 RIVAL = "OpenVINO, sorted"
-REPEATED = ("lengths", "workers")  # the others take minutes each
+REPEATED = ("lengths", "workers", "cores")  # the others take minutes each
 
 
 def main() -> None:
@@ -155,6 +156,18 @@ def workers(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def cores(_work: Path, flags: argparse.Namespace) -> list[dict[str, float]]:
+    """GFLOP/s of matrix products alone, of one thread and of two at once: what a second worker could bring at most."""
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool.map(run.matrix_rate, [torch.float32] * 2, chunksize=1)  # a warm-up
+        for _ in range(flags.rounds):
+            alone = pool.apply(run.matrix_rate, [torch.float32])
+            both = sum(pool.map(run.matrix_rate, [torch.float32] * 2, chunksize=1))
+            rows.append({"one": round(alone, 1), "two_at_once": round(both, 1), "ratio": round(both / alone, 2)})
+    return rows
+
+
 def models(work: Path, flags: argparse.Namespace) -> dict[str, Any]:
     """Five binary models in one run, in five runs, and five labels in one model."""
     loaded = trained_model.load(flags.model)
@@ -206,6 +219,7 @@ MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], Any]] = {
     "lengths": lengths,
     "size": size,
     "workers": workers,
+    "cores": cores,
     "models": models,
 }
 

@@ -1,0 +1,1 @@
+"""How long an update of a training takes."""
