@@ -69,16 +69,25 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     assert "expected what `python -m inference.estimate_cost --json` wrote" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "refusal"),
+    [
+        ({"precision": "int8"}, "has no int8 variant"),
+        ({"max_tokens": "9999"}, "but 9999 were asked for"),
+        ({"text_fields": "title"}, "no document of the sample could be read"),
+    ],
+)
 def test_what_a_model_cannot_do_is_refused_before_it_is_paid(
-    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    capsys: pytest.CaptureFixture[str],
+    flag: dict[str, str],
+    refusal: str,
 ) -> None:
     model = upload_folder(cloud, colours, "models/colours")
-    assert beam_runner.main(launch_flags(service, model=model, precision="int8")) == 2
-    assert "has no int8 variant" in capsys.readouterr().err
-    assert beam_runner.main(launch_flags(service, model=model, max_tokens="9999")) == 2
-    assert "but 9999 were asked for" in capsys.readouterr().err
-    assert beam_runner.main(launch_flags(service, model=model, text_fields="title")) == 2
-    assert "no document of the sample could be read" in capsys.readouterr().err
+    assert beam_runner.main(launch_flags(service, model=model, **flag)) == 2
+    assert refusal in capsys.readouterr().err
     assert service.jobs == []
 
 
