@@ -1,7 +1,7 @@
 """The thin ModelHandler around the scorer: one Beam element is one slice."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,8 @@ class ScoredSlice:
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
     """Lets RunInference load the models once a process and share them between its threads.
 
-    Batching is not Beam's: a slice is already thousands of documents, cut into batches by the scorer.
+    Batching is not Beam's: a slice is already thousands of documents, cut into batches by the scorer. So an element
+    is a ready batch, of one slice.
     """
 
     def __init__(self, options: ScoringOptions) -> None:
@@ -63,9 +64,9 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         """Scores each slice of the batch."""
         return [score_slice(element, model) for element in batch]
 
-    def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        """One slice at a time."""
-        return {"min_batch_size": 1, "max_batch_size": 1}
+    def should_skip_batching(self) -> bool:
+        """A slice is scored as it comes: Beam's batching would hold it back until the next one was read."""
+        return True
 
     def get_num_bytes(self, batch: Sequence[SliceDocuments]) -> int:
         """Bytes of the texts: the default would pickle the whole slice to find out."""

@@ -94,7 +94,7 @@ class ReadSlice(beam.DoFn):
         self._read_options = read_options(self._options)
 
     def process(self, piece: Slice) -> Iterator[Any]:
-        """One element in, one element out.
+        """One element in, one out: a receipt, or the documents as a batch of one slice.
 
         Raises:
             SourceError: the file is gone, or not what it was in an earlier attempt.
@@ -110,7 +110,7 @@ class ReadSlice(beam.DoFn):
             return
         started = time.time()
         read = read_documents(slices.read_lines(piece), piece.file.path, self._read_options)
-        yield SliceDocuments(piece, read, started, sink.begin(self._options.output, piece.name))
+        yield [SliceDocuments(piece, read, started, sink.begin(self._options.output, piece.name))]
 
 
 def read_options(options: RunOptions) -> ReadOptions:

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from inference import runtimes
+from inference import runtimes, sink
 from models import trained_model
 from models.decision import probabilities
 from models.network import PooledClassifier
@@ -209,6 +210,14 @@ def test_runs_in_threads_and_in_processes_write_the_same_files(corpus: Path, col
         assert contents(run) == single
         assert summary_of(run)["predicted"] == 300
     assert contents(label(*flags, "--runner", "FnApiRunner")) == single
+
+
+def test_a_slice_is_written_before_the_next_is_read(corpus: Path, colours: Path, label: Label) -> None:
+    run = label("--model", colours, "--input", corpus, "--slice_mb", 0.002)
+    receipts = [receipt for _, receipt in sink.read_receipts(str(run)) if receipt]
+    receipts.sort(key=lambda receipt: receipt.finished)
+    for done, following in pairwise(receipts):
+        assert following.finished - following.seconds >= done.finished - 0.001  # seconds are rounded to milliseconds
 
 
 def test_limit_labels_the_first_lines(corpus: Path, colours: Path, label: Label) -> None:
