@@ -31,12 +31,15 @@ OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
 
 
 def openvino(model: TrainedModel, directory: str, precision: str, threads: int) -> Any:
-    """A compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens)."""
+    """A compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens).
+
+    It computes `threads` batches at once, each on one thread.
+    """
     ov = import_openvino()
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": threads,
         "ENABLE_CPU_PINNING": False,  # processes that share the cores would pin themselves to the same ones
     }
     if precision == "int8":
@@ -89,12 +92,12 @@ def import_openvino() -> Any:
     return ov
 
 
-def onnxruntime(model: TrainedModel, directory: str, threads: int) -> Any:
-    """An ONNX Runtime session that takes ids and mask, both int64 (documents, tokens)."""
+def onnxruntime(model: TrainedModel, directory: str) -> Any:
+    """An ONNX Runtime session, of one thread, that takes ids and mask, both int64 (documents, tokens)."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     with _converted(model, directory, "onnx", _to_onnx) as folder:
         return ort.InferenceSession(folder / ONNX_FILE, options, providers=["CPUExecutionProvider"])

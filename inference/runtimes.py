@@ -7,6 +7,7 @@ any runtime is used its scores are compared with those of torch in fp32.
 import contextlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +25,8 @@ RuntimeName = Literal["torch", "compile", "openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16", "int8"]
 
 # Token ids and mask (documents, tokens), 0 where a token is padding, to logits (documents, labels). A mask of None
-# says that there is no padding. A GPU may still be computing what is handed out.
+# says that there is no padding. A GPU may still be computing what is handed out. May be called from
+# `Runtime.batches_at_once` threads.
 Logits = torch.Tensor | NDArray[np.float32]
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64] | None], Logits]
 
@@ -50,6 +52,15 @@ class Runtime:
     device: torch.device
     threads: int
     reason: str
+
+    @property
+    def batches_at_once(self) -> int:
+        """How many batches are computed side by side, each with its share of the threads.
+
+        A core that has a batch to itself never waits for the others (benchmarks/README.md has what that brings);
+        a GPU computes one after the other, and torch.compile is made for one at a time.
+        """
+        return 1 if self.device.type == "cuda" or self.name == "compile" else self.threads
 
     def __str__(self) -> str:
         where = "GPU" if self.device.type == "cuda" else f"{self.threads} thread{'s' * (self.threads > 1)}"
@@ -198,7 +209,8 @@ def _on(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
 
 def _start_torch(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:  # noqa: ARG001
     precision = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-    return _torch_forward(model.network.to(runtime.device, precision), runtime.device, runtime.threads)
+    threads = runtime.threads // runtime.batches_at_once
+    return _torch_forward(model.network.to(runtime.device, precision), runtime.device, threads)
 
 
 def _start_compile(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
@@ -208,11 +220,18 @@ def _start_compile(runtime: Runtime, model: TrainedModel, directory: str) -> For
 
 def _start_openvino(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
     compiled = conversions.openvino(model, directory, runtime.precision, runtime.threads)
-    return lambda ids, mask: compiled([ids, np.ones_like(ids) if mask is None else mask])[0].astype(np.float32)
+    mine = threading.local()
+
+    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
+        if not hasattr(mine, "request"):  # each thread has its own: a request computes one batch at a time
+            mine.request = compiled.create_infer_request()
+        return mine.request.infer([ids, np.ones_like(ids) if mask is None else mask])[0].astype(np.float32)
+
+    return forward
 
 
-def _start_onnxruntime(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
-    session = conversions.onnxruntime(model, directory, runtime.threads)
+def _start_onnxruntime(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:  # noqa: ARG001
+    session = conversions.onnxruntime(model, directory)
     names = [field.name for field in session.get_inputs()]
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:

@@ -1,7 +1,9 @@
 """Scores documents with one or several models on one device; knows nothing of pipelines."""
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,8 +83,8 @@ def _text_only(recipe: TextRecipe) -> TextRecipe:
 class Scorer:
     """Models ready to compute; `score` may be called from several threads.
 
-    They take turns with the models, so that never more threads compute than there are cores; while one computes,
-    another tokenises.
+    All batches, of all threads and models, are computed by one pool, so that never more threads compute than there are
+    cores; meanwhile one thread tokenises.
     """
 
     def __init__(self, options: ScoringOptions) -> None:
@@ -98,7 +100,8 @@ class Scorer:
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         recipes = text_recipes(options, manifests)
         self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
-        self._tokenizing, self._computing = threading.Lock(), threading.Lock()
+        self._tokenizing = threading.Lock()
+        self._pool = ThreadPoolExecutor(self.runtime.batches_at_once, "compute")
 
     def score(self, documents: Sequence[Document]) -> tuple[list[Prediction], list[Failure], Counts]:
         """Labels every document with every model; one that a model cannot take becomes a Failure.
@@ -111,8 +114,7 @@ class Scorer:
         with self._tokenizing:
             encoded = self._encode(documents)
         for model in self._models:
-            with self._computing:
-                logits, found = model.logits(encoded[model.encoding], counts)
+            logits, found = model.logits(encoded[model.encoding], counts, self._pool)
             problems |= {index: f"{model.name}: {problem}" for index, problem in found.items()}
             decided[model.name] = model.decide(logits)
         good = [i for i in range(len(documents)) if i not in problems]
@@ -170,7 +172,9 @@ class _LoadedModel:
         self._token_budget = CUDA_TOKEN_BUDGET if runtime.device.type == "cuda" else CPU_TOKEN_BUDGET
         self._forward = runtimes.start(runtime, model, directory)
 
-    def logits(self, encoded: Sequence[Tokens], counts: Counts) -> tuple[NDArray[np.float32], dict[int, str]]:
+    def logits(
+        self, encoded: Sequence[Tokens], counts: Counts, pool: Executor
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Logits (documents, labels), and what went wrong with which document. Equal texts are computed once."""
         first: dict[tuple[int, ...], int] = {}
         sources = [first.setdefault(tuple(self._cut(ids)), len(first)) for ids in encoded]
@@ -183,11 +187,9 @@ class _LoadedModel:
         counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
         counts.lengths[self.name] = histogram(np.array([len(ids) for ids in encoded]) / (self.max_tokens + 1))
         problems: dict[int, str] = {}
-        computed: list[tuple[list[int], Logits]] = []
-        for batch in batches:
-            computed += self._compute(batch, tokens, problems)
+        parts = list(pool.map(lambda batch: self._compute(batch, tokens, problems), batches))
         logits = np.zeros((len(tokens), len(self.manifest.labels.names)), np.float32)
-        for batch, found in computed:  # only now is a GPU waited for
+        for batch, found in itertools.chain(*parts):  # only now is a GPU waited for
             logits[batch] = runtimes.to_numpy(found)
         for index in np.flatnonzero(~np.isfinite(logits).all(axis=1)):
             problems[int(index)] = "its scores are not finite numbers"
