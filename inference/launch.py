@@ -124,7 +124,7 @@ def _set_defaults(beam: PipelineOptions, output: str, accelerator: str | None) -
         yield Setting("disk_size_gb", worker.disk_size_gb, "holds the image; nothing else is kept there")
     if not debug.number_of_worker_harness_threads:
         debug.number_of_worker_harness_threads = THREADS
-        reason = "one slice is computed at a time, others are read, tokenised and written meanwhile"
+        reason = "while one slice is computed, others are read, tokenised and written"
         yield Setting("number_of_worker_harness_threads", THREADS, reason)
     if not any("use_multiple_sdk_containers" in experiment for experiment in debug.experiments or ()):
         debug.add_experiment(ONE_PROCESS)

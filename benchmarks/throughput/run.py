@@ -35,7 +35,7 @@ REFERENCE = "torch fp32, sorted"  # whose scores the others are compared with
 
 
 def main() -> None:
-    """Prepares the workload, runs every contestant in every round, writes the medians."""
+    """Prepares the workload, runs every contestant in every round, writes the medians after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the result file")
     parser.add_argument("--data", required=True, help="JSON lines with id, title and abstract")
@@ -51,19 +51,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="throughput_") as folder:
         work = Path(folder)
         workload = prepare(work, flags.data, flags.model, flags.documents)
-        for number, name in itertools.product(range(flags.rounds), contestants):
-            found[name].append(run(name, work, flags.rivals_python) | {"matrix_gflops": matrix_rate(torch.float32)})
-            print(f"round {number + 1}: {name}: {flags.documents / found[name][-1]['seconds']:.1f} docs/s", flush=True)
-        agreement = compare(work, contestants)
+        for number in range(1, flags.rounds + 1):
+            for name in contestants:
+                found[name].append(run(name, work, flags.rivals_python) | {"matrix_gflops": matrix_rate(torch.float32)})
+                print(f"round {number}: {name}: {flags.documents / found[name][-1]['seconds']:.1f} docs/s", flush=True)
+            summed_up = {"rounds": number, "workload": workload, **so_far(found, workload, compare(work, contestants))}
+            result = {"name": flags.name, **environment.describe(), **summed_up}
+            flags.results.mkdir(exist_ok=True)
+            (flags.results / f"{flags.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(f"wrote {flags.results / flags.name}.json")
+
+
+def so_far(
+    found: dict[str, list[dict[str, Any]]], workload: dict[str, Any], agreement: dict[str, dict[str, float]]
+) -> dict[str, Any]:
+    """The machine's matrix rates and each contestant's row, over the rounds so far."""
     rates = {"fp32": statistics.median(r["matrix_gflops"] for rounds in found.values() for r in rounds)}
     if torch.cpu._is_avx512_bf16_supported():
         rates["bf16"] = matrix_rate(torch.bfloat16)
     rows = {name: row(rounds, workload, agreement.get(name, {})) for name, rounds in found.items()}
-    result = {"name": flags.name, **environment.describe(), "rounds": flags.rounds, "workload": workload}
-    result |= {"matrix_gflops": rates, "contestants": rows}
-    flags.results.mkdir(exist_ok=True)
-    (flags.results / f"{flags.name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {flags.results / flags.name}.json")
+    return {"matrix_gflops": rates, "contestants": rows}
 
 
 def prepare(work: Path, data: str, model: Path, documents: int) -> dict[str, Any]:
