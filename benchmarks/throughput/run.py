@@ -48,6 +48,7 @@ def main() -> None:
     flags = parser.parse_args()
     contestants = flags.only or [*rivals.LOOPS, *rivals.PIPELINES, *ours.ALL]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    described = {"name": flags.name, **environment.describe()}
     with tempfile.TemporaryDirectory(prefix="throughput_") as folder:
         work = Path(folder)
         workload = prepare(work, flags.data, flags.model, flags.documents)
@@ -55,8 +56,8 @@ def main() -> None:
             for name in contestants:
                 found[name].append(run(name, work, flags.rivals_python) | {"matrix_gflops": matrix_rate(torch.float32)})
                 print(f"round {number}: {name}: {flags.documents / found[name][-1]['seconds']:.1f} docs/s", flush=True)
-            summed_up = {"rounds": number, "workload": workload, **so_far(found, workload, compare(work, contestants))}
-            result = {"name": flags.name, **environment.describe(), **summed_up}
+            measured = so_far(found, workload, compare(work, contestants))
+            result = {**described, "rounds": number, "workload": workload, **measured}
             flags.results.mkdir(exist_ok=True)
             (flags.results / f"{flags.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {flags.results / flags.name}.json")
