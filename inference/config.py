@@ -38,7 +38,7 @@ The same command again goes on where the last one stopped. Defaults stand in bra
 """
 EPILOG = """\
 Every flag of Apache Beam can follow: --runner DirectRunner (the default) or DataflowRunner, for instance, or
---direct_num_workers 2 --direct_running_mode multi_processing.
+--max_num_workers 20.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
 """
 

@@ -57,8 +57,8 @@ class Runtime:
     def batches_at_once(self) -> int:
         """How many batches are computed side by side, each with its share of the threads.
 
-        A core that has a batch to itself never waits for the others (benchmarks/README.md has what that brings);
-        a GPU computes one after the other, and torch.compile is made for one at a time.
+        A core that has a batch to itself never waits for the others; a GPU computes one after the other, and so does
+        torch.compile, whose compiled network was not tried from several threads.
         """
         return 1 if self.device.type == "cuda" or self.name == "compile" else self.threads
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.throughput import rivals
+from benchmarks.throughput import rival_loops, rivals
 from inference.records import Document
 from inference.scorer import Scorer, ScoringOptions
 
@@ -29,7 +29,7 @@ LOOPS = {
 PIPELINES = {f"{name}, file to file": options for name, options in LOOPS.items()}
 
 
-def loop_of(work: Path, options: dict[str, str], counts: dict[str, Any]) -> rivals.Loop:
+def loop_of(work: Path, options: dict[str, str], counts: dict[str, Any]) -> rival_loops.Loop:
     """Texts to probabilities; `counts` is told the tokens."""
     scorer = Scorer(ScoringOptions(models=(str(work / "model"),), device="cpu", scores="all", **options))
 

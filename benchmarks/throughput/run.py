@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks import environment
-from benchmarks.throughput import ours, rivals
+from benchmarks.throughput import ours, rival_loops, rival_pipelines
 from inference.files import find_files
 from inference.slices import all_lines
 from models import trained_model
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--rivals_python", required=True, help="of the environment with requirements.txt beside this")
     parser.add_argument("--results", type=Path, default=RESULTS)
     flags = parser.parse_args()
-    contestants = flags.only or [*rivals.LOOPS, *rivals.PIPELINES, *ours.ALL]
+    contestants = flags.only or [*rival_loops.LOOPS, *rival_pipelines.PIPELINES, *ours.ALL]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     described = {"name": flags.name, **environment.describe()}
     with tempfile.TemporaryDirectory(prefix="throughput_") as folder:
@@ -85,7 +85,12 @@ def prepare(work: Path, data: str, model: Path, documents: int) -> dict[str, Any
     loaded = trained_model.load(model)
     network: Any = loaded.network
     recipe = loaded.manifest.text.model_copy(
-        update={"fields": ("title", "abstract"), "separator": "\n", "max_tokens": rivals.MAX_TOKENS, "cleaning": ()}
+        update={
+            "fields": ("title", "abstract"),
+            "separator": "\n",
+            "max_tokens": rival_loops.MAX_TOKENS,
+            "cleaning": (),
+        }
     )
     decision = loaded.manifest.decision.model_copy(update={"temperature": 1.0})
     manifest = loaded.manifest.model_copy(update={"text": recipe, "decision": decision})

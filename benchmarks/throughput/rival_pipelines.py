@@ -1,0 +1,102 @@
+"""Pipelines that one could label a corpus with, each at its best documented settings: from file to files."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.throughput.rival_loops import MAX_TOKENS, by_length, load, sigmoid, threads, torch_forward
+
+
+class _Scorer:
+    """The actor that Ray keeps: a network, and batches sorted by length inside what Ray hands over."""
+
+    def __init__(self, checkpoint: str, cores: int) -> None:
+        import torch
+
+        torch.set_num_threads(cores)
+        self.tokenizer, network = load(checkpoint)
+        self.forward = torch_forward(network)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"id": batch["id"], "scores": by_length(list(batch["text"]), self.tokenizer, self.forward)}
+
+
+def ray_data(work: Path) -> np.ndarray:
+    """Ray Data's map_batches with one actor on all cores, from file to files."""
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    import ray
+
+    ray.init(num_cpus=threads() + 1, include_dashboard=False, log_to_driver=False)
+    table = ray.data.read_json(str(work / "corpus.jsonl")).map(
+        lambda row: {"id": row["id"], "text": f"{row['title']}\n{row['abstract']}"}
+    )
+    scored = table.map_batches(
+        _Scorer,
+        fn_constructor_args=(str(work / "checkpoint"), threads()),
+        batch_size=512,
+        num_cpus=threads(),
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    output = tempfile.mkdtemp(dir=work)
+    scored.write_json(output)
+    return _by_id(work, (json.loads(line) for file in Path(output).rglob("*.json") for line in file.open()))
+
+
+def _by_id(work: Path, rows: Any) -> np.ndarray:
+    found = {row["id"]: row["scores"] for row in rows}
+    return np.array([found[json.loads(line)["id"]] for line in (work / "corpus.jsonl").open()], np.float32)
+
+
+def _beam(work: Path, transform: Callable[[Any], Any]) -> np.ndarray:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    output = Path(tempfile.mkdtemp(dir=work))
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as p:
+        rows = p | beam.io.ReadFromText(str(work / "corpus.jsonl")) | beam.Map(json.loads)
+        transform(rows) | beam.Map(json.dumps) | beam.io.WriteToText(str(output / "rows"))
+    return _by_id(work, (json.loads(line) for file in output.iterdir() for line in file.open()))
+
+
+def beam_batch_1(work: Path) -> np.ndarray:
+    """Beam's RunInference with its PyTorch handler, a document a batch, in fp32."""
+    import apache_beam as beam
+    import torch
+    from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
+    from apache_beam.ml.inference.pytorch_inference import PytorchModelHandlerKeyedTensor
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    checkpoint = str(work / "checkpoint")
+    _, network = load(checkpoint)
+    torch.save(network.state_dict(), work / "rival.pth")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+
+    def encode(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        text = f"{row['title']}\n{row['abstract']}"
+        encoded = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        return row["id"], {name: encoded[name][0] for name in ("input_ids", "attention_mask")}
+
+    def decode(pair: tuple[str, Any]) -> dict[str, Any]:
+        return {"id": pair[0], "scores": sigmoid(pair[1].inference["logits"].numpy()).tolist()}
+
+    handler = PytorchModelHandlerKeyedTensor(
+        state_dict_path=str(work / "rival.pth"),
+        model_class=AutoModelForSequenceClassification.from_config,
+        model_params={"config": AutoConfig.from_pretrained(checkpoint)},
+        device="CPU",
+        max_batch_size=1,
+    )
+    return _beam(
+        work, lambda rows: rows | beam.Map(encode) | RunInference(KeyedModelHandler(handler)) | beam.Map(decode)
+    )
+
+
+PIPELINES: dict[str, Callable[[Path], np.ndarray]] = {
+    "Beam RunInference, batch 1": beam_batch_1,
+    "Ray Data map_batches": ray_data,
+}
