@@ -1,5 +1,6 @@
 """What every result file says of where it came from."""
 
+import importlib.util
 import os
 import platform
 import shlex
@@ -14,6 +15,8 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "datasets", "numpy", "apache-beam")
+EXTRAS = ("openvino", "onnxruntime")  # where they are installed
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # instructions that were not to be used
 
 
 def describe() -> dict[str, Any]:
@@ -26,10 +29,12 @@ def describe() -> dict[str, Any]:
             "cpu": _cpu(),
             "cores": len(os.sched_getaffinity(0)),
             "bf16": torch.cpu._is_avx512_bf16_supported(),
+            "amx": torch.cpu._is_amx_tile_supported(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | _versions(),
     }
 
 
@@ -41,6 +46,11 @@ def short(argument: str) -> str:
         return argument
     inside = path.is_relative_to(ROOT)
     return name + equals + str(path.relative_to(ROOT) if inside else Path("...", *path.parts[-2:]))
+
+
+def _versions() -> dict[str, str]:
+    extras = [name for name in EXTRAS if importlib.util.find_spec(name)]
+    return {name: metadata.version(name) for name in (*PACKAGES, *extras)}
 
 
 def _module() -> str:

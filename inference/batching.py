@@ -2,6 +2,18 @@
 
 from collections.abc import Sequence
 
+WORTH = 12  # a row of tokens is filled up when that adds at most one token for so many: benchmarks/README.md, "Tiles"
+
+
+def width(length: int, tile: int, longest: int) -> int:
+    """Tokens that a document of `length` tokens is padded to on its own: a multiple of `tile`, if that is near.
+
+    Where a processor multiplies tiles, what lies beyond the last whole tile costs more than filling up would. Never
+    beyond `longest`, the most tokens that the model reads.
+    """
+    filled = -(-length // tile) * tile
+    return filled if (filled - length) * WORTH <= length and filled <= longest else length
+
 
 def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Indices of documents, sorted by length and cut so that a batch's padded size stays within the budget.

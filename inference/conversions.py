@@ -30,14 +30,14 @@ FOLDER = "runtimes"  # in the model's directory
 OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
 
 
-def openvino(model: TrainedModel, directory: str, precision: str, threads: int) -> Any:
+def openvino(model: TrainedModel, directory: str, precision: str, threads: int, *, bf16: bool) -> Any:
     """A compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens).
 
-    It computes `threads` batches at once, each on one thread.
+    It computes `threads` batches at once, each on one thread; with `bf16` what is not int8 is computed in bf16.
     """
     ov = import_openvino()
     settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": threads,
         "ENABLE_CPU_PINNING": False,  # processes that share the cores would pin themselves to the same ones

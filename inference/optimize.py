@@ -173,9 +173,8 @@ def _batches(documents: Sequence[Document], model: TrainedModel, options: Scorin
     longest = options.recipe_of(model.manifest).max_tokens
     tokens = scorer.tokenize(model.tokenizer, [document.texts[0] for document in documents], longest)
     pad = model.tokenizer.pad_token_id or 0
-    padded = [
-        scorer.padded([tokens[i] for i in batch], pad) for batch in batching.by_length([*map(len, tokens)], 1_024)
-    ]
+    batches = batching.by_length([*map(len, tokens)], 1_024)
+    padded = [scorer.padded([tokens[i] for i in batch], pad, len(tokens[batch[0]])) for batch in batches]
     return [(ids, np.ones_like(ids) if mask is None else mask) for ids, mask in padded]
 
 

@@ -170,6 +170,7 @@ class _LoadedModel:
         self.encoding = (tokenizer, recipes.index(_text_only(recipe)))
         self._pad = model.tokenizer.pad_token_id or 0
         self._token_budget = CUDA_TOKEN_BUDGET if runtime.device.type == "cuda" else CPU_TOKEN_BUDGET
+        self._tile = runtime.tile
         self._forward = runtimes.start(runtime, model, directory)
 
     def logits(
@@ -179,10 +180,10 @@ class _LoadedModel:
         first: dict[tuple[int, ...], int] = {}
         sources = [first.setdefault(tuple(self._cut(ids)), len(first)) for ids in encoded]
         tokens = list(first)
-        lengths = [len(ids) for ids in tokens]
-        batches = batching.by_length(lengths, self._token_budget)
-        counts.tokens[self.name] = sum(lengths)
-        counts.padded_tokens[self.name] = sum(len(batch) * lengths[batch[0]] for batch in batches)
+        widths = [self._width(ids) for ids in tokens]
+        batches = batching.by_length(widths, self._token_budget)
+        counts.tokens[self.name] = sum(len(ids) for ids in tokens)
+        counts.padded_tokens[self.name] = sum(len(batch) * widths[batch[0]] for batch in batches)
         counts.repeated[self.name] = len(encoded) - len(tokens)
         counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
         counts.lengths[self.name] = histogram(np.array([len(ids) for ids in encoded]) / (self.max_tokens + 1))
@@ -200,7 +201,8 @@ class _LoadedModel:
     ) -> list[tuple[list[int], Logits]]:
         """Logits of a batch; one that fails is halved until the document at fault is alone."""
         try:
-            return [(batch, self._forward(*padded([tokens[index] for index in batch], self._pad)))]
+            rows = [tokens[index] for index in batch]
+            return [(batch, self._forward(*padded(rows, self._pad, max(map(self._width, rows)))))]
         except Exception as error:  # whatever the network raises, the neighbours are to be labelled
             if len(batch) == 1:
                 problems[batch[0]] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -211,6 +213,9 @@ class _LoadedModel:
                 self._token_budget = min(self._token_budget, middle * max(len(tokens[index]) for index in batch))
             halves = batch[:middle], batch[middle:]
             return [part for half in halves for part in self._compute(half, tokens, problems)]
+
+    def _width(self, ids: Tokens) -> int:
+        return batching.width(len(ids), self._tile, self.max_tokens)
 
     def decide(self, logits: NDArray[np.float32]) -> Decided:
         """Probabilities and labels; probabilities are rounded first, so that they agree with the labels."""
@@ -230,16 +235,15 @@ class _LoadedModel:
         ]
 
 
-def padded(tokens: Sequence[Tokens], pad: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Token ids (documents, tokens) and their mask; texts of one length need none."""
+def padded(tokens: Sequence[Tokens], pad: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Token ids (documents, width) and their mask; texts that are all that long need none."""
     lengths = np.array([len(ids) for ids in tokens])
-    longest = int(lengths.max())
-    ids = np.full((len(tokens), longest), pad, np.int64)
+    ids = np.full((len(tokens), width), pad, np.int64)
     for row, values in zip(ids, tokens, strict=True):
         row[: len(values)] = values
-    if lengths.min() == longest:
+    if lengths.min() == width:
         return ids, None
-    return ids, (np.arange(longest) < lengths[:, None]).astype(np.int64)
+    return ids, (np.arange(width) < lengths[:, None]).astype(np.int64)
 
 
 def _score_selector(scores: str) -> Callable[[NDArray[Any], NDArray[np.bool_]], Sequence[int]]:

@@ -33,7 +33,7 @@ def loop_of(work: Path, options: dict[str, str], counts: dict[str, Any]) -> riva
     """Texts to probabilities; `counts` is told the tokens."""
     scorer = Scorer(ScoringOptions(models=(str(work / "model"),), device="cpu", scores="all", **options))
 
-    def loop(texts: Sequence[str]) -> np.ndarray:
+    def loop(texts: Sequence[str], _batch: int) -> np.ndarray:
         predictions, failures, found = scorer.score([Document(i, "", (text,), {}, b"") for i, text in enumerate(texts)])
         assert not failures
         counts["runtime"] = str(scorer.runtime)
@@ -75,7 +75,7 @@ def measure(name: str, work: Path) -> tuple[np.ndarray, dict[str, Any]]:
         return scores, taken
     counts: dict[str, Any] = {}
     texts: list[str] = json.loads((work / "texts.json").read_text())
-    scores, seconds = rivals.time_loop(loop_of(work, LOOPS[name], counts), texts)
+    scores, seconds = rivals.time_loop(loop_of(work, LOOPS[name], counts), texts, (0,))
     return scores, {**seconds, **counts}
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MAX_TOKENS = 512
-BATCH = 32
-Loop = Callable[[Sequence[str]], np.ndarray]
+BATCHES = (8, 16, 32, 64)  # of which each loop takes the one that is fastest for it
+Loop = Callable[[Sequence[str], int], np.ndarray]  # texts and batch size to probabilities (documents, labels)
 
 
 def threads() -> int:
@@ -27,7 +27,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def by_length(
-    texts: Sequence[str], tokenizer: Any, forward: Callable[..., Any], each: Callable[..., Iterable[Any]] = map
+    texts: Sequence[str],
+    batch: int,
+    tokenizer: Any,
+    forward: Callable[..., Any],
+    each: Callable[..., Iterable[Any]] = map,
 ) -> np.ndarray:
     """Tokenises all, sorts by length, scores in batches padded to their longest: what the guides advise.
 
@@ -35,18 +39,25 @@ def by_length(
     """
     encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
-    parts = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    parts = [order[start : start + batch] for start in range(0, len(order), batch)]
     padded = [tokenizer.pad({"input_ids": [encoded[i] for i in part]}, return_tensors="np") for part in parts]
-    logits = each(forward, *zip(*((batch["input_ids"], batch["attention_mask"]) for batch in padded), strict=True))
+    logits = each(forward, *zip(*((one["input_ids"], one["attention_mask"]) for one in padded), strict=True))
     return sigmoid(np.concatenate(list(logits))[np.argsort(order)].astype(np.float32))
 
 
-def load(checkpoint: str, **options: Any) -> tuple[Any, Any]:
+def load(checkpoint: str, precision: str = "fp32") -> tuple[Any, Any]:
     """Tokenizer and network, as transformers gives them."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    network = AutoModelForSequenceClassification.from_pretrained(checkpoint, **options).eval()
+    network = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch_dtype(precision)).eval()
     return AutoTokenizer.from_pretrained(checkpoint), network
+
+
+def torch_dtype(precision: str) -> Any:
+    """What torch calls it."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
 def torch_forward(network: Any) -> Callable[..., np.ndarray]:
@@ -65,7 +76,7 @@ def one_by_one(checkpoint: str) -> Loop:
     tokenizer, network = load(checkpoint)
     forward = torch_forward(network)
 
-    def loop(texts: Sequence[str]) -> np.ndarray:
+    def loop(texts: Sequence[str], _batch: int) -> np.ndarray:
         rows = []
         for text in texts:
             encoded = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="np")
@@ -75,55 +86,64 @@ def one_by_one(checkpoint: str) -> Loop:
     return loop
 
 
-def pipeline(checkpoint: str) -> Loop:
-    """transformers.pipeline with batches of 32."""
-    import transformers
+def _pipeline(precision: str) -> Callable[[str], Loop]:
+    """transformers.pipeline."""
 
-    classify = transformers.pipeline("text-classification", model=checkpoint, batch_size=BATCH, top_k=None)
+    def start(checkpoint: str) -> Loop:
+        import transformers
 
-    def loop(texts: Sequence[str]) -> np.ndarray:
-        found = classify(list(texts), truncation=True, max_length=MAX_TOKENS)
-        places = classify.model.config.label2id
-        scores = np.zeros((len(texts), len(places)), np.float32)
-        for row, answer in zip(scores, found, strict=True):
-            for one in answer:
-                row[places[one["label"]]] = one["score"]
-        return scores
+        dtype = torch_dtype(precision)
+        classify = transformers.pipeline("text-classification", model=checkpoint, top_k=None, dtype=dtype)
 
-    return loop
+        def loop(texts: Sequence[str], batch: int) -> np.ndarray:
+            found = classify(list(texts), batch_size=batch, truncation=True, max_length=MAX_TOKENS)
+            return np.array([scores_in_order(answer, classify.model.config.label2id) for answer in found], np.float32)
+
+        return loop
+
+    return start
 
 
-def cross_encoder(checkpoint: str) -> Loop:
+def scores_in_order(answer: Sequence[dict[str, Any]], places: dict[str, int]) -> list[float]:
+    """The scores that a transformers.pipeline gives a text, in the order of the model's labels."""
+    return [one["score"] for one in sorted(answer, key=lambda one: places[one["label"]])]
+
+
+def _cross_encoder(precision: str) -> Callable[[str], Loop]:
     """sentence-transformers' CrossEncoder, which sorts by length itself.
 
     It reads pairs: here title and abstract, with a separator token between them, so its scores differ a little.
     """
-    import torch
-    from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(checkpoint, max_length=MAX_TOKENS, activation_fn=torch.nn.Identity())
+    def start(checkpoint: str) -> Loop:
+        import torch
+        from sentence_transformers import CrossEncoder
 
-    def loop(texts: Sequence[str]) -> np.ndarray:
-        pairs = [tuple(text.split("\n", 1)) for text in texts]
-        return sigmoid(model.predict(pairs, batch_size=BATCH, show_progress_bar=False))
+        dtype = torch_dtype(precision)
+        model = CrossEncoder(
+            checkpoint, max_length=MAX_TOKENS, activation_fn=torch.nn.Identity(), model_kwargs={"dtype": dtype}
+        )
 
-    return loop
+        def loop(texts: Sequence[str], batch: int) -> np.ndarray:
+            pairs = [tuple(text.split("\n", 1)) for text in texts]
+            return sigmoid(model.predict(pairs, batch_size=batch, show_progress_bar=False))
+
+        return loop
+
+    return start
 
 
-def torch_sorted(checkpoint: str) -> Loop:
-    """A plain torch loop over texts sorted by length."""
-    tokenizer, network = load(checkpoint)
-    forward = torch_forward(network)
-    return lambda texts: by_length(texts, tokenizer, forward)
+def _torch_sorted(precision: str, *, compiled: bool = False) -> Callable[[str], Loop]:
+    """A plain torch loop over texts sorted by length, its network compiled with dynamic shapes or not."""
 
+    def start(checkpoint: str) -> Loop:
+        import torch
 
-def torch_compile(checkpoint: str) -> Loop:
-    """The same, compiled with dynamic shapes."""
-    import torch
+        tokenizer, network = load(checkpoint, precision)
+        forward = torch_forward(torch.compile(network, dynamic=True) if compiled else network)
+        return lambda texts, batch: by_length(texts, batch, tokenizer, forward)
 
-    tokenizer, network = load(checkpoint)
-    forward = torch_forward(torch.compile(network, dynamic=True))
-    return lambda texts: by_length(texts, tokenizer, forward)
+    return start
 
 
 def _onnx_file(checkpoint: str, kind: str) -> Path:
@@ -167,7 +187,7 @@ def _onnxruntime(kind: str) -> Callable[[str], Loop]:
         def forward(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
             return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
-        return lambda texts: by_length(texts, tokenizer, forward)
+        return lambda texts, batch: by_length(texts, batch, tokenizer, forward)
 
     return start
 
@@ -208,7 +228,7 @@ def _openvino(kind: str) -> Callable[[str], Loop]:
             idle.put(request)
             return logits
 
-        return lambda texts: by_length(texts, tokenizer, forward, pool.map)
+        return lambda texts, batch: by_length(texts, batch, tokenizer, forward, pool.map)
 
     return start
 
@@ -222,14 +242,25 @@ def _quantized(model: Any, tokenizer: Any, work: Path) -> Any:
     return nncf.quantize(model, nncf.Dataset(inputs), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(inputs))
 
 
-LOOPS: dict[str, Callable[[str], Loop]] = {
-    "one by one, torch fp32": one_by_one,
-    "transformers.pipeline": pipeline,
-    "CrossEncoder": cross_encoder,
-    "torch fp32, sorted": torch_sorted,
-    "torch.compile fp32, sorted": torch_compile,
-    "ONNX Runtime fp32, sorted": _onnxruntime("fp32"),
-    "ONNX Runtime int8, sorted": _onnxruntime("int8"),
-    "OpenVINO, sorted": _openvino("default"),
-    "OpenVINO int8, sorted": _openvino("int8"),
+class Rival(NamedTuple):
+    """How a loop is started, and the batch sizes to choose from."""
+
+    start: Callable[[str], Loop]
+    batches: Sequence[int] = BATCHES
+
+
+LOOPS = {
+    "one by one, torch fp32": Rival(one_by_one, (1,)),
+    "transformers.pipeline": Rival(_pipeline("fp32"), (32,)),
+    "transformers.pipeline bf16": Rival(_pipeline("bf16"), (32,)),
+    "CrossEncoder": Rival(_cross_encoder("fp32")),
+    "CrossEncoder bf16": Rival(_cross_encoder("bf16")),
+    "torch fp32, sorted": Rival(_torch_sorted("fp32")),
+    "torch bf16, sorted": Rival(_torch_sorted("bf16")),
+    "torch.compile fp32, sorted": Rival(_torch_sorted("fp32", compiled=True)),
+    "torch.compile bf16, sorted": Rival(_torch_sorted("bf16", compiled=True)),
+    "ONNX Runtime fp32, sorted": Rival(_onnxruntime("fp32")),
+    "ONNX Runtime int8, sorted": Rival(_onnxruntime("int8")),
+    "OpenVINO, sorted": Rival(_openvino("default")),
+    "OpenVINO int8, sorted": Rival(_openvino("int8")),
 }

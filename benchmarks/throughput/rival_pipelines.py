@@ -1,15 +1,26 @@
 """Pipelines that one could label a corpus with, each at its best documented settings: from file to files."""
 
+import importlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from benchmarks.throughput.rival_loops import MAX_TOKENS, by_length, load, sigmoid, threads, torch_forward
+from benchmarks.throughput.rival_loops import (
+    MAX_TOKENS,
+    by_length,
+    load,
+    scores_in_order,
+    sigmoid,
+    threads,
+    torch_forward,
+)
 
 
 class _Scorer:
@@ -23,7 +34,7 @@ class _Scorer:
         self.forward = torch_forward(network)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"id": batch["id"], "scores": by_length(list(batch["text"]), self.tokenizer, self.forward)}
+        return {"id": batch["id"], "scores": by_length(list(batch["text"]), 32, self.tokenizer, self.forward)}
 
 
 def ray_data(work: Path) -> np.ndarray:
@@ -32,9 +43,7 @@ def ray_data(work: Path) -> np.ndarray:
     import ray
 
     ray.init(num_cpus=threads() + 1, include_dashboard=False, log_to_driver=False)
-    table = ray.data.read_json(str(work / "corpus.jsonl")).map(
-        lambda row: {"id": row["id"], "text": f"{row['title']}\n{row['abstract']}"}
-    )
+    table = ray.data.read_json(str(work / "corpus.jsonl")).map(lambda row: {"id": row["id"], "text": text_of(row)})
     scored = table.map_batches(
         _Scorer,
         fn_constructor_args=(str(work / "checkpoint"), threads()),
@@ -45,6 +54,11 @@ def ray_data(work: Path) -> np.ndarray:
     output = tempfile.mkdtemp(dir=work)
     scored.write_json(output)
     return _by_id(work, (json.loads(line) for file in Path(output).rglob("*.json") for line in file.open()))
+
+
+def text_of(row: dict[str, Any]) -> str:
+    """The fields of a document but its id, a line each."""
+    return "\n".join(value for key, value in row.items() if key != "id")
 
 
 def _by_id(work: Path, rows: Any) -> np.ndarray:
@@ -77,8 +91,7 @@ def beam_batch_1(work: Path) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
     def encode(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        text = f"{row['title']}\n{row['abstract']}"
-        encoded = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        encoded = tokenizer(text_of(row), truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         return row["id"], {name: encoded[name][0] for name in ("input_ids", "attention_mask")}
 
     def decode(pair: tuple[str, Any]) -> dict[str, Any]:
@@ -96,7 +109,52 @@ def beam_batch_1(work: Path) -> np.ndarray:
     )
 
 
+def beam_hugging_face(work: Path) -> np.ndarray:
+    """Beam's RunInference with its handler of transformers.pipeline, batches of 32, in fp32."""
+    import apache_beam as beam
+    import torch
+    from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
+
+    module = _import_huggingface_inference()
+    handler = module.HuggingFacePipelineModelHandler(
+        "text-classification",
+        str(work / "checkpoint"),
+        load_pipeline_args={"top_k": None, "dtype": torch.float32},
+        inference_fn=lambda batch, *rest: module._default_pipeline_inference_fn(list(batch), *rest),  # it gets a tuple
+        inference_args={"truncation": True, "max_length": MAX_TOKENS, "batch_size": 32},
+        device="CPU",
+        min_batch_size=32,
+        max_batch_size=32,
+    )
+    places = json.loads((work / "checkpoint" / "config.json").read_bytes())["label2id"]
+
+    def decode(pair: tuple[str, Any]) -> dict[str, Any]:
+        return {"id": pair[0], "scores": scores_in_order(pair[1].inference, places)}
+
+    return _beam(
+        work,
+        lambda rows: (
+            rows
+            | beam.Map(lambda row: (row["id"], text_of(row)))
+            | RunInference(KeyedModelHandler(handler))
+            | beam.Map(decode)
+        ),
+    )
+
+
+def _import_huggingface_inference() -> Any:
+    """The module, for which Beam 2.77 wants TensorFlow and a class that transformers 5 lacks, both unused here."""
+    from transformers import pipeline  # noqa: F401  # all of torch, before TensorFlow seems to be there
+
+    transformers: Any = sys.modules["transformers"]  # which is another one after that import
+    tensorflow: Any = ModuleType("tensorflow")
+    tensorflow.Tensor = tensorflow.Module = transformers.TFAutoModel = object
+    sys.modules["tensorflow"] = tensorflow
+    return importlib.import_module("apache_beam.ml.inference.huggingface_inference")
+
+
 PIPELINES: dict[str, Callable[[Path], np.ndarray]] = {
     "Beam RunInference, batch 1": beam_batch_1,
+    "Beam HuggingFacePipelineModelHandler": beam_hugging_face,
     "Ray Data map_batches": ray_data,
 }

@@ -7,6 +7,7 @@ lines file to written predictions, start-up counted.
 """
 
 import json
+import math
 import resource
 import sys
 import time
@@ -18,21 +19,39 @@ import numpy as np
 
 from benchmarks.throughput import rival_loops, rival_pipelines
 
+Taken = dict[str, float]
 
-def time_loop(loop: rival_loops.Loop, texts: Sequence[str]) -> tuple[np.ndarray, dict[str, float]]:
-    """Scores and what the loop took, after a warm-up over the lengths that come."""
-    loop(texts[:: max(len(texts) // 40, 1)])
+
+def time_loop(loop: rival_loops.Loop, texts: Sequence[str], batches: Sequence[int]) -> tuple[np.ndarray, Taken]:
+    """Scores and what the loop took, after a warm-up over the lengths that come, in its fastest batch size."""
+    loop(texts[:: max(len(texts) // 40, 1)], batches[0])
+    batch = fastest(loop, texts, batches)
     used, began = time.process_time(), time.perf_counter()
-    scores = loop(texts)
-    return scores, {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
+    scores = loop(texts, batch)
+    taken = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
+    return scores, taken | ({"batch": batch} if batch else {})
 
 
-def measure(name: str, work: Path) -> tuple[np.ndarray, dict[str, float]]:
+def fastest(loop: rival_loops.Loop, texts: Sequence[str], batches: Sequence[int]) -> int:
+    """The batch size that takes least time on texts of the most common length, each tried twice in turn."""
+    if len(batches) == 1:
+        return batches[0]
+    middle = len(texts) // 2
+    some = sorted(texts, key=len)[max(middle - 64, 0) : middle + 64]
+    seconds = dict.fromkeys(batches, math.inf)
+    for batch in [*batches, *batches]:
+        began = time.perf_counter()
+        loop(some, batch)
+        seconds[batch] = min(seconds[batch], time.perf_counter() - began)
+    return min(seconds, key=seconds.__getitem__)
+
+
+def measure(name: str, work: Path) -> tuple[np.ndarray, Taken]:
     """Runs one rival on the workload."""
     if name in rival_loops.LOOPS:
-        return time_loop(
-            rival_loops.LOOPS[name](str(work / "checkpoint")), json.loads((work / "texts.json").read_text())
-        )
+        rival = rival_loops.LOOPS[name]
+        texts = json.loads((work / "texts.json").read_text())
+        return time_loop(rival.start(str(work / "checkpoint")), texts, rival.batches)
     began = time.perf_counter()
     scores = rival_pipelines.PIPELINES[name](work)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

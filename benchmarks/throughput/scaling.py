@@ -1,4 +1,4 @@
-"""How speed and memory change with text length, corpus size, number of workers and number of models.
+"""How speed and memory change with text length, tiles, corpus size, number of workers and number of models.
 
 python -m benchmarks.throughput.scaling lengths --model models/trained/subjects --rivals_python build/rivals/bin/python
 python -m benchmarks.throughput.scaling size workers cores models --model models/trained/subjects
@@ -7,6 +7,7 @@ Texts are random words of one token each, all different.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,11 +21,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BertConfig
 
 from benchmarks import environment
 from benchmarks.throughput import run
+from inference import runtimes
+from inference.scorer import CPU_TOKEN_BUDGET
 from models import network as networks
 from models import trained_model
 from models.labels import LabelSchema, Task
@@ -33,7 +37,9 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 TOKENS = 60_000  # of each length
 SIZES = (10_000, 1_000_000)
 RIVAL = "OpenVINO, sorted"
-REPEATED = ("lengths", "workers", "cores")  # the others take minutes each
+TILES = (16, 32, 64, 112, 160, 240, 352, 448)  # lengths that fill whole tiles,
+BEYOND = (0, 1, 4, 8, 12, 15, 16)  # and how far texts reach beyond them
+REPEATED = ("lengths", "tiles", "workers", "cores")  # the others take minutes each
 
 
 def main() -> None:
@@ -111,20 +117,39 @@ def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for length in LENGTHS:
         corpus = work / f"{length}.jsonl"
-        write_corpus(corpus, words, [length] * (TOKENS // length))
-        lines = [json.loads(line) for line in corpus.open()]
-        corpus.write_text("".join(json.dumps({**row, "abstract": row["text"]}) + "\n" for row in lines))
+        count = TOKENS // length
+        write_corpus(corpus, words, [length] * count)
         folder = work / str(length)
         folder.mkdir()
-        workload = run.prepare(folder, str(corpus), flags.model, len(lines))
-        row: dict[str, Any] = {"tokens": length, "documents": len(lines), "gflop": workload["gflop"]}
+        workload = run.prepare(folder, str(corpus), flags.model, count, ["text"])
+        row: dict[str, Any] = {"tokens": length, "documents": count, "gflop": workload["gflop"]}
         for name in ("labelbeam, openvino", RIVAL):
             seconds = sorted(run.run(name, folder, flags.rivals_python)["seconds"] for _ in range(flags.rounds))
-            row[name] = round(len(lines) / seconds[len(seconds) // 2], 1)
-        row["matrix_gflops"] = round(run.matrix_rate(torch.float32))
+            row[name] = round(count / seconds[len(seconds) // 2], 1)
+        row["matrix_gflops"] = round(run.matrix_rate(run.LIMIT))
         rows.append(row)
         print(row, flush=True)
     return rows
+
+
+def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds a text on one core, least of all turns, by how far the texts reach beyond whole tiles."""
+    model = trained_model.load(flags.model)
+    runtime = runtimes.choose("auto", "auto", "cpu", threads=1)
+    forward = runtimes.start(runtime, model, str(flags.model))
+    chance = np.random.default_rng(0)
+    least: dict[tuple[int, int], float] = {}
+    for _, whole, beyond in itertools.product(range(flags.rounds), TILES, BEYOND):
+        count = max(CPU_TOKEN_BUDGET // (whole + beyond), 1)
+        ids = chance.integers(1_000, 20_000, (count, whole + beyond))
+        mask = np.ones_like(ids)
+        mask[-1, -1] = 0  # so that there is one, as in most batches
+        for _ in range(4):
+            began = time.perf_counter()
+            forward(ids, mask)
+            taken = (time.perf_counter() - began) / count * 1_000
+            least[whole, beyond] = min(taken, least.get((whole, beyond), taken))
+    return [{"tokens": whole, **{f"+{beyond}": round(least[whole, beyond], 3) for beyond in BEYOND}} for whole in TILES]
 
 
 def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
@@ -163,10 +188,10 @@ def cores(_work: Path, flags: argparse.Namespace) -> list[dict[str, float]]:
     """GFLOP/s of matrix products alone, of one thread and of two at once: what a second worker could bring at most."""
     rows = []
     with multiprocessing.get_context("spawn").Pool(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        pool.map(run.matrix_rate, [torch.float32] * 2, chunksize=1)  # a warm-up
+        pool.map(run.matrix_rate, [run.LIMIT] * 2, chunksize=1)  # a warm-up
         for _ in range(flags.rounds):
-            alone = pool.apply(run.matrix_rate, [torch.float32])
-            both = sum(pool.map(run.matrix_rate, [torch.float32] * 2, chunksize=1))
+            alone = pool.apply(run.matrix_rate, [run.LIMIT])
+            both = sum(pool.map(run.matrix_rate, [run.LIMIT] * 2, chunksize=1))
             rows.append({"one": round(alone, 1), "two_at_once": round(both, 1), "ratio": round(both / alone, 2)})
     return rows
 
@@ -220,6 +245,7 @@ def _random(directory: Path, like: Any, names: tuple[str, ...] = ("no", "yes"), 
 
 MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], Any]] = {
     "lengths": lengths,
+    "tiles": tiles,
     "size": size,
     "workers": workers,
     "cores": cores,
