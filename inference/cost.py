@@ -35,6 +35,7 @@ class Machine(_Strict):
     vcpus: int = Field(ge=1)
     cores: float = Field(gt=0)  # two vCPUs share one on most types
     memory_gb: float = Field(gt=0)
+    bf16: bool = False  # its processor multiplies that in hardware
     gpu: str | None = None  # one of Prices.gpu_hour, attached to each
 
 

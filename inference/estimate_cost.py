@@ -3,8 +3,9 @@
     python -m inference.estimate_cost --model models/trained/ai --input 'gs://bucket/corpus/*.jsonl.gz'
 
 Pieces of the corpus are read, scored and written here as the run would do it, which gives documents, tokens and time;
-prices come from a file. Another machine is taken to be as fast as this one, core for core, give or take half, unless
-a profile measured on it is given: run this there with --json, and name what it wrote with --profile.
+prices come from a file. Another machine is taken to be as fast as this one, core for core, give or take half (one
+without bf16 as fast as this one in fp32), unless a profile measured on it is given: run this there with --json, and
+name what it wrote with --profile.
 
     python -m inference.estimate_cost --actual JOB_ID --project P --region R [--model DIR --input GLOB]
 
@@ -15,7 +16,7 @@ import argparse
 import datetime
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from inference.estimate import Corpus, Offer, Profile
 from inference.files import InputFile, find_files
 from inference.progress import duration
 from inference.run_folder import RunOptions
+from inference.scorer import ScoringOptions
 from models.errors import UserError, exit_code
 
 WIDTH = 120  # of the table where it is not shown on a terminal
@@ -90,15 +92,24 @@ def _run(argv: Sequence[str]) -> None:
         paid = actual_cost.bill(*actual_cost.fetch(flags.project, flags.region, flags.actual), prices)
     said: dict[str, Any] = {"actual": asdict(paid) | {"total": paid.total}} if paid else {}
     if files:
-        profile, corpus = estimate.measure(files, options, flags.sample_documents)
+        measured = measure(files, options, flags.sample_documents, prices)
+        profile, corpus = measured[options.scoring]
         profiles = {machine: estimate.read_profile(path, profile) for machine, path in flags.profile}
         offers = sorted(
-            estimate.offers(prices, corpus, profile, profiles, flags.workers), key=lambda offer: offer.bill.total
+            estimate.offers(
+                prices,
+                corpus,
+                lambda kind: measured[estimate.as_on(kind, options.scoring)][0],
+                profiles,
+                flags.workers,
+            ),
+            key=lambda offer: offer.bill.total,
         )
         said |= {"profile": profile, "corpus": corpus, "seconds_here": estimate.seconds_here(profile, corpus)}
         said |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
-            show(prices, corpus, profile, offers, Console(width=None if sys.stdout.isatty() else WIDTH))
+            profiles_here = [profile for profile, _ in measured.values()]
+            show(prices, corpus, profiles_here, offers, Console(width=None if sys.stdout.isatty() else WIDTH))
     warning = prices.warning(datetime.date.today())
     said |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
     if flags.json:
@@ -110,6 +121,14 @@ def _run(argv: Sequence[str]) -> None:
         actual_cost.show_difference(paid, offers)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def measure(
+    files: Sequence[InputFile], options: RunOptions, documents: int, prices: Prices
+) -> dict[ScoringOptions, tuple[Profile, Corpus]]:
+    """What a sample says of the run as it would be here, and of all ways to score that the machines priced ask for."""
+    ways = [options.scoring, *(estimate.as_on(kind, options.scoring) for kind in prices.machines.values())]
+    return {way: estimate.measure(files, replace(options, scoring=way), documents) for way in dict.fromkeys(ways)}
 
 
 def _checked(argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions, list[InputFile], Prices]:
@@ -153,19 +172,17 @@ def _incomplete(flags: argparse.Namespace) -> list[str]:
     return problems
 
 
-def show(prices: Prices, corpus: Corpus, profile: Profile, found: Sequence[Offer], console: Console) -> None:
-    """Prints the corpus, the time here, and the offers, the cheapest first."""
+def show(prices: Prices, corpus: Corpus, here: Sequence[Profile], found: Sequence[Offer], console: Console) -> None:
+    """Prints the corpus, the time here, and the offers, the cheapest first; the first profile is of the run itself."""
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(
         f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} file{'s' * (corpus.files != 1)} "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"
     )
-    here = estimate.seconds_here(profile, corpus)
-    say(
-        f"sample: {profile.documents:,} documents at {profile.documents / profile.seconds:.1f} docs/s, "
-        f"{profile.runtime}\n"
-        f"on this machine: {duration(here.value)} ({duration(here.low)} to {duration(here.high)})"
-    )
+    for profile in here:
+        say(f"sample: {profile.documents:,} documents at {profile}")
+    takes = estimate.seconds_here(here[0], corpus)
+    say(f"on this machine: {duration(takes.value)} ({duration(takes.low)} to {duration(takes.high)})")
     table = Table(title=f"on Dataflow, {prices.region}, prices of {prices.date}, in dollars", title_justify="left")
     table.add_column("machine (* cheapest)", no_wrap=True)
     columns = ("workers", "hours", "vCPU", "memory", "disk", "shuffle", "GPU", "total", "range", "a million")
@@ -176,6 +193,8 @@ def show(prices: Prices, corpus: Corpus, profile: Profile, found: Sequence[Offer
     console.print(table)
     if not all(offer.measured for offer in found):
         say("Ranges allow for other machines being half as fast or slow again as this one; --profile narrows them.")
+    if len(here) > 1:
+        say(f"Machines without bf16 in hardware are taken to be as fast as this one with {here[1].runtime}.")
     unmeasured = [
         name for name, kind in prices.machines.items() if kind.gpu and name not in {o.bill.machine for o in found}
     ]

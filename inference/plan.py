@@ -9,7 +9,7 @@ from rich.console import Console
 
 from inference import config, cost, estimate, launch
 from inference.config import Command
-from inference.cost import Prices
+from inference.cost import Machine, Prices
 from inference.estimate import Corpus, Offer, Profile
 from inference.launch import Launch, Setting
 from inference.progress import duration
@@ -42,8 +42,8 @@ def show(command: Command, console: Console) -> Offer | None:
         if command.max_cost is not None:
             raise UserError(f"--max_cost {command.max_cost:g}: the cost cannot be estimated: {error}") from None
         return None
-    profile, corpus, spread = _measure(command, models)
-    _say(console, _corpus(command, corpus))
+    profile, corpus, spread = _measure(command, models, prices.machines[machine])
+    _say(console, _corpus(command, corpus), f"measured: {profile}")
     worker = command.beam.view_as(WorkerOptions)
     workers = worker.max_num_workers or worker.num_workers
     offer = estimate.offer(prices, corpus, profile, machine, workers, flexrs=job.flexrs, spread=spread)
@@ -93,7 +93,7 @@ def _machine(prices: Prices, job: Launch, profile: Path | None) -> str:
     return machine
 
 
-def _measure(command: Command, models: tuple[str, ...]) -> tuple[Profile, Corpus, float]:
+def _measure(command: Command, models: tuple[str, ...], machine: Machine) -> tuple[Profile, Corpus, float]:
     """How fast a worker will be, what there is to do, and how far off the first may be.
 
     Raises:
@@ -102,7 +102,8 @@ def _measure(command: Command, models: tuple[str, ...]) -> tuple[Profile, Corpus
     scoring = replace(command.options.scoring, models=models, device="cpu")
     for directory in models:
         config.check_model(directory, scoring.precision, scoring.max_tokens)
-    here, corpus = estimate.measure(command.files, replace(command.options, scoring=scoring), SAMPLE_DOCUMENTS)
+    options = replace(command.options, scoring=estimate.as_on(machine, scoring))
+    here, corpus = estimate.measure(command.files, options, SAMPLE_DOCUMENTS)
     if command.profile:
         return estimate.read_profile(command.profile, here), corpus, 1.0
     return here, corpus, estimate.OTHER_MACHINE

@@ -7,6 +7,7 @@ import lzma
 import random
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from google.api_core.exceptions import PermissionDenied
 from google.cloud import dataflow_v1beta3 as dataflow
 
-from inference import actual_cost, corpus_sample, cost, estimate_cost
+from inference import actual_cost, corpus_sample, cost, estimate, estimate_cost
 from inference.cost import Machine, Work
 from inference.files import InputFile
 from inference.records import ReadOptions
+from inference.run_folder import RunOptions
+from inference.scorer import ScoringOptions
 from models.errors import UserError
 from models.text import TextRecipe
 from tests.inference.conftest import write_corpus
@@ -49,6 +52,26 @@ def test_the_bill_by_hand() -> None:
     assert found.shuffle == pytest.approx(16 * 0.01)
     assert found.gpu == pytest.approx(10 * 0.7)
     assert found.total == pytest.approx(1.2 + 0.288 + 0.05 + 0.16 + 7)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "asked", "measured"),
+    [
+        (True, False, "auto", "fp32"),
+        (True, False, "int8", "fp32"),  # its attention would be in bf16 here
+        (True, False, "bf16", "bf16"),
+        (True, True, "auto", "auto"),
+        (False, False, "auto", "auto"),
+        (False, True, "int8", "int8"),
+    ],
+)
+def test_a_machine_without_bf16_is_measured_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, here: bool, there: bool, asked: str, measured: str
+) -> None:
+    monkeypatch.setattr(estimate, "has_bf16", lambda _: here)
+    machine = Machine(vcpus=4, cores=2, memory_gb=16, bf16=there)
+    scoring = ScoringOptions(models=("m",), precision=asked)
+    assert estimate.as_on(machine, scoring) == replace(scoring, precision=measured)
 
 
 def test_as_many_workers_as_finish_in_time() -> None:
@@ -147,6 +170,31 @@ def test_the_command_says_what_a_run_costs(
     assert "g2-standard-8 " in printed
     assert "g2-standard-8, FlexRS" not in printed
     assert printed.count("│ * ") == 1
+
+
+def test_machines_without_bf16_are_priced_by_a_measurement_in_fp32(
+    corpus: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+
+    def measure(files: Any, options: RunOptions, documents: int) -> Any:
+        measured.append(options.scoring.precision)
+        profile, found = real(files, options, documents)
+        return replace(profile, seconds=profile.tokens * {"auto": 1.0, "fp32": 3.0}[measured[-1]]), found
+
+    real = estimate.measure
+    monkeypatch.setattr(estimate, "measure", measure)
+    monkeypatch.setattr(estimate, "has_bf16", lambda _: True)
+    flags = ["--model", str(colours), "--input", str(corpus), "--workers", "1"]
+    assert estimate_cost.main([*flags, "--json"]) == 0
+    assert measured == ["auto", "fp32"]
+    hours = {
+        offer["bill"]["machine"]: offer["bill"]["hours"] for offer in json.loads(capsys.readouterr().out)["offers"]
+    }
+    start = cost.START_SECONDS / 3600
+    assert hours["n2-highcpu-8"] - start == pytest.approx(3 * (hours["c3-highcpu-8"] - start), rel=0.01)
+    assert estimate_cost.main(flags) == 0
+    assert "Machines without bf16 in hardware are taken to be as fast as this one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
