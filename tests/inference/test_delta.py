@@ -46,7 +46,7 @@ def compare(previous: Path, model: Path, corpus: Path, output: Path) -> dict[str
 def test_a_refresh_of_a_refresh_gives_what_labelling_all_would(
     label: Callable[..., Path], colours: Path, tmp_path: Path
 ) -> None:
-    flags = ("--model", colours, "--keep_fields", "year", "--runtime", "torch")
+    flags = ("--model", colours, "--keep_fields", "year", "--runtime", "torch", "--precision", "fp32")
     may = {f"d{i}": TEXTS[i] for i in range(40)}
     june = {**{k: v for k, v in may.items() if k != "d7"}, "d3": "rose rose rose", "d99": "a green sky"}
     july = {**june, "d99": "a blue sky", "d100": "the red rose"}
