@@ -140,13 +140,14 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _example() -> tuple[torch.Tensor, torch.Tensor]:
+def example() -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask that a converter traces the network with."""
     return torch.full((2, 8), 5), torch.ones(2, 8, dtype=torch.long)
 
 
 def _to_openvino(model: TrainedModel, folder: Path) -> None:
     ov = import_openvino()
-    converted = ov.convert_model(model.network, example_input=_example())
+    converted = ov.convert_model(model.network, example_input=example())
     ov.save_model(converted, folder / OPENVINO_FILE, compress_to_fp16=False)
 
 
@@ -154,7 +155,7 @@ def _to_onnx(model: TrainedModel, folder: Path) -> None:
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     torch.onnx.export(
         model.network,
-        _example(),
+        example(),
         folder / ONNX_FILE,
         input_names=["input_ids", "attention_mask"],
         dynamic_shapes=(sizes, sizes),

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from transformers import BertConfig
 
 from benchmarks import environment
 from benchmarks.throughput import run
-from inference import runtimes
+from inference import conversions, runtimes
 from inference.scorer import CPU_TOKEN_BUDGET
 from models import network as networks
 from models import trained_model
@@ -38,6 +39,7 @@ TOKENS = 60_000  # of each length
 SIZES = (10_000, 1_000_000)
 RIVAL = "OpenVINO, sorted"
 TILES = (16, 32, 64, 112, 160, 240, 352, 448)  # lengths that fill whole tiles,
+BATCH = (7, 288)  # texts and tokens of the batch whose kernels are timed
 BEYOND = (0, 1, 4, 8, 12, 15, 16)  # and how far texts reach beyond them
 REPEATED = ("lengths", "tiles", "workers", "cores")  # the others take minutes each
 
@@ -152,6 +154,27 @@ def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     return [{"tokens": whole, **{f"+{beyond}": round(least[whole, beyond], 3) for beyond in BEYOND}} for whole in TILES]
 
 
+def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of one core in each kind of OpenVINO's kernels, by its own counters, least of all turns."""
+    ov = conversions.import_openvino()
+    model = ov.convert_model(trained_model.load(flags.model).network, example_input=conversions.example())
+    settings = {"INFERENCE_PRECISION_HINT": "bf16" if run.BF16 else "f32", "NUM_STREAMS": 1, "PERF_COUNT": True}
+    compiled = ov.Core().compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": 1})
+    request = compiled.create_infer_request()
+    ids = np.random.default_rng(0).integers(1_000, 20_000, BATCH)
+    mask = np.ones_like(ids)
+    mask[-1, -1] = 0
+    least: dict[str, float] = {}
+    for _ in range(20):
+        request.infer([ids, mask])
+        spent: Counter[str] = Counter()
+        for one in request.get_profiling_info():
+            spent[one.node_type] += one.real_time.total_seconds() * 1_000
+        least = min(least or spent, spent, key=lambda turn: sum(turn.values()))
+    kinds = {kind: round(spent, 2) for kind, spent in Counter(least).most_common() if spent > 0.1}
+    return {"batch": BATCH, "milliseconds": kinds, "all": round(sum(least.values()), 1)}
+
+
 def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Memory and speed of small and large corpora of 8 to 64 tokens, with a small random model."""
     loaded = trained_model.load(flags.model)
@@ -246,6 +269,7 @@ def _random(directory: Path, like: Any, names: tuple[str, ...] = ("no", "yes"), 
 MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], Any]] = {
     "lengths": lengths,
     "tiles": tiles,
+    "kernels": kernels,
     "size": size,
     "workers": workers,
     "cores": cores,
