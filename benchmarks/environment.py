@@ -16,11 +16,11 @@ import torch
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "datasets", "numpy", "apache-beam")
 EXTRAS = ("openvino", "onnxruntime")  # where they are installed
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # instructions that were not to be used
 
 
 def describe() -> dict[str, Any]:
     """Commit, date, command, hardware and versions."""
+    packages = [*PACKAGES, *(name for name in EXTRAS if importlib.util.find_spec(name))]
     return {
         "commit": _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain") else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -31,10 +31,9 @@ def describe() -> dict[str, Any]:
             "bf16": torch.cpu._is_avx512_bf16_supported(),
             "amx": torch.cpu._is_amx_tile_supported(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
     }
 
 
@@ -46,11 +45,6 @@ def short(argument: str) -> str:
         return argument
     inside = path.is_relative_to(ROOT)
     return name + equals + str(path.relative_to(ROOT) if inside else Path("...", *path.parts[-2:]))
-
-
-def _versions() -> dict[str, str]:
-    extras = [name for name in EXTRAS if importlib.util.find_spec(name)]
-    return {name: metadata.version(name) for name in (*PACKAGES, *extras)}
 
 
 def _module() -> str:

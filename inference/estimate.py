@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class Offer:
     """A bill with its range."""
 
     bill: Bill
+    speed: str  # that it is made with
     low: float  # dollars
     high: float
     measured: bool  # on this machine type
@@ -101,8 +102,8 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
 def as_on(machine: Machine, scoring: ScoringOptions) -> ScoringOptions:
     """How to score here so that it takes as long as on such a machine, core for core.
 
-    A processor with bf16 in hardware is some three times as fast as one without, which is measured in fp32 instead;
-    so is int8, whose attention is in bf16 here: that errs on the dear side.
+    One without bf16 in hardware, which is several times slower, is measured in fp32 where this one has it; so is int8,
+    whose attention is in bf16 here: that errs on the dear side.
     """
     if machine.bf16 or scoring.precision == "bf16" or not has_bf16(torch.device("cpu")):
         return scoring
@@ -171,22 +172,13 @@ def seconds_here(profile: Profile, corpus: Corpus) -> Estimate:
 
 
 def offers(
-    prices: Prices,
-    corpus: Corpus,
-    here: Callable[[Machine], Profile],
-    profiles: dict[str, Profile],
-    workers: int | None,
+    prices: Prices, corpus: Corpus, measured: Mapping[str, Profile], assumed: Mapping[str, Profile], workers: int | None
 ) -> Iterator[Offer]:
-    """A bill for each machine type, standard and FlexRS; one with a GPU only where it was measured.
-
-    `here` is what this machine says of such a one, where there is no profile of it.
-    """
-    for machine, kind in prices.machines.items():
-        if kind.gpu and machine not in profiles:
-            continue
-        profile, spread = (profiles[machine], 1.0) if machine in profiles else (here(kind), OTHER_MACHINE)
-        for flexrs in (False,) if kind.gpu else (False, True):
-            yield offer(prices, corpus, profile, machine, workers, flexrs=flexrs, spread=spread)
+    """Bills for each machine type measured or assumed to be so fast: standard and, without a GPU, FlexRS."""
+    for profiles, spread in ((measured, 1.0), (assumed, OTHER_MACHINE)):
+        for machine, profile in profiles.items():
+            for flexrs in (False,) if prices.machines[machine].gpu else (False, True):
+                yield offer(prices, corpus, profile, machine, workers, flexrs=flexrs, spread=spread)
 
 
 def offer(  # noqa: PLR0913  (each is a choice of the user's)
@@ -199,7 +191,8 @@ def offer(  # noqa: PLR0913  (each is a choice of the user's)
         cost.bill(prices, machine, count, _work(corpus, profile, tokens * factor), flexrs=flexrs).total
         for tokens, factor in ((corpus.tokens.low, 1 / spread), (corpus.tokens.high, spread))
     )
-    return Offer(cost.bill(prices, machine, count, work, flexrs=flexrs), low, high, measured=spread == 1.0)
+    bill = cost.bill(prices, machine, count, work, flexrs=flexrs)
+    return Offer(bill, str(profile), low, high, measured=spread == 1.0)
 
 
 def _work(corpus: Corpus, profile: Profile, tokens: float) -> Work:

@@ -15,7 +15,7 @@ prices a job that has ended from what Dataflow says it used, beside the estimate
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from inference import actual_cost, command_line, config, cost, estimate
-from inference.cost import Prices
+from inference.cost import Machine, Prices
 from inference.estimate import Corpus, Offer, Profile
 from inference.files import InputFile, find_files
 from inference.progress import duration
 from inference.run_folder import RunOptions
-from inference.scorer import ScoringOptions
 from models.errors import UserError, exit_code
 
 WIDTH = 120  # of the table where it is not shown on a terminal
@@ -92,24 +91,17 @@ def _run(argv: Sequence[str]) -> None:
         paid = actual_cost.bill(*actual_cost.fetch(flags.project, flags.region, flags.actual), prices)
     said: dict[str, Any] = {"actual": asdict(paid) | {"total": paid.total}} if paid else {}
     if files:
-        measured = measure(files, options, flags.sample_documents, prices)
-        profile, corpus = measured[options.scoring]
-        profiles = {machine: estimate.read_profile(path, profile) for machine, path in flags.profile}
+        here, corpus = estimate.measure(files, options, flags.sample_documents)
+        measured = {machine: estimate.read_profile(path, here) for machine, path in flags.profile}
+        others = {name: kind for name, kind in prices.machines.items() if not kind.gpu and name not in measured}
+        assumed = assume(others, here, files, options, flags.sample_documents)
         offers = sorted(
-            estimate.offers(
-                prices,
-                corpus,
-                lambda kind: measured[estimate.as_on(kind, options.scoring)][0],
-                profiles,
-                flags.workers,
-            ),
-            key=lambda offer: offer.bill.total,
+            estimate.offers(prices, corpus, measured, assumed, flags.workers), key=lambda offer: offer.bill.total
         )
-        said |= {"profile": profile, "corpus": corpus, "seconds_here": estimate.seconds_here(profile, corpus)}
+        said |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
         said |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
-            profiles_here = [profile for profile, _ in measured.values()]
-            show(prices, corpus, profiles_here, offers, Console(width=None if sys.stdout.isatty() else WIDTH))
+            show(prices, corpus, here, offers, Console(width=None if sys.stdout.isatty() else WIDTH))
     warning = prices.warning(datetime.date.today())
     said |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
     if flags.json:
@@ -123,12 +115,15 @@ def _run(argv: Sequence[str]) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def measure(
-    files: Sequence[InputFile], options: RunOptions, documents: int, prices: Prices
-) -> dict[ScoringOptions, tuple[Profile, Corpus]]:
-    """What a sample says of the run as it would be here, and of all ways to score that the machines priced ask for."""
-    ways = [options.scoring, *(estimate.as_on(kind, options.scoring) for kind in prices.machines.values())]
-    return {way: estimate.measure(files, replace(options, scoring=way), documents) for way in dict.fromkeys(ways)}
+def assume(
+    machines: Mapping[str, Machine], here: Profile, files: Sequence[InputFile], options: RunOptions, documents: int
+) -> dict[str, Profile]:
+    """How fast each of these is taken to be: as this machine is, where need be measured in another way of scoring."""
+    ways = {name: estimate.as_on(kind, options.scoring) for name, kind in machines.items()}
+    profiles = {options.scoring: here}
+    for way in set(ways.values()) - profiles.keys():
+        profiles[way], _ = estimate.measure(files, replace(options, scoring=way), documents)
+    return {name: profiles[way] for name, way in ways.items()}
 
 
 def _checked(argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions, list[InputFile], Prices]:
@@ -172,16 +167,15 @@ def _incomplete(flags: argparse.Namespace) -> list[str]:
     return problems
 
 
-def show(prices: Prices, corpus: Corpus, here: Sequence[Profile], found: Sequence[Offer], console: Console) -> None:
-    """Prints the corpus, the time here, and the offers, the cheapest first; the first profile is of the run itself."""
+def show(prices: Prices, corpus: Corpus, here: Profile, found: Sequence[Offer], console: Console) -> None:
+    """Prints the corpus, the time here, and the offers, the cheapest first."""
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(
         f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} file{'s' * (corpus.files != 1)} "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"
     )
-    for profile in here:
-        say(f"sample: {profile.documents:,} documents at {profile}")
-    takes = estimate.seconds_here(here[0], corpus)
+    say(f"sample: {here.documents:,} documents at {here}")
+    takes = estimate.seconds_here(here, corpus)
     say(f"on this machine: {duration(takes.value)} ({duration(takes.low)} to {duration(takes.high)})")
     table = Table(title=f"on Dataflow, {prices.region}, prices of {prices.date}, in dollars", title_justify="left")
     table.add_column("machine (* cheapest)", no_wrap=True)
@@ -193,8 +187,8 @@ def show(prices: Prices, corpus: Corpus, here: Sequence[Profile], found: Sequenc
     console.print(table)
     if not all(offer.measured for offer in found):
         say("Ranges allow for other machines being half as fast or slow again as this one; --profile narrows them.")
-    if len(here) > 1:
-        say(f"Machines without bf16 in hardware are taken to be as fast as this one with {here[1].runtime}.")
+    for speed in {offer.speed for offer in found if not offer.measured} - {str(here)}:
+        say(f"Machines without bf16 in hardware are taken to be as fast as this one so: {speed}.")
     unmeasured = [
         name for name, kind in prices.machines.items() if kind.gpu and name not in {o.bill.machine for o in found}
     ]

@@ -229,9 +229,9 @@ def _start_compile(runtime: Runtime, model: TrainedModel, directory: str) -> For
 
 
 def _start_openvino(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
-    # Of an int8 variant, attention and all else that is not quantized.
-    bf16 = runtime.precision == "bf16" or (runtime.precision == "int8" and has_bf16(runtime.device))
-    compiled = conversions.openvino(model, directory, runtime.precision, runtime.threads, bf16=bf16)
+    int8 = runtime.precision == "int8"
+    bf16 = runtime.precision == "bf16" or (int8 and has_bf16(runtime.device))
+    compiled = conversions.openvino(model, directory, runtime.threads, int8=int8, bf16=bf16)
     mine = threading.local()
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:

@@ -180,7 +180,7 @@ class _LoadedModel:
         first: dict[tuple[int, ...], int] = {}
         sources = [first.setdefault(tuple(self._cut(ids)), len(first)) for ids in encoded]
         tokens = list(first)
-        widths = [self._width(ids) for ids in tokens]
+        widths = [batching.width(len(ids), self._tile, self.max_tokens) for ids in tokens]
         batches = batching.by_length(widths, self._token_budget)
         counts.tokens[self.name] = sum(len(ids) for ids in tokens)
         counts.padded_tokens[self.name] = sum(len(batch) * widths[batch[0]] for batch in batches)
@@ -188,7 +188,7 @@ class _LoadedModel:
         counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
         counts.lengths[self.name] = histogram(np.array([len(ids) for ids in encoded]) / (self.max_tokens + 1))
         problems: dict[int, str] = {}
-        parts = list(pool.map(lambda batch: self._compute(batch, tokens, problems), batches))
+        parts = list(pool.map(lambda batch: self._compute(batch, tokens, widths, problems), batches))
         logits = np.zeros((len(tokens), len(self.manifest.labels.names)), np.float32)
         for batch, found in itertools.chain(*parts):  # only now is a GPU waited for
             logits[batch] = runtimes.to_numpy(found)
@@ -197,12 +197,12 @@ class _LoadedModel:
         return logits[sources], {i: problems[source] for i, source in enumerate(sources) if source in problems}
 
     def _compute(
-        self, batch: list[int], tokens: Sequence[Tokens], problems: dict[int, str]
+        self, batch: list[int], tokens: Sequence[Tokens], widths: Sequence[int], problems: dict[int, str]
     ) -> list[tuple[list[int], Logits]]:
-        """Logits of a batch; one that fails is halved until the document at fault is alone."""
+        """Logits of a batch, its widest row first; one that fails is halved until the document at fault is alone."""
         try:
             rows = [tokens[index] for index in batch]
-            return [(batch, self._forward(*padded(rows, self._pad, max(map(self._width, rows)))))]
+            return [(batch, self._forward(*padded(rows, self._pad, widths[batch[0]])))]
         except Exception as error:  # whatever the network raises, the neighbours are to be labelled
             if len(batch) == 1:
                 problems[batch[0]] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -210,12 +210,9 @@ class _LoadedModel:
             middle = len(batch) // 2
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
-                self._token_budget = min(self._token_budget, middle * max(len(tokens[index]) for index in batch))
+                self._token_budget = min(self._token_budget, middle * widths[batch[0]])
             halves = batch[:middle], batch[middle:]
-            return [part for half in halves for part in self._compute(half, tokens, problems)]
-
-    def _width(self, ids: Tokens) -> int:
-        return batching.width(len(ids), self._tile, self.max_tokens)
+            return [part for half in halves for part in self._compute(half, tokens, widths, problems)]
 
     def decide(self, logits: NDArray[np.float32]) -> Decided:
         """Probabilities and labels; probabilities are rounded first, so that they agree with the labels."""

@@ -39,8 +39,8 @@ TOKENS = 60_000  # of each length
 SIZES = (10_000, 1_000_000)
 RIVAL = "OpenVINO, sorted"
 TILES = (16, 32, 64, 112, 160, 240, 352, 448)  # lengths that fill whole tiles,
-BATCH = (7, 288)  # texts and tokens of the batch whose kernels are timed
 BEYOND = (0, 1, 4, 8, 12, 15, 16)  # and how far texts reach beyond them
+BATCH = (7, 288)  # texts and tokens of the batch whose kernels are timed
 REPEATED = ("lengths", "tiles", "workers", "cores")  # the others take minutes each
 
 

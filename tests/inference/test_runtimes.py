@@ -1,5 +1,7 @@
 """Runtimes: each gives torch's scores, what is asked for is checked, conversions are kept and never used wrongly."""
 
+import itertools
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,26 @@ def test_the_number_of_torchs_threads_is_left_as_it_was(tmp_path: Path) -> None:
     runtimes.start(runtime, model, str(directory))
     assert seen == [before, 1]  # a batch has one thread to itself
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read as Linux tells it")
+def test_memory_grows_little_with_each_shape_of_batch(tmp_path: Path) -> None:
+    need("openvino")
+    forward = start("openvino", tiny_model(tmp_path / "m"))
+
+    def compute(widths: range) -> None:
+        for width, count in itertools.product(widths, range(1, 26)):
+            forward(np.full((count, width), 5), None)
+
+    compute(range(1, 21))
+    before = memory()
+    compute(range(21, 81))
+    assert memory() - before < 160 * 2**20  # about 107 MiB; 218 with as many kernels kept as OpenVINO would
+
+
+def memory() -> int:
+    """Bytes of this process that are in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_bf16_is_close_to_fp32(tmp_path: Path) -> None:
