@@ -32,7 +32,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     low, high = row["range"]
     same = f"{row['same_labels']:.2%}" if "same_labels" in row else ""
     speed = f"{row['docs_per_second']:.1f} ({low:.1f} to {high:.1f})"
-    return [speed, f"{row['share_of_matrix_rate']:.0%}", same, f"{row['peak_memory_mib']:,} MiB"]
+    return [speed, f"{row['share_of_matrix_rate']:.0%}", same, f"{row['peak_memory_mib']:,.0f} MiB"]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
