@@ -1,16 +1,20 @@
 """What every result file says of where it came from."""
 
+import contextlib
 import importlib.util
 import os
 import platform
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +39,30 @@ def describe() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
     }
+
+
+def peak_memory(command: Sequence[str], **settings: Any) -> int:
+    """MiB that the largest process of a command has held, children included; CalledProcessError where it fails.
+
+    Looked up while it runs, as Linux's high-water mark: what getrusage tells, a process inherits from its parent.
+    """
+    largest = 0
+    with psutil.Popen(command, **settings) as process:
+        while process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                largest = max(largest, *map(_high_water, [process, *process.children(recursive=True)]))
+            time.sleep(0.5)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return largest
+
+
+def _high_water(process: psutil.Process) -> int:
+    with contextlib.suppress(OSError):  # it has ended
+        for line in Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+    return 0
 
 
 def short(argument: str) -> str:

@@ -28,8 +28,8 @@ from models.trained_model import Manifest, TrainedModel
 
 FOLDER = "runtimes"  # in the model's directory
 # Kernels are compiled for each shape of batch. OpenVINO would keep 5,000 a thread, and oneDNN below it 1,024: some
-# 600 MiB of a MiniLM-L6 once texts of all lengths have come. These hold 230, at the same speed.
-KEPT_KERNELS = 200  # a thread's; and twice as many in oneDNN
+# 600 MiB of a MiniLM-L6 once texts of all lengths have come. These hold 220, at next to the same speed.
+KEPT_KERNELS = 200
 OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
 
 
@@ -91,7 +91,7 @@ def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, A
 
 def import_openvino() -> Any:
     """OpenVINO, kept from reporting its use to its makers over the network, and its kernels from piling up."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(2 * KEPT_KERNELS))
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as where it is not installed
     import openvino as ov
 

@@ -63,9 +63,8 @@ def measure(name: str, work: Path) -> tuple[np.ndarray, Taken]:
 
 def write(name: str, work: Path, scores: np.ndarray, taken: dict[str, Any]) -> None:
     """What a contestant leaves: its scores in the order of the corpus, and what it took."""
-    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     np.save(work / f"{name}.npy", scores.astype(np.float32))
-    (work / f"{name}.json").write_text(json.dumps(taken | {"peak_memory_mib": round(max(usage) / 1024)}))
+    (work / f"{name}.json").write_text(json.dumps(taken))
 
 
 if __name__ == "__main__":

@@ -148,11 +148,14 @@ def run(name: str, work: Path, rivals_python: str) -> dict[str, Any]:
     """Runs one contestant in a process of its own."""
     ours_or_rivals = (sys.executable, "ours") if name in ours.ALL else (rivals_python, "rivals")
     command = [ours_or_rivals[0], "-m", f"benchmarks.throughput.{ours_or_rivals[1]}", name, str(work)]
-    done = subprocess.run(command, cwd=environment.ROOT, env=offline(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    with (work / "said.txt").open("w+") as said:
+        try:
+            peak = environment.peak_memory(command, cwd=environment.ROOT, env=offline(), stdout=said, stderr=said)
+        except subprocess.CalledProcessError:
+            said.seek(0)
+            sys.exit(f"{name} failed:\n{said.read()[-3000:]}")
     taken: dict[str, Any] = json.loads((work / f"{name}.json").read_bytes())
-    return taken
+    return taken | {"peak_memory_mib": peak}
 
 
 def offline() -> dict[str, str]:

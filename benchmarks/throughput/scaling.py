@@ -88,10 +88,7 @@ def label(models: list[Path], corpus: Path, output: Path, *flags: str) -> dict[s
     command += ["--runner=FnApiRunner", "--device=cpu", *flags]
     command += [part for model in models for part in ("--model", str(model))]
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=environment.ROOT)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{command} failed")
+    peak = environment.peak_memory(command, stdout=subprocess.DEVNULL, cwd=environment.ROOT)
     seconds = time.perf_counter() - began
     receipts = sorted(
         (json.loads(p.read_bytes()) for p in (output / "receipts").iterdir()), key=lambda r: r["finished"]
@@ -102,7 +99,7 @@ def label(models: list[Path], corpus: Path, output: Path, *flags: str) -> dict[s
         "documents": sum(r["predicted"] for r in receipts),
         "seconds": round(seconds, 1),
         "steady_docs_per_second": round(sum(r["predicted"] for r in receipts) / steady, 1),
-        "peak_memory_mib": usage.ru_maxrss // 1024,
+        "peak_memory_mib": peak,
         "first_tenth": _speed(receipts[1 : tenth + 1]) if tenth > 1 else None,
         "last_tenth": _speed(receipts[-tenth:]) if tenth > 1 else None,
     }
