@@ -176,6 +176,7 @@ def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Memory and speed of small and large corpora of 8 to 64 tokens, with a small random model."""
     loaded = trained_model.load(flags.model)
     small = _random(work / "small", loaded, layers=1, hidden=64)
+    label([small], _corpus(work, flags.model, 20), work / "warm", *_reading())  # converts
     rows = []
     for count in SIZES:
         chance = random.Random(count)
