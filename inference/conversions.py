@@ -28,7 +28,8 @@ from models.trained_model import Manifest, TrainedModel
 
 FOLDER = "runtimes"  # in the model's directory
 # Kernels are compiled for each shape of batch. OpenVINO would keep 5,000 a thread, and oneDNN below it 1,024: some
-# 600 MiB of a MiniLM-L6 once texts of all lengths have come. These hold 220, at next to the same speed.
+# 600 MiB of a MiniLM-L6 once texts of all lengths have come. These hold 220, and take some 3 % longer if the lengths
+# come in no order.
 KEPT_KERNELS = 200
 OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
 

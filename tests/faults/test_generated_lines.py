@@ -2,8 +2,6 @@
 
 import json
 import random
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import environment
 from inference import slices, verify
 from inference.records import ReadOptions, read_documents
 from models.text import CLEANING_STEPS, TextRecipe
@@ -84,9 +83,8 @@ def test_two_hundred_thousand_lines_need_little_more_memory_than_twenty_thousand
     for count in (20_000, 200_000):
         corpus, run = write(tmp_path / f"{count}.jsonl", count, 1), tmp_path / str(count)
         flags = ["--model", colours, "--input", corpus, "--output", run, "--slice_mb", 0.5, "--quiet", *FLAGS]
-        subprocess.run([sys.executable, "-m", "inference.beam_runner", *map(str, flags)], check=True)
+        peaks.append(environment.peak_memory([sys.executable, "-m", "inference.beam_runner", *map(str, flags)]))
         summary = json.loads((run / "summary.json").read_text())
         assert summary["lines"] == summary["predicted"] + summary["failed"] + summary["blank"] == count
         assert not list(verify.verify(str(run)))
-        peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     assert peaks[1] < 1.25 * peaks[0]
