@@ -17,7 +17,7 @@ from inference.progress import Loudness
 from inference.run_folder import RunOptions
 from inference.runtimes import Runtime
 from inference.scorer import ScoringOptions
-from models import trained_model
+from models import trained_model, weights
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def check_model(directory: str, precision: str, max_tokens: int | None) -> None:
     if precision == "int8":
         conversions.check_int8(manifest, directory)
     if max_tokens:
-        trained_model.check_max_tokens(directory, max_tokens)
+        weights.check_max_tokens(directory, max_tokens)
 
 
 def _inside(files: Sequence[InputFile], output: str) -> list[str]:

@@ -24,7 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from models import trained_model
 from models.errors import ModelError
-from models.trained_model import Manifest, TrainedModel
+from models.trained_model import Manifest
+from models.weights import TrainedModel
 
 FOLDER = "runtimes"  # in the model's directory
 # Kernels are compiled for each shape of batch. OpenVINO would keep 5,000 a thread, and oneDNN below it 1,024: some

@@ -29,10 +29,10 @@ from inference import batching, command_line, conversions, runtimes, scorer, sli
 from inference.files import find_files
 from inference.records import Document, Line, ReadOptions, read_documents
 from inference.scorer import Scorer, ScoringOptions
-from models import trained_model
+from models import weights
 from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
-from models.trained_model import TrainedModel
+from models.weights import TrainedModel
 
 PROOF = "proof.json"  # beside the variant
 CALIBRATION = 300  # documents whose activations set the ranges of int8
@@ -83,7 +83,7 @@ def _run(argv: Sequence[str]) -> None:
         raise UserError(
             "this processor has no int8 products in hardware (VNNI or AMX): int8 would be slower than fp32."
         )
-    model = trained_model.load(flags.model)
+    model = weights.load(flags.model)
     options = ScoringOptions(
         models=(flags.model,), runtime="openvino", device="cpu", text_fields=flags.text_fields, scores="all"
     )

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ from models.decision import thresholds_of
 from models.errors import ModelError, exit_code
 from models.trained_model import Manifest
 
+TEMPLATE = Path(__file__).parent / "templates" / REPORT
 MOST_LABELS = 24  # in the histograms and the table of pairs, the most frequent ones
 EXAMPLES = 3  # of each reason to fail
 MOST_WORKERS = 30
@@ -87,7 +89,7 @@ def write(output: str, paid: Bill | None = None) -> str:
         "bins": BINS,
         "parted": PARTED,
     }
-    storage.write_file(path, page.render("inference", REPORT, **page_content).encode())
+    storage.write_file(path, page.render(TEMPLATE, **page_content).encode())
     return path
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from inference import conversions
 from models.decision import probabilities
 from models.errors import ModelError, UserError
-from models.trained_model import TrainedModel
+from models.weights import TrainedModel
 
 RuntimeName = Literal["torch", "compile", "openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16", "int8"]

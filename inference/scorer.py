@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from inference import batching, model_files, runtimes
 from inference.records import Document, Failure, Labelling, Prediction, capped
 from inference.runtimes import Logits, Runtime
-from models import trained_model
+from models import trained_model, weights
 from models.decision import decide, probabilities
 from models.text import TextRecipe
 from models.trained_model import Manifest
@@ -158,7 +158,7 @@ class _LoadedModel:
     def __init__(
         self, directory: str, options: ScoringOptions, recipes: Sequence[TextRecipe], runtime: Runtime
     ) -> None:
-        model = trained_model.load(directory)
+        model = weights.load(directory)
         recipe = options.recipe_of(model.manifest)
         self.name = model.name
         self.manifest = model.manifest

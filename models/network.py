@@ -1,13 +1,10 @@
 """Builds the network from its configuration. Whatever the architecture, `forward` gives raw logits."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
-# stock: the architecture's own sequence-classification head; first, mean: a linear layer on the pooled tokens.
-Pooling = Literal["stock", "first", "mean"]
+from models.trained_model import Pooling
 
 
 class StockClassifier(nn.Module):

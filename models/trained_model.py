@@ -1,4 +1,6 @@
-"""Saves, checks and loads a trained model's directory; the only module that knows its file names.
+"""Describes and checks a trained model's directory; the only module that knows its file names.
+
+It imports neither torch nor transformers, so a command can check a model before it loads them (models.weights).
 
 model.json    labels, text recipe, decision, where it comes from, and the SHA-256 of every other file
 model.pth     the state dict, fp32
@@ -7,20 +9,14 @@ tokenizer.json, tokenizer_config.json, ...
 """
 
 import hashlib
+import json
 import os
 import re
-import shutil
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from models import network as networks
 from models.decision import Decision
 from models.errors import ModelError
 from models.labels import LabelSchema
@@ -30,6 +26,9 @@ FORMAT_VERSION = 1
 MANIFEST = "model.json"
 WEIGHTS = "model.pth"
 CONFIG = "config.json"
+
+# stock: the architecture's own sequence-classification head; first, mean: a linear layer on the pooled tokens.
+Pooling = Literal["stock", "first", "mean"]
 
 
 class Manifest(BaseModel):
@@ -41,7 +40,7 @@ class Manifest(BaseModel):
     labels: LabelSchema  # task, and names in the order of the outputs
     text: TextRecipe  # fields, separator, cleaning, max_tokens
     decision: Decision = Decision()  # temperature, and thresholds in the order of the labels
-    pooling: networks.Pooling = "stock"  # stock, first or mean, as in training
+    pooling: Pooling = "stock"  # stock, first or mean, as in training
     base_model: str = ""  # what training started from
     base_revision: str | None = None  # its revision on the hub
     metrics: dict[str, Any] = Field(default_factory=dict)  # by split, with the hash of its data
@@ -65,45 +64,9 @@ class Manifest(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model ready for use: the network is in evaluation mode, on the CPU, in fp32."""
-
-    name: str
-    manifest: Manifest
-    network: nn.Module
-    tokenizer: PreTrainedTokenizerBase
-
-
 def model_name(directory: str | os.PathLike[str]) -> str:
     """The model's name: its directory's last part with everything but letters, digits and _ replaced by _."""
     return re.sub(r"\W", "_", Path(os.path.abspath(directory)).name, flags=re.ASCII)
-
-
-def save(
-    directory: str | os.PathLike[str],
-    network: nn.Module,
-    config: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    manifest: Manifest,
-) -> None:
-    """Writes the directory whole or not at all; one that is already there is replaced."""
-    target = Path(os.path.abspath(directory))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        staging.chmod(0o755)
-        tokenizer.save_pretrained(staging)
-        config.save_pretrained(staging)
-        torch.save(networks.full_precision_state(network), staging / WEIGHTS)
-        files = {file.name: sha256(file) for file in sorted(staging.iterdir())}
-        complete = manifest.model_copy(update={"files": files})
-        (staging / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
@@ -159,36 +122,19 @@ def verify(directory: str | os.PathLike[str]) -> Manifest:
             )
     if problems:
         raise ModelError("\n".join(problems))
-    _check_head(Path(directory), manifest, AutoConfig.from_pretrained(directory))
+    _check_head(Path(directory), manifest)
     return manifest
 
 
-def _check_head(directory: Path, manifest: Manifest, config: PretrainedConfig) -> None:
-    names = len(manifest.labels.names)
-    if config.num_labels != names:
+def _check_head(directory: Path, manifest: Manifest) -> None:
+    """Compare the labels with the outputs that config.json describes; transformers omits two, its default."""
+    config = json.loads((directory / CONFIG).read_bytes())
+    names, outputs = len(manifest.labels.names), len(config.get("id2label", "01"))
+    if outputs != names:
         raise ModelError(
             f"{directory / MANIFEST} names {names} labels, but {directory / CONFIG} describes a head with "
-            f"{config.num_labels} outputs; export the model again."
+            f"{outputs} outputs; export the model again."
         )
-
-
-def load(directory: str | os.PathLike[str]) -> TrainedModel:
-    """Verifies the directory, builds the network and loads its weights (`weights_only`, `strict`).
-
-    Raises:
-        ModelError: what `verify` finds, or weights that do not fit the architecture.
-    """
-    manifest = verify(directory)
-    config = AutoConfig.from_pretrained(directory)
-    network = networks.from_config(config, manifest.pooling)
-    weights = Path(directory) / WEIGHTS
-    try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
-    except Exception as error:  # torch raises several kinds; each means that the file does not hold these weights
-        first_lines = " ".join(str(error).split())[:300]
-        raise ModelError(f"{weights} does not fit {CONFIG} and {MANIFEST}: {first_lines}") from error
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    return TrainedModel(model_name(directory), manifest, network.eval(), tokenizer)
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
@@ -206,25 +152,3 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def positions(config: PretrainedConfig) -> int | None:
-    """How many tokens the architecture can read; None where it sets no limit."""
-    found: int | None = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and its kin number positions from the padding token's id on.
-    reserved = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return found - reserved if found else None
-
-
-def check_max_tokens(directory: str | os.PathLike[str], max_tokens: int) -> None:
-    """Refuses more tokens than the architecture has positions for.
-
-    Raises:
-        ModelError: says how many there are.
-    """
-    readable = positions(AutoConfig.from_pretrained(directory))
-    if readable and max_tokens > readable:
-        raise ModelError(
-            f"Model {str(directory)!r} reads at most {readable} tokens, but {max_tokens} were asked for: "
-            "lower --max_tokens."
-        )

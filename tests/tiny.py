@@ -7,10 +7,11 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast, PreTrainedTokenizerBase
 
 from models import network as networks
-from models import trained_model
+from models import trained_model, weights
 from models.decision import Decision
 from models.labels import LabelSchema, Task
 from models.text import TextRecipe
+from models.trained_model import Pooling
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-_/@#"
@@ -56,7 +57,7 @@ def tiny_model(
     names: Sequence[str] = ("red", "green", "blue"),
     fields: Sequence[str] = ("text",),
     max_tokens: int = 32,
-    pooling: networks.Pooling = "mean",
+    pooling: Pooling = "mean",
     seed: int = 0,
     vocabulary_from: Sequence[str] = (),
 ) -> Path:
@@ -79,7 +80,7 @@ def tiny_model(
         pooling=pooling,
         base_model="tiny",
     )
-    trained_model.save(directory, network, config, tokenizer, manifest)
+    weights.save(directory, network, config, tokenizer, manifest)
     return directory
 
 

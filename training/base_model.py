@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from models import network as networks
-from models import trained_model
+from models import weights
 from models.errors import UserError
 from models.labels import LabelSchema
 from training.config import ModelConfig, TrainConfig
@@ -44,7 +44,7 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
         module = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
     except (OSError, ValueError) as error:
         raise _unusable(config.model, error) from None
-    positions = min(trained_model.positions(model_config) or sys.maxsize, pieces.model_max_length)
+    positions = min(weights.positions(model_config) or sys.maxsize, pieces.model_max_length)
     if config.text.max_tokens > positions:
         raise UserError(
             f"text.max_tokens is {config.text.max_tokens}, but {config.model.base} reads {positions} at most; lower it."

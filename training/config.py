@@ -19,8 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from models.network import Pooling
 from models.text import TextRecipe
+from models.trained_model import Pooling
 
 
 def _one_or_many(value: object) -> object:

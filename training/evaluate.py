@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from models import trained_model
+from models import weights
 from models.errors import UserError, exit_code
 from models.trained_model import Manifest
 from training import command, data, report
@@ -43,7 +43,7 @@ def make_parser() -> command.Parser:
 
 def _evaluate_files(argv: Sequence[str] | None) -> None:
     flags = make_parser().parse_args(argv)
-    model = trained_model.load(flags.model)
+    model = weights.load(flags.model)
     config = _config(model.manifest, flags.data, flags.set)
     examples = data.read(config, "train", Path(), model.manifest.labels)
     if examples is None or not len(examples):

@@ -14,6 +14,7 @@ from training import charts
 from training.evaluation import Evaluation
 
 FILE = "report.html"
+TEMPLATE = Path(__file__).parent / "templates" / FILE
 WORST = 20
 LONGEST = 300  # characters of a text that are shown
 MOST_CELLS = 40  # labels up to which a heat map can be read
@@ -22,7 +23,7 @@ MOST_CELLS = 40  # labels up to which a heat map can be read
 def write(directory: Path, evaluations: Sequence[Evaluation], manifest: Manifest, name: str | None = None) -> None:
     """Writes `report.html`: the last evaluation (test, where there is one) in full, of the others the totals."""
     content = _content(evaluations, manifest, name or directory.name)
-    (directory / FILE).write_text(page.render("training", FILE, **content), encoding="utf-8")
+    (directory / FILE).write_text(page.render(TEMPLATE, **content), encoding="utf-8")
 
 
 def _content(evaluations: Sequence[Evaluation], manifest: Manifest, name: str) -> dict[str, Any]:

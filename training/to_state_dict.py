@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from models import network as networks
-from models import trained_model
+from models import weights
 from models.decision import Decision
 from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
@@ -178,7 +178,7 @@ def _message(error: ValidationError) -> str:
 
 
 def _positions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    return min(trained_model.positions(config) or sys.maxsize, tokenizer.model_max_length)
+    return min(weights.positions(config) or sys.maxsize, tokenizer.model_max_length)
 
 
 def _write(
@@ -197,8 +197,8 @@ def _write(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         staging = Path(folder) / output.name
-        trained_model.save(staging, networks.StockClassifier(model), config, tokenizer, manifest)
-        written = trained_model.load(staging)
+        weights.save(staging, networks.StockClassifier(model), config, tokenizer, manifest)
+        written = weights.load(staging)
         difference = float(
             (_logits(written.network, written.tokenizer, manifest.text.max_tokens) - expected).abs().max()
         )

@@ -27,7 +27,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from models import network as networks
-from models import trained_model
+from models import trained_model, weights
 from models.errors import UserError, exit_code
 from models.labels import LabelSchema, Task
 from models.trained_model import Manifest
@@ -256,7 +256,7 @@ def _write(job: Job, network: Network, manifest: Manifest, evaluations: Sequence
     if network.tokenizer.is_fast:  # as loaded: without the truncation and padding that the last call left in it
         network.tokenizer.backend_tokenizer.no_truncation()
         network.tokenizer.backend_tokenizer.no_padding()
-    trained_model.save(job.output, network.module, network.config, network.tokenizer, manifest)
+    weights.save(job.output, network.module, network.config, network.tokenizer, manifest)
     for evaluation in evaluations:
         sources = getattr(job.config.data, evaluation.split) or job.config.data.train
         run_id = manifest.training["run_id"]

@@ -29,7 +29,7 @@ from benchmarks.throughput import ours, rival_loops, rival_pipelines
 from inference.files import find_files
 from inference.runtimes import has_bf16
 from inference.slices import all_lines
-from models import trained_model
+from models import trained_model, weights
 from models.decision import decide
 
 RESULTS = Path(__file__).parent / "results"
@@ -88,7 +88,7 @@ def prepare(work: Path, data: str, model: Path, documents: int, fields: Sequence
     (work / "texts.json").write_text(json.dumps(texts))
     kept = ({key: row[key] for key in ("id", *fields)} for row in rows)
     (work / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-    loaded = trained_model.load(model)
+    loaded = weights.load(model)
     network: Any = loaded.network
     recipe = loaded.manifest.text.model_copy(
         update={
@@ -100,7 +100,7 @@ def prepare(work: Path, data: str, model: Path, documents: int, fields: Sequence
     )
     decision = loaded.manifest.decision.model_copy(update={"temperature": 1.0})
     manifest = loaded.manifest.model_copy(update={"text": recipe, "decision": decision})
-    trained_model.save(work / "model", network, network.model.config, loaded.tokenizer, manifest)
+    weights.save(work / "model", network, network.model.config, loaded.tokenizer, manifest)
     if (model / "runtimes").is_dir():
         shutil.copytree(model / "runtimes", work / "model" / "runtimes")
     network.model.config.problem_type = "multi_label_classification"

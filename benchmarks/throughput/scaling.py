@@ -31,7 +31,7 @@ from benchmarks.throughput import run
 from inference import conversions, runtimes
 from inference.scorer import CPU_TOKEN_BUDGET
 from models import network as networks
-from models import trained_model
+from models import weights
 from models.labels import LabelSchema, Task
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -111,7 +111,7 @@ def _speed(receipts: list[dict[str, Any]]) -> float:
 
 def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Our loop and the best rival's on texts of one length each; and useful GFLOP/s."""
-    loaded = trained_model.load(flags.model)
+    loaded = weights.load(flags.model)
     words = single_words(loaded.tokenizer)
     rows = []
     for length in LENGTHS:
@@ -133,7 +133,7 @@ def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Milliseconds a text on one core, least of all turns, by how far the texts reach beyond whole tiles."""
-    model = trained_model.load(flags.model)
+    model = weights.load(flags.model)
     runtime = runtimes.choose("auto", "auto", "cpu", threads=1)
     forward = runtimes.start(runtime, model, str(flags.model))
     chance = np.random.default_rng(0)
@@ -154,7 +154,7 @@ def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of one core in each kind of OpenVINO's kernels, by its own counters, least of all turns."""
     ov = conversions.import_openvino()
-    model = ov.convert_model(trained_model.load(flags.model).network, example_input=conversions.example())
+    model = ov.convert_model(weights.load(flags.model).network, example_input=conversions.example())
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if run.BF16 else "f32", "NUM_STREAMS": 1, "PERF_COUNT": True}
     compiled = ov.Core().compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": 1})
     request = compiled.create_infer_request()
@@ -174,7 +174,7 @@ def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
 
 def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Memory and speed of small and large corpora of 8 to 64 tokens, with a small random model."""
-    loaded = trained_model.load(flags.model)
+    loaded = weights.load(flags.model)
     small = _random(work / "small", loaded, layers=1, hidden=64)
     label([small], _corpus(work, flags.model, 20), work / "warm", *_reading())  # converts
     rows = []
@@ -219,7 +219,7 @@ def cores(_work: Path, flags: argparse.Namespace) -> list[dict[str, float]]:
 
 def models(work: Path, flags: argparse.Namespace) -> dict[str, Any]:
     """Five binary models in one run, in five runs, and five labels in one model."""
-    loaded = trained_model.load(flags.model)
+    loaded = weights.load(flags.model)
     corpus = _corpus(work, flags.model, 1_000)
     five = [_random(work / f"model{number}", loaded, names=("no", "yes")) for number in range(5)]
     one = _random(work / "together", loaded, names=("a", "b", "c", "d", "e"))
@@ -241,7 +241,7 @@ def _reading() -> list[str]:
 def _corpus(work: Path, model: Path, count: int) -> Path:
     chance = random.Random(count)
     path = work / f"corpus{count}.jsonl"
-    tokenizer = trained_model.load(model).tokenizer
+    tokenizer = weights.load(model).tokenizer
     write_corpus(path, single_words(tokenizer), [min(int(chance.lognormvariate(5.6, 0.4)), 512) for _ in range(count)])
     return path
 
@@ -260,7 +260,7 @@ def _random(directory: Path, like: Any, names: tuple[str, ...] = ("no", "yes"), 
     shutil.rmtree(directory, ignore_errors=True)
     network = networks.from_config(config, "stock")
     stock = manifest.model_copy(update={"pooling": "stock"})
-    trained_model.save(directory, network, config, like.tokenizer, stock)
+    weights.save(directory, network, config, like.tokenizer, stock)
     return directory
 
 

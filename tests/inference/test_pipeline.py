@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from inference import runtimes, sink
-from models import trained_model
+from models import weights
 from models.decision import probabilities
 from models.network import PooledClassifier
 from tests.inference.conftest import contents, rows_of, texts, write_corpus
@@ -166,7 +166,7 @@ def test_rows_of_several_models_equal_those_of_single_runs(
 
 
 def test_scores_are_those_of_the_evaluation_that_training_does(corpus: Path, colours: Path, label: Label) -> None:
-    model = trained_model.load(colours)
+    model = weights.load(colours)
     run = label("--model", colours, "--input", corpus, "--scores", "all", "--precision", "fp32")
     found = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
     logits = evaluation.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)

@@ -10,7 +10,7 @@ import torch
 
 from inference import conversions, runtimes
 from inference.runtimes import Runtime
-from models import trained_model
+from models import trained_model, weights
 from models.errors import ModelError, UserError
 from tests.tiny import tiny_model
 
@@ -29,7 +29,7 @@ def need(name: str) -> None:
 
 def start(name: str, directory: Path, precision: str = "fp32") -> runtimes.Forward:
     runtime = Runtime(name, precision, CPU, 1, "")  # type: ignore[arg-type]
-    return runtimes.start(runtime, trained_model.load(directory), str(directory))
+    return runtimes.start(runtime, weights.load(directory), str(directory))
 
 
 @pytest.mark.parametrize("name", [pytest.param("compile", marks=pytest.mark.slow), "torch", "openvino", "onnxruntime"])
@@ -37,7 +37,7 @@ def start(name: str, directory: Path, precision: str = "fp32") -> runtimes.Forwa
 def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: str, pooling: str) -> None:
     need(name)
     directory = tiny_model(tmp_path / "m", pooling=pooling)  # type: ignore[arg-type]
-    network = trained_model.load(directory).network
+    network = weights.load(directory).network
     forward = start(name, directory)
     for ids in (IDS, IDS[:1], np.tile(IDS, (5, 3))):  # other shapes than the converter saw
         mask = (ids > 0).astype(np.int64)
@@ -100,7 +100,7 @@ def test_a_runtime_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatc
 
 def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
-    model = trained_model.load(directory)
+    model = weights.load(directory)
     torch.nn.init.constant_(model.network.head.weight, float("nan"))
     with pytest.raises(ModelError, match="scores that are not finite numbers"):
         runtimes.start(Runtime("torch", "fp32", CPU, 1, ""), model, str(directory))
@@ -111,7 +111,7 @@ def test_the_number_of_torchs_threads_is_left_as_it_was(tmp_path: Path) -> None:
     runtime = Runtime("torch", "fp32", CPU, before + 1, "")
     directory = tiny_model(tmp_path / "m")
     seen = []
-    model = trained_model.load(directory)
+    model = weights.load(directory)
     model.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     runtimes.start(runtime, model, str(directory))
     assert seen == [before, 1]  # a batch has one thread to itself

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inference import runtimes, scorer
 from inference.records import Document
 from inference.scorer import Scorer, ScoringOptions
-from models import trained_model
+from models import weights
 from models.decision import decide, probabilities
 from tests.inference.conftest import texts
 from tests.tiny import tiny_model
@@ -36,7 +36,7 @@ def test_scores_and_labels_equal_those_of_the_evaluation(
     tmp_path: Path, task: str, names: tuple[str, ...], pooling: str
 ) -> None:
     directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)  # type: ignore[arg-type]
-    model = trained_model.load(directory)
+    model = weights.load(directory)
     logits = evaluation.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
     expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
     options = ScoringOptions(models=(str(directory),), precision="fp32", scores="all")
@@ -66,7 +66,7 @@ def test_two_models_with_one_tokenizer_tokenise_once(
 
 @pytest.mark.parametrize("max_tokens", [3, 4, 7, 20])
 def test_shortening_tokens_is_what_the_tokenizer_does(colours: Path, max_tokens: int) -> None:
-    tokenizer = trained_model.load(colours).tokenizer
+    tokenizer = weights.load(colours).tokenizer
     cut = scorer._cutter(tokenizer, max_tokens)
     for text in texts(40):
         expected = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
@@ -74,7 +74,7 @@ def test_shortening_tokens_is_what_the_tokenizer_does(colours: Path, max_tokens:
 
 
 def test_truncated_texts_are_counted_exactly(colours: Path) -> None:
-    tokenizer = trained_model.load(colours).tokenizer
+    tokenizer = weights.load(colours).tokenizer
     lengths = [len(tokenizer(text)["input_ids"]) for text in texts(100)]
     assert 32 in lengths  # a text that just fits is not truncated
     _, _, counts = Scorer(ScoringOptions(models=(str(colours),))).score(documents(100))

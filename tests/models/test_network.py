@@ -8,18 +8,19 @@ from transformers import AutoConfig
 
 from models import network as networks
 from models import trained_model
+from models.trained_model import Pooling
 from tests.tiny import tiny_base, tiny_config
 
 TEXTS = ["red sky", "the rose is red and the grass is green"]
 
 
-def build(pooling: networks.Pooling, labels: int = 3) -> torch.nn.Module:
+def build(pooling: Pooling, labels: int = 3) -> torch.nn.Module:
     torch.manual_seed(0)
     return networks.from_config(tiny_config(100, num_labels=labels), pooling).eval()
 
 
 @pytest.mark.parametrize("pooling", ["stock", "first", "mean"])
-def test_padding_does_not_change_logits(pooling: networks.Pooling) -> None:
+def test_padding_does_not_change_logits(pooling: Pooling) -> None:
     network = build(pooling)
     ids = torch.tensor([[2, 10, 11, 12, 3]])
     padded = torch.tensor([[2, 10, 11, 12, 3, 0, 0, 0]])
@@ -49,7 +50,7 @@ def test_the_unused_pooler_is_dropped_and_parameters_are_counted() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["stock", "mean"])
-def test_pretrained_weights_are_taken_and_the_head_is_fresh(tmp_path: Path, pooling: networks.Pooling) -> None:
+def test_pretrained_weights_are_taken_and_the_head_is_fresh(tmp_path: Path, pooling: Pooling) -> None:
     base = tiny_base(tmp_path / "base", TEXTS)
     config = AutoConfig.from_pretrained(base, num_labels=5)
     one, two = (networks.from_pretrained(str(base), pooling, config, None).state_dict() for _ in range(2))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import trained_model
+from models import trained_model, weights
 from models.errors import ModelError
 from tests.tiny import tiny_model
 
@@ -24,7 +24,7 @@ def model(saved: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_saved_is_loaded(model: Path, tmp_path: Path) -> None:
-    loaded = trained_model.load(model)
+    loaded = weights.load(model)
     assert loaded.name == "colours"
     assert not loaded.network.training
     assert loaded.manifest.labels.names == ("red", "green", "blue")
@@ -81,7 +81,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_damage_is_named(model: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(model)
     with pytest.raises(ModelError) as error:
-        trained_model.load(model)
+        weights.load(model)
     assert message in str(error.value)
     assert str(model) in str(error.value)
 
@@ -95,11 +95,11 @@ def test_weights_that_do_not_fit_are_refused(model: Path) -> None:
     state = torch.load(model / "model.pth", weights_only=True)
     replace_weights(model, {**state, "extra": torch.zeros(1)})
     with pytest.raises(ModelError, match=r"model\.pth does not fit config\.json.*extra"):
-        trained_model.load(model)
+        weights.load(model)
     del state["head.bias"]
     replace_weights(model, state)
     with pytest.raises(ModelError, match=r"head\.bias"):
-        trained_model.load(model)
+        weights.load(model)
 
 
 def test_a_pickle_that_would_run_code_is_refused(model: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_pickle_that_would_run_code_is_refused(model: Path, tmp_path: Path) ->
 
     replace_weights(model, {"head.bias": Evil()})
     with pytest.raises(ModelError, match=r"model\.pth"):
-        trained_model.load(model)
+        weights.load(model)
     assert not (tmp_path / "ran").exists()
 
 

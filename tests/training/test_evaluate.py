@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import trained_model
+from models import weights
 from models.decision import probabilities
 from tests.tiny import tiny_model
 from tests.training.conftest import write_rows
@@ -28,7 +28,7 @@ def test_any_model_on_any_labelled_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert evaluate.main(flags) == 0
     found = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
 
-    model = trained_model.load(model_dir)
+    model = weights.load(model_dir)
     logits = evaluation.score(model.network, model.tokenizer, TEXTS, 32)
     given = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature) >= 0.5
     truth = np.array([["red" in t, "green" in t, False] for t in TEXTS])
@@ -86,7 +86,7 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_scores_are_in_the_order_of_the_texts_and_do_not_depend_on_their_neighbours(tmp_path: Path) -> None:
-    model = trained_model.load(tiny_model(tmp_path / "m"))
+    model = weights.load(tiny_model(tmp_path / "m"))
     texts = ["red " * (1 + 7 * number % 40) + "rose" for number in range(100)]
     found = evaluation.score(model.network, model.tokenizer, texts, 24)
     assert found.shape == (100, 3)

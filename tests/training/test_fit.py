@@ -15,8 +15,9 @@ import torch
 from transformers import T5Config
 
 from models import network as networks
-from models import trained_model
+from models import trained_model, weights
 from models.errors import UserError
+from models.trained_model import Pooling
 from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
 from training import base_model, evaluation, fit
@@ -37,7 +38,7 @@ def parameters(network: torch.nn.Module, settings: TrainingConfig) -> dict[tuple
 
 
 @pytest.mark.parametrize(("pooling", "head"), [("mean", "head"), ("stock", "model.classifier")])
-def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: networks.Pooling, head: str) -> None:
+def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: Pooling, head: str) -> None:
     network = networks.from_config(tiny_config(50, num_labels=4), pooling)
     settings = TrainingConfig(learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
     groups = parameters(network, settings)
@@ -53,7 +54,7 @@ def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: net
 def test_attention_dropout_reaches_every_layer_of_the_encoder(tmp_path: Path, start: Callable[..., int]) -> None:
     flags = ("--set", "training.epochs=1", "--set", "training.attention_dropout=0")
     assert start("binary", tmp_path / "model", *flags) == 0
-    layers = trained_model.load(tmp_path / "model").network.modules()
+    layers = weights.load(tmp_path / "model").network.modules()
     rates = [layer.dropout.p for layer in layers if type(layer).__name__ == "BertSelfAttention"]
     assert rates == [0, 0]
 
@@ -77,7 +78,7 @@ def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: C
         flags = ["data.train=rare.jsonl", "training.epochs=1", f"training.class_weights={weigh}"]
         output = tmp_path / weigh
         assert start("multi_label", output, *(part for flag in flags for part in ("--set", flag))) == 0
-        model = trained_model.load(output)
+        model = weights.load(output)
         logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
         probs.append(float(np.mean(logits[:, 0])))
     assert probs[1] > probs[0]
@@ -93,7 +94,7 @@ def test_weights_of_single_labels_are_for_labels_that_there_are(
     assert start("multi_label", tmp_path / "model", *weights[:3], "training.class_weights={red = 5.0}") == 0
     red = [
         np.mean(evaluation.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], 32)[:, 0])
-        for model in (trained_model.load(tmp_path / name) for name in ("plain", "model"))
+        for model in (weights.load(tmp_path / name) for name in ("plain", "model"))
     ]
     assert red[1] > red[0]
 
@@ -161,7 +162,7 @@ def test_the_best_evaluation_is_kept_and_training_stops_early(tmp_path: Path, st
     ]
     assert 3 <= len(losses) < 40
     assert losses.index(min(losses)) == len(losses) - 3  # two evaluations without a better one, then the end
-    model = trained_model.load(tmp_path / "model")
+    model = weights.load(tmp_path / "model")
     rows = toy_rows()
     logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
     assert logits.shape == (240, 3)

@@ -17,7 +17,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from models import trained_model
+from models import network as networks
+from models import trained_model, weights
 from models.labels import Task
 from tests.tiny import tiny_config, tiny_tokenizer
 from training import evaluation, to_state_dict
@@ -81,7 +82,7 @@ def test_the_same_logits_and_labels_as_the_checkpoint(
     folder = checkpoint(architecture, kept_as=kept_as, id2label=names, label2id={n: i for i, n in names.items()})
     assert (len(list(folder.glob("*.safetensors"))) > 1) == (kept_as == "shards")
     assert convert(folder) == 0
-    model = trained_model.load(folder.parent / "model")
+    model = weights.load(folder.parent / "model")
     assert model.manifest.labels.task is Task.MULTI_CLASS
     assert model.manifest.labels.names == ("bad", "fair", "good")
     assert model.manifest.text.max_tokens == {"bert": 128, "distilbert": 64, "roberta": 65}[architecture]
@@ -247,9 +248,9 @@ def test_a_model_that_fails_the_comparison_replaces_nothing(
         edit(folder / "tokenizer_config.json", pad_token=None)
         sentence = "cannot read texts of different lengths at once"
     else:
-        as_saved = trained_model.networks.full_precision_state
+        as_saved = networks.full_precision_state
         monkeypatch.setattr(
-            trained_model.networks,
+            networks,
             "full_precision_state",
             lambda network: {name: tensor * 1.01 for name, tensor in as_saved(network).items()},
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import trained_model
+from models import trained_model, weights
 from models.decision import decide, probabilities
 from tests.training.conftest import toy_rows, write_rows
 from training import evaluate, evaluation, prepare, train
@@ -26,7 +26,7 @@ def test_it_learns_a_toy_problem_and_the_model_means_what_its_metrics_say(
     tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str], task: str, pooling: str
 ) -> None:
     assert start(task, tmp_path / "model", pooling=pooling) == 0
-    model = trained_model.load(tmp_path / "model")
+    model = weights.load(tmp_path / "model")
     manifest, metrics = model.manifest, model.manifest.metrics
     assert metrics["validation"]["macro_f1"] > 0.9
     assert metrics["test"]["macro_f1"] > 0.9
