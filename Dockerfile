@@ -17,7 +17,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 WORKDIR /src
-COPY setup.py pyproject.toml README.md LICENSE ./
+COPY setup.py pyproject.toml README.md LICENSE labelbeam.py labelbeam.pth ./
 COPY models/*.py models/
 COPY models/templates models/templates
 COPY training training

@@ -48,12 +48,15 @@ demo: install  ## train a small classifier and label a small corpus with it, on 
 	@echo "  predictions   $(DEMO_RUN)/predictions/"
 	@echo "  report        $(DEMO_RUN)/report.html"
 
-test: install  ## run every check: style, types, import rules, fast tests
+test: install  ## run every check: style, types, import rules, spelling, fast tests
 	@echo "ruff check";   $(BIN)/ruff check .
 	@echo "ruff format";  $(BIN)/ruff format --check .
 	@echo "mypy";         $(BIN)/mypy
 	@echo "lint-imports"; $(BIN)/lint-imports
-	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	@echo "codespell";    $(BIN)/codespell
+	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10 \
+		--cov --cov-report=
+	@echo "coverage";     $(BIN)/coverage report --format=total
 
 docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
@@ -89,5 +92,5 @@ audit:  ## look the pinned requirements up among known vulnerabilities, where py
 	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.txt -r requirements-dev.txt -r requirements-torch.txt
 
 clean:  ## remove .venv, caches, build leftovers and what the demo made; your data, models and runs stay
-	rm -rf .venv build dist *.egg-info .*_cache .hypothesis .import_linter_cache $(DEMO_DATA) $(DEMO_MODEL) $(DEMO_RUN)
+	rm -rf .venv build dist *.egg-info .*_cache .hypothesis .import_linter_cache .coverage* $(DEMO_DATA) $(DEMO_MODEL) $(DEMO_RUN)
 	find $(PACKAGES) tests -name __pycache__ -prune -exec rm -rf {} +

@@ -6,8 +6,10 @@ requirements.txt, requirements-dev.txt and requirements-torch.txt.
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
+REPOSITORY = "https://github.com/labelbeam/labelbeam"
 README = Path(__file__).parent / "README.md"
 
 REQUIREMENTS = [
@@ -42,7 +44,7 @@ REQUIREMENTS = [
     "rich>=13",
 ]
 
-# Other runtimes for scoring on a CPU: inference.runtimes says what each is for.
+# Other runtimes for scoring on a CPU: inference.scoring.runtimes says what each is for.
 OPENVINO = ["openvino>=2025.4", "nncf>=2.19"]  # nncf makes int8 variants
 ONNXRUNTIME = ["onnxruntime>=1.20", "onnx>=1.17", "onnxscript>=0.5"]
 
@@ -50,17 +52,30 @@ TOOLS = [
     *OPENVINO,
     *ONNXRUNTIME,
     "build",
+    "codespell",
     "gcp-storage-emulator",
     "hypothesis",
     "import-linter",
     "mkdocs-material",  # the documentation's site
     "mypy",
     "pytest",
+    "pytest-cov",
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
     "setuptools",  # builds and installs without a download
 ]
+
+
+class BuildPy(build_py):
+    """Also puts labelbeam.pth beside the packages, where Python reads it when it starts; labelbeam.py says why."""
+
+    def run(self) -> None:
+        """Copy it to where the modules go; for an editable installation that is a wheel without modules."""
+        super().run()
+        install = self.distribution.get_command_obj("install")
+        self.copy_file("labelbeam.pth", install.install_lib if self.editable_mode else self.build_lib)
+
 
 setup(
     name="labelbeam",
@@ -70,16 +85,53 @@ setup(
     long_description_content_type="text/markdown",
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
-    classifiers=[
-        "Programming Language :: Python :: 3",
-        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    author="The labelbeam contributors",
+    project_urls={
+        "Homepage": REPOSITORY,
+        "Documentation": "https://labelbeam.github.io/labelbeam/",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+        "Source": REPOSITORY,
+    },
+    keywords=[
+        "text classification",
+        "batch inference",
+        "apache beam",
+        "dataflow",
+        "transformers",
+        "openvino",
+        "jsonl",
+        "nlp",
     ],
-    packages=["models", "training", "inference"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Distributed Computing",
+        "Topic :: Text Processing :: Linguistic",
+    ],
+    py_modules=["labelbeam"],
+    packages=find_packages(include=["models*", "training*", "inference*"]),
     package_data={
         "models": ["templates/*"],
         "training": ["configs/*.toml", "templates/*"],
-        "inference": ["*.toml", "templates/*"],
+        "inference": ["*.txt"],
+        "inference.cost": ["*.toml"],
+        "inference.runs": ["templates/*"],
     },
+    cmdclass={"build_py": BuildPy},
+    # Puts the clone on the path, where a package goes before a folder of its name in the working folder.
+    options={"editable_wheel": {"mode": "compat"}},
+    entry_points={"console_scripts": ["labelbeam=labelbeam:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=REQUIREMENTS,
     extras_require={"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "dev": TOOLS},

@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from inference.records import bigquery_schema, predictions_schema
-from inference.sink import Receipt
+from inference.corpus.records import bigquery_schema, predictions_schema
+from inference.runs.receipts import Receipt
 from models.trained_model import Manifest
 from training.config import TrainConfig
 
@@ -45,7 +45,7 @@ Cells = Iterable[str]
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser that a command uses."""
-    module = import_module("inference.config" if command == "inference.beam_runner" else command)
+    module = import_module(command)
     parser: argparse.ArgumentParser = module.make_parser()
     return parser
 
@@ -109,18 +109,26 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[Cells]:
 
 
 def fields(kind: type) -> dict[str, tuple[str, str]]:
-    """Type and meaning of each field of a class: the comment at the end of its line, or those right above it."""
+    """Return type and meaning of each field of a class, those that it inherits first."""
+    ours = [
+        base for base in reversed(kind.__mro__) if base.__module__.split(".")[0] in ("models", "training", "inference")
+    ]
+    return {name: said for base in ours for name, said in _own_fields(base).items()}
+
+
+def _own_fields(kind: type) -> dict[str, tuple[str, str]]:
+    """Return what the comment at the end of each field's line says, or the comments right above it."""
     source = textwrap.dedent(inspect.getsource(kind))
     tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT]
     beside = {t.start[0]: t.string[2:] for t in tokens if t.line.lstrip() != t.line[t.start[1] :]}
     alone = {t.start[0]: t.string[2:] for t in tokens if t.start[0] not in beside}
-    found = {}
+    meanings = {}
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign):
             above = [alone[n] for n in range(1, node.lineno) if all(m in alone for m in range(n, node.lineno))]
             meaning = beside.get(node.end_lineno or 0) or " ".join(above)
-            found[ast.unparse(node.target)] = (ast.unparse(node.annotation), meaning)
-    return found
+            meanings[ast.unparse(node.target)] = (ast.unparse(node.annotation), meaning)
+    return meanings
 
 
 def fields_table(kind: type) -> Iterator[str]:

@@ -3,132 +3,111 @@
 python -m inference.beam_runner --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
 """
 
-import logging
-import re
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
-from rich.console import Console
+from inference.cost.pricing import GPUS
+from inference.flags import BeamParser, add_json, add_scoring_flags, positive, rate
+from inference.runs.options import FileFormat
+from models.errors import exit_code
 
-from inference import command_line, config, pipeline, report, run_folder, summary
-from inference.config import Command
-from inference.progress import ProgressWatcher
-from models.errors import UserError, exit_code
+PROG = "python -m inference.beam_runner"
+DESCRIPTION = f"""\
+Labels a JSONL corpus with one or more trained models.
 
-# One of our own exceptions at the end of a traceback: its message says it all.
-OURS = re.compile(r"^(?:models|inference)\.\w+\.\w+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
-INTERRUPTED = "KeyboardInterrupt [while running"  # Ctrl-C, as Beam passes it on from a step
-GO_ON = "Finished slices are kept: the same command goes on where this one stopped."
+  {PROG} --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+
+The same command resumes a run that stopped: finished slices are not labelled again.
+"""
+EPILOG = """\
+Every flag of Apache Beam can follow, such as --runner DataflowRunner or --max_num_workers 20. The default runner is
+DirectRunner, on this machine.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
+"""
+RESUME = "Finished slices are kept: the same command resumes after them."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses, checks, runs, summarises. Returns 0 done, 1 failed, 2 wrong use, 3 too many failures."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    flags = list(sys.argv[1:] if argv is None else argv)
-    return exit_code(lambda: run(config.parse(flags)), GO_ON)
+    """Parse, check, run, summarise. Return 0 done, 1 failed, 2 wrong use, 3 too many failures."""
+    return exit_code(lambda: _run(list(sys.argv[1:] if argv is None else argv)), RESUME)
 
 
-def run(command: Command) -> int:
-    """Runs a checked command and prints its summary: for people, or as one JSON object for a machine."""
-    if command.loudness == "verbose":
-        logging.getLogger().setLevel(logging.INFO)
-    else:
-        logging.getLogger("apache_beam.runners.common").addFilter(_without_traces)
-    console = Console(stderr=command.json, quiet=command.loudness == "quiet")
-    if command.plan or command.launch:
-        from inference import plan  # what it needs takes a second to load
+def _run(argv: list[str]) -> int:
+    flags, beam_flags = make_parser().parse_with_beam(argv)
+    from inference import checks, execute  # Beam, torch and transformers take seconds to load: not for a wrong flag
 
-        offer = plan.show(command, console)
-        if offer:
-            command.run["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
-    if command.plan:
-        if command.json:
-            command_line.print_json(command.run)
-        return 0
-    runtime = f"{command.runtime}: {command.runtime.reason}" if command.runtime else "each worker chooses its runtime"
-    console.print(runtime, highlight=False, soft_wrap=True)
-    output = command.options.output
-    with run_folder.claim(command.options, command.run, command.overwrite):
-        with ProgressWatcher(output, command.files, command.options.limit, command.loudness) as progress:
-            ended = _run_pipeline(command, console)
-        try:
-            return finish(command, progress, console) if ended is None else ended
-        except UserError as error:  # the disk may be full: not what the code of wrong use is for
-            return _failed(str(error), command)
+    return execute.execute(checks.check(flags, beam_flags, f"{PROG} {shlex.join(argv)}"))
 
 
-def _run_pipeline(command: Command, console: Console) -> int | None:
-    """Runs the pipeline to its end: None. An exit code where the command ends before, or the pipeline failed."""
-    try:
-        p = beam.Pipeline(options=command.beam)
-        pipeline.build(p, command.options)
-        result = p.run()
-        if command.launch and result.has_job:  # a flex template's launcher writes the job down, no more
-            console.print(job_line(result.job_id(), command), highlight=False, soft_wrap=True)
-        if not command.wait:
-            return 0
-        result.wait_until_finish()
-    except KeyboardInterrupt:
-        if not command.launch:
-            raise
-        print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
-        return 1
-    except Exception as error:  # whatever a runner raises; what it says is all that is known
-        if INTERRUPTED in str(error):
-            raise KeyboardInterrupt from None
-        # A runner in this process raises what a step raised, one with workers the text of their traceback.
-        ours = OURS.search(f"{type(error).__module__}.{type(error).__name__}: {error}")
-        return _failed(ours[1] if ours else f"{error}\n{type(error).__name__}.", command)
-    return None
-
-
-def _failed(message: str, command: Command) -> int:
-    print(f"failed: {message} {GO_ON}\n{command.run['command']}", file=sys.stderr)
-    return 1
-
-
-def _without_traces(record: logging.LogRecord) -> bool:
-    """A filter: drops what Beam logs of Ctrl-C, and of a mistake whose message says it all; the end tells of both."""
-    known = isinstance(record.exc_info[1], UserError) if record.exc_info else False
-    return not (known or INTERRUPTED in record.getMessage())
-
-
-def job_line(job_id: str, command: Command) -> str:
-    """Where to look at a job on Dataflow, and how to stop it: ending this process does not."""
-    cloud = command.beam.view_as(GoogleCloudOptions)
-    return (
-        f"job {job_id}: https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job_id}?project={cloud.project}\n"
-        f"to stop it: gcloud dataflow jobs cancel {job_id} --region {cloud.region} --project {cloud.project}"
+def make_parser() -> BeamParser:
+    """Return the parser of `inference.beam_runner`."""
+    parser = BeamParser(
+        PROG,
+        DESCRIPTION,
+        usage=f"{PROG} --model DIR --input GLOB --output DIR [flags] [Apache Beam's flags]",
+        epilog=EPILOG,
     )
-
-
-def finish(command: Command, progress: ProgressWatcher, console: Console) -> int:
-    """Writes the report, prints what was done and where it lies; the exit code says whether too much failed."""
-    totals = summary.read(command.options.output)
-    if totals is None:
-        return _failed("the runner ended without a summary.", command)
-    summary.show(totals, console)
-    seconds, page = progress.seconds, report.write(command.options.output)
-    console.print(
-        f"{progress.documents:,} documents in {seconds:,.0f} s: {progress.documents / seconds:.1f} docs/s, "
-        f"start-up included\npredictions, failures and receipts: {command.options.output}\n"
-        f"report: {page}",
-        highlight=False,
-        soft_wrap=True,
+    run = parser.add_argument_group("what to run")
+    run.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
+    run.add_argument("--input", action="append", required=True, metavar="GLOB", help="JSON lines; may be repeated")
+    run.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
+    run.add_argument(
+        "--format", choices=get_args(FileFormat), default="jsonl", help="format of the predictions (default: jsonl)"
     )
-    if command.json:
-        said = {"output": command.options.output, "report": page, "documents": progress.documents, "seconds": seconds}
-        command_line.print_json({**said, "summary": totals})
-    if totals["failure_rate"] > command.max_failure_rate:
-        print(
-            f"{totals['failure_rate']:.2%} of the documents failed, more than --max_failure_rate "
-            f"{command.max_failure_rate:.2%}: see {command.options.output}/failures",
-            file=sys.stderr,
-        )
-        return 3
-    return 0
+    run.add_argument("--overwrite", action="store_true", help="a new start: what an earlier run wrote is deleted")
+    run.add_argument("--limit", type=positive(int), metavar="N", help="number of input lines to read (default: all)")
+    run.add_argument(
+        "--slice_mb",
+        type=positive(float),
+        metavar="MIB",
+        help="size of a slice (default: 8, less if that makes fewer than 64 slices)",
+    )
+    run.add_argument(
+        "--max_failure_rate",
+        type=rate,
+        default=0.01,
+        metavar="SHARE",
+        help="share of failed documents above which the exit code is 3 (default: 0.01)",
+    )
+    run.add_argument("--redact_failures", action="store_true", help="failures/ without any part of the texts")
+    add_scoring_flags(parser)
+    cost = parser.add_argument_group("before it runs, and on Dataflow")
+    cost.add_argument("--plan", action="store_true", help="a dry run: what would run, how long, for how much")
+    cost.add_argument(
+        "--max_cost",
+        type=positive(float),
+        metavar="DOLLARS",
+        help="refusal of a job that may cost more (default: none)",
+    )
+    cost.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="output of estimate_cost --json on the job's machine type (default: the speed of this machine)",
+    )
+    cost.add_argument("--accelerator", choices=tuple(GPUS), help="GPU of each worker (default: none)")
+    cost.add_argument("--no_wait", action="store_true", help="return as soon as the job is submitted")
+    messages = parser.add_argument_group("messages")
+    messages.add_argument(
+        "--quiet",
+        dest="loudness",
+        action="store_const",
+        const="quiet",
+        default="normal",
+        help="errors and warnings only",
+    )
+    messages.add_argument(
+        "--verbose",
+        dest="loudness",
+        action="store_const",
+        const="verbose",
+        help="a line a finished slice, and every log",
+    )
+    add_json(messages)
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,57 +2,42 @@
 
     python -m inference.container build --model models/trained/ai --tag REGION-docker.pkg.dev/PROJECT/NAME/labelbeam:1
 
-Run it from a clone of the project: the image is built from its Dockerfile. It is not pushed: `docker push` does that.
+Run it from a clone of the project, whose Dockerfile it builds. It does not push the image: `docker push` does.
 """
 
 import argparse
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import docker
-import orjson
-from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
-
-from inference import command_line, conversions, images, model_files
-from inference.images import MODELS_FOLDER, ImageFacts
-from inference.probe import probe
-from inference.scorer import ScoringOptions
-from models import trained_model
-from models.errors import UserError, exit_code
-
-ROOT = Path(__file__).resolve().parent.parent
-SOURCES = (
-    *("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "setup.py"),
-    *("requirements.txt", "requirements-dev.txt", "requirements-torch.txt", "deploy/flex_template/main.py"),
-)
-PACKAGES = ("inference", "models", "training")
-GPU_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"
-SCORES_DIFFER = 1e-4  # torch in fp32 on another processor may round otherwise
+from models.arguments import Parser
+from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Builds or checks. Returns 0 done, 1 the build failed, 2 wrong use or a check that failed."""
+    """Build or check. Return 0 done, 1 the build failed, 2 wrong use or a check that failed."""
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> command_line.Parser:
-    """The parser of `inference.container`."""
-    parser = command_line.Parser(prog="python -m inference.container", description=__doc__)
+def make_parser() -> Parser:
+    """Return the parser of `inference.container`."""
+    parser = Parser("python -m inference.container", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="build|check")
-    for name, text in (("build", "build an image, then check it"), ("check", "check an image that is here")):
+    for name, text in (("build", "Build an image, then check it."), ("check", "Check an image on this machine.")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--model", action="append", required=True, metavar="DIR", help="may be repeated")
-        command.add_argument("--tag", required=True, metavar="IMAGE", help="its name and tag")
+        command.add_argument(
+            "--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated"
+        )
+        command.add_argument("--tag", required=True, metavar="IMAGE", help="name and tag of the image")
         if name == "build":
-            command.add_argument("--gpu", action="store_true", help="with torch for CUDA, without CPU runtimes")
-            command.add_argument("--network", metavar="NAME", help="of the build, such as host")
+            command.add_argument("--gpu", action="store_true", help="torch for CUDA, without the runtimes for CPUs")
+            command.add_argument("--network", metavar="NAME", help="network of the build, such as host")
             command.add_argument(
-                "--build_arg", type=_build_arg, action="append", default=[], metavar="NAME=VALUE", help="of Dockerfile"
+                "--build_arg",
+                type=_build_arg,
+                action="append",
+                default=[],
+                metavar="NAME=VALUE",
+                help="argument of the Dockerfile; may be repeated",
             )
     return parser
 
@@ -65,170 +50,24 @@ def _build_arg(text: str) -> tuple[str, str]:
 
 
 def _run(argv: Sequence[str]) -> int:
-    flags = make_parser().parse_args(argv)
-    directories = [model_files.local(directory) for directory in flags.model]
-    problems = [problem for problem in [images.tag_problem(flags.tag)] if problem]
-    for directory in directories:
-        try:
-            trained_model.verify(directory)
-        except UserError as error:
-            problems.append(str(error))
-    names = [trained_model.model_name(directory) for directory in directories]
-    if len(set(names)) < len(names):
-        problems.append(f"--model: two folders have the same name among {', '.join(names)}; rename one.")
-    if problems:
-        raise UserError("\n".join(problems))
+    flags = make_parser().parse(argv)
+    from docker.errors import BuildError
+
+    from inference.dataflow import image_build, images
+
+    directories = image_build.check_models(flags.model, flags.tag)
     with images.engine() as client:
         if flags.command == "build":
-            arguments = _arguments(directories, gpu=flags.gpu) | dict(flags.build_arg)
+            arguments = image_build.arguments(directories, gpu=flags.gpu) | dict(flags.build_arg)
             try:
-                build(client, directories, flags.tag, arguments, flags.network)
+                image_build.build(client, directories, flags.tag, arguments, flags.network)
             except BuildError as error:
                 print(f"the image was not built: {error.msg.strip()}", file=sys.stderr)
                 return 1
-        check(client, directories, flags.tag)
-        _show_layers(client, flags.tag)
+        image_build.check(client, directories, flags.tag)
+        image_build.show_layers(client, flags.tag)
     print(f"{flags.tag}: versions and models are those of this machine, and every probe text scores the same.")
     return 0
-
-
-def _arguments(directories: Sequence[str], *, gpu: bool) -> dict[str, str]:
-    """What the Dockerfile is told of this build."""
-    arguments = {
-        "COMMIT": commit(),
-        "MODELS": ",".join(f"{trained_model.model_name(d)}={trained_model.fingerprint(d)}" for d in directories),
-    }
-    return {**arguments, "TORCH_INDEX": GPU_TORCH_INDEX, "RUNTIMES": ""} if gpu else arguments
-
-
-def commit() -> str:
-    """The clone's commit, marked where something in it was changed."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def fill_context(directories: Sequence[str], context: Path) -> None:
-    """Copies what the Dockerfile needs, and no more, into an empty folder.
-
-    Raises:
-        UserError: this is not a clone of the project.
-    """
-    if not (ROOT / "Dockerfile").is_file():
-        raise UserError(f"expected a clone of the project with a Dockerfile, found {ROOT}: run this from a clone.")
-    for name in SOURCES:
-        (context / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, context / name)
-    ignored = shutil.ignore_patterns("__pycache__", "trained")
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, context / package, ignore=ignored)
-    for directory in directories:
-        manifest = trained_model.read_manifest(directory)
-        target = context / "models" / "trained" / trained_model.model_name(directory)
-        target.mkdir(parents=True)
-        for name in (trained_model.MANIFEST, *manifest.files):
-            shutil.copy(Path(directory) / name, target / name)
-        variant = conversions.int8_folder(manifest, directory)
-        if variant.is_dir():
-            shutil.copytree(variant, target / conversions.FOLDER / variant.name)
-
-
-def build(
-    client: docker.DockerClient,
-    directories: Sequence[str],
-    tag: str,
-    arguments: dict[str, str],
-    network: str | None,
-) -> None:
-    """Builds the image and says each step.
-
-    Raises:
-        BuildError: a step failed.
-        UserError: the engine refused, or this is no clone.
-    """
-    with tempfile.TemporaryDirectory(prefix="labelbeam_image_") as folder:
-        fill_context(directories, Path(folder))
-        try:
-            lines = client.api.build(
-                path=folder, tag=tag, buildargs=arguments, network_mode=network, rm=True, forcerm=True, decode=True
-            )
-            for text in _steps(lines):
-                print(text, flush=True)
-        except APIError as error:
-            raise UserError(f"the engine refused to build: {error.explanation or error}.") from None
-
-
-def _steps(lines: Iterator[dict[str, Any]]) -> Iterator[str]:
-    for line in lines:
-        if "error" in line:
-            raise BuildError(line["error"], iter(()))
-        text = line.get("stream", "").strip()
-        if text.startswith("Step "):
-            yield text[:120]
-
-
-def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> ImageFacts:
-    """Compares an image on this machine with what is installed and lies here.
-
-    Raises:
-        UserError: a line for each version, model or score that differs.
-    """
-    try:
-        facts = ImageFacts.from_labels(tag, client.images.get(tag).labels, "this machine's engine")
-    except ImageNotFound:
-        raise UserError(f"image {tag}: this machine's engine does not have it; build or pull it.") from None
-    inside = _probe_inside(client, directories, tag)
-    options = ScoringOptions(tuple(directories), runtime="torch", precision="fp32", device="cpu", scores="all")
-    problems = list(_differences(inside, probe(options)))
-    for name, sha256 in ((n, m["sha256"]) for n, m in inside["models"].items()):
-        if facts.models.get(name) != sha256:
-            problems.append(f"model {name} in the image is not the one that its labels name")
-    if problems:
-        raise UserError("\n".join(f"image {tag}: {problem}; build it again." for problem in problems))
-    return facts
-
-
-def _probe_inside(client: docker.DockerClient, directories: Sequence[str], tag: str) -> dict[str, Any]:
-    models = [f"{MODELS_FOLDER}/{trained_model.model_name(directory)}" for directory in directories]
-    command = ["-m", "inference.probe", *models, "--runtime", "torch", "--precision", "fp32"]
-    try:
-        output = client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True)
-    except ContainerError as error:
-        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        raise UserError(f"image {tag} does not work: {said[-1] if said else error}") from None
-    except APIError as error:
-        raise UserError(f"image {tag} cannot be started: {error.explanation or error}.") from None
-    found: dict[str, Any] = orjson.loads(output)
-    return found
-
-
-def _differences(inside: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    if inside["python"] != here["python"]:
-        yield f"Python is {inside['python']}, here {here['python']}"
-    for name, version in here["versions"].items():
-        found = inside["versions"].get(name)
-        if found is None or found.split("+")[0] != version.split("+")[0]:  # 2.13.0+cpu and +cu128 are one version
-            yield f"{name} is {found}, here {version}"
-    for name, model in here["models"].items():
-        found = inside["models"][name]
-        if found["sha256"] != model["sha256"]:
-            yield f"model {name} is another than here"
-            continue
-        pairs = zip(found["scores"], model["scores"], strict=True)
-        difference = max(abs(a[label] - b[label]) for a, b in pairs for label in b)
-        if difference > SCORES_DIFFER:
-            yield f"model {name} scores a probe text {difference:.6f} apart from here"
-
-
-def _show_layers(client: docker.DockerClient, tag: str) -> None:
-    image = client.images.get(tag)
-    print(f"{tag}: {image.attrs['Size'] / 1e6:,.0f} MB, by layer:")
-    for layer in reversed(image.history()):
-        if layer["Size"] > 100_000:
-            made = layer["CreatedBy"].split("#(nop)")[-1].split("/bin/sh -c")[-1]
-            print(f"{layer['Size'] / 1e6:8,.1f} MB  {' '.join(made.split())[:100]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Says what this machine and installation can do, what `auto` would choose, and what is wrong.
+"""Says what this machine and installation can do, what `auto` chooses, and what is wrong.
 
     python -m inference.doctor --model models/trained/ai
 
@@ -12,15 +12,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import google.auth
-import torch
-from google.auth.exceptions import DefaultCredentialsError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference import command_line, images, model_files, run_folder, runtimes
-from models import trained_model
+from inference.flags import add_json, print_json
+from models.arguments import Parser
 from models.errors import UserError, exit_code
 
 PACKAGES = (
@@ -35,24 +32,26 @@ Row = tuple[str, str, bool]  # what, what was found, whether that will do
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a table. Returns 0 ready, 1 something is at fault, 2 wrong use."""
+    """Print a table. Return 0 ready, 1 something is at fault, 2 wrong use."""
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> command_line.Parser:
-    """The parser of `inference.doctor`."""
-    parser = command_line.Parser(prog="python -m inference.doctor", description=__doc__)
-    parser.add_argument("--model", action="append", default=[], metavar="DIR", help="to check; may be repeated")
-    command_line.add_json(parser)
+def make_parser() -> Parser:
+    """Return the parser of `inference.doctor`."""
+    parser = Parser("python -m inference.doctor", __doc__)
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="DIR", help="trained model to check; may be repeated"
+    )
+    add_json(parser)
     return parser
 
 
 def _run(argv: Sequence[str]) -> int:
-    flags = make_parser().parse_args(argv)
+    flags = make_parser().parse(argv)
     rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
     well = all(good for _, _, good in rows)
     if flags.json:
-        command_line.print_json([{"what": what, "found": found, "good": good} for what, found, good in rows])
+        print_json([{"what": what, "found": found, "good": good} for what, found, good in rows])
         return 0 if well else 1
     table = Table(box=None, show_header=False, pad_edge=False)
     for what, found, good in rows:
@@ -62,6 +61,8 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _installation() -> Iterator[Row]:
+    from inference.runs import run_folder
+
     yield "python", f"{platform.python_version()}, {sys.executable}", True
     for name in PACKAGES:
         version, optional = run_folder.version_of(name), name in OPTIONAL
@@ -73,6 +74,10 @@ def _installation() -> Iterator[Row]:
 
 
 def _machine() -> Iterator[Row]:
+    import torch
+
+    from inference.scoring import runtimes
+
     cores, memory = runtimes.cores(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield "processor", f"{_processor()}, {cores} cores for this process, {memory:.0f} GB of memory", True
     yield "instructions", ", ".join(_instructions()) or "none that matter are known", True
@@ -100,11 +105,18 @@ def _cpuinfo(key: str) -> str:
 
 
 def _choice() -> Iterator[Row]:
+    from inference.scoring import runtimes
+
     chosen = runtimes.choose("auto", "auto", "auto")
     yield "--runtime auto", f"{chosen}: {chosen.reason}", True
 
 
 def _cloud() -> Iterator[Row]:
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    from inference.dataflow import images
+
     try:
         _, project = google.auth.default()
         yield "Google credentials", f"found, project {project or 'not set'}", True
@@ -118,6 +130,9 @@ def _cloud() -> Iterator[Row]:
 
 
 def _model(directory: str) -> Row:
+    from inference.scoring import model_files
+    from models import trained_model
+
     try:
         manifest = trained_model.verify(model_files.local(directory))
     except UserError as error:

@@ -15,65 +15,74 @@ prices a job that has ended from what Dataflow says it used, beside the estimate
 import argparse
 import datetime
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from inference import actual_cost, command_line, config, cost, estimate
-from inference.cost import Machine, Prices
-from inference.estimate import Corpus, Offer, Profile
-from inference.files import InputFile, find_files
-from inference.progress import duration
-from inference.run_folder import RunOptions
+from inference.cost import pricing
+from inference.cost.pricing import Prices
+from inference.flags import add_json, add_scoring_flags, positive, print_json
+from models.arguments import Parser, refuse
 from models.errors import UserError, exit_code
+
+if TYPE_CHECKING:
+    from inference.corpus.files import InputFile
+    from inference.cost.estimate import Corpus, Offer, Profile
+    from inference.runs.options import RunOptions
 
 WIDTH = 120  # of the table where it is not shown on a terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Samples, measures, prices. Returns 0 done, 2 wrong use."""
+    """Sample, measure, price. Return 0 done, 2 wrong use."""
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> command_line.Parser:
-    """The parser of `inference.estimate_cost`."""
-    parser = command_line.Parser(prog="python -m inference.estimate_cost", description=__doc__)
+def make_parser() -> Parser:
+    """Return the parser of `inference.estimate_cost`."""
+    parser = Parser("python -m inference.estimate_cost", __doc__)
     group = parser.add_argument_group("what would run")
     group.add_argument("--model", action="append", default=[], metavar="DIR", help="trained model; may be repeated")
     group.add_argument("--input", action="append", default=[], metavar="GLOB", help="JSON lines; may be repeated")
-    config.add_scoring_flags(parser)
-    pricing = parser.add_argument_group("how it is estimated and priced")
-    pricing.add_argument(
+    add_scoring_flags(parser)
+    cost = parser.add_argument_group("how it is estimated and priced")
+    cost.add_argument(
         "--sample_documents",
-        type=command_line.positive(int),
+        type=positive(int),
         default=1_000,
         metavar="N",
-        help="scored here (about 1000)",
+        help="approximate number of documents to score here (default: 1000)",
     )
-    pricing.add_argument(
+    cost.add_argument(
         "--workers",
-        type=command_line.positive(int),
+        type=positive(int),
         metavar="N",
-        help=f"(as many as finish in {estimate.DEADLINE_HOURS:g} hours)",
+        help=f"number of workers (default: as many as finish in {pricing.DEADLINE_HOURS:g} hours)",
     )
-    pricing.add_argument("--prices", type=Path, default=cost.PRICES, metavar="FILE", help="(inference/prices.toml)")
-    pricing.add_argument(
+    cost.add_argument(
+        "--prices",
+        type=Path,
+        default=pricing.PRICES,
+        metavar="FILE",
+        help="prices and machine types (default: inference/cost/prices.toml)",
+    )
+    cost.add_argument(
         "--profile",
         type=_profile,
         action="append",
         default=[],
         metavar="MACHINE=FILE",
-        help="what --json wrote on such a machine; may be repeated",
+        help="output of --json on such a machine; may be repeated (default: this machine's speed)",
     )
-    pricing.add_argument("--actual", metavar="JOB_ID", help="price this job on Dataflow, which has ended")
-    pricing.add_argument("--project", help="of that job")
-    pricing.add_argument("--region", help="of that job")
-    command_line.add_json(pricing)
+    cost.add_argument("--actual", metavar="JOB_ID", help="a finished job on Dataflow, to price")
+    cost.add_argument("--project", help="project of that job")
+    cost.add_argument("--region", help="region of that job")
+    add_json(cost)
     return parser
 
 
@@ -85,57 +94,49 @@ def _profile(text: str) -> tuple[str, Path]:
 
 
 def _run(argv: Sequence[str]) -> None:
-    flags, options, files, prices = _checked(argv)
+    flags = make_parser().parse(argv)
+    from inference.cost import actual, estimate
+
+    options, files, prices = _checked(flags)
     paid = None
     if flags.actual:
-        paid = actual_cost.bill(*actual_cost.fetch(flags.project, flags.region, flags.actual), prices)
-    said: dict[str, Any] = {"actual": asdict(paid) | {"total": paid.total}} if paid else {}
+        paid = actual.bill(*actual.fetch(flags.project, flags.region, flags.actual), prices)
+    result: dict[str, Any] = {"actual": paid.as_dict()} if paid else {}
+    offers: list[Offer] = []
     if files:
-        here, corpus = estimate.measure(files, options, flags.sample_documents)
-        measured = {machine: estimate.read_profile(path, here) for machine, path in flags.profile}
-        others = {name: kind for name, kind in prices.machines.items() if not kind.gpu and name not in measured}
-        assumed = assume(others, here, files, options, flags.sample_documents)
-        offers = sorted(
-            estimate.offers(prices, corpus, measured, assumed, flags.workers), key=lambda offer: offer.bill.total
+        here, corpus, offers = estimate.estimate(
+            prices, files, options, flags.sample_documents, dict(flags.profile), flags.workers
         )
-        said |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
-        said |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
+        result |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
+        result |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
             show(prices, corpus, here, offers, Console(width=None if sys.stdout.isatty() else WIDTH))
     warning = prices.warning(datetime.date.today())
-    said |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
+    result |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
     if flags.json:
-        command_line.print_json(said)
+        print_json(result)
         return
     if paid:
-        actual_cost.show(paid)
+        actual.show(paid)
     if paid and files:
-        actual_cost.show_difference(paid, offers)
+        actual.show_difference(paid, offers)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def assume(
-    machines: Mapping[str, Machine], here: Profile, files: Sequence[InputFile], options: RunOptions, documents: int
-) -> dict[str, Profile]:
-    """How fast each of these is taken to be: as this machine is, where need be measured in another way of scoring."""
-    ways = {name: estimate.as_on(kind, options.scoring) for name, kind in machines.items()}
-    profiles = {options.scoring: here}
-    for way in set(ways.values()) - profiles.keys():
-        profiles[way], _ = estimate.measure(files, replace(options, scoring=way), documents)
-    return {name: profiles[way] for name, way in ways.items()}
-
-
-def _checked(argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions, list[InputFile], Prices]:
-    """What was asked for; no files where only the price of a job was.
+def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], Prices]":
+    """Return what was asked for; no files if only the price of a job was.
 
     Raises:
         UserError: all problems in one message.
     """
-    flags, rest = make_parser().parse_known_args(argv)
-    scoring, problems = config.check_scoring(flags)
+    from inference import checks
+    from inference.corpus import slices
+    from inference.corpus.files import find_files
+    from inference.runs.options import RunOptions
+
+    scoring, problems = checks.check_scoring(flags)
     problems += _incomplete(flags)
-    problems += [f"unknown flag or argument {argument}: see --help" for argument in rest]
     files: list[InputFile] = []
     try:
         files = find_files(flags.input) if flags.input else []
@@ -144,7 +145,7 @@ def _checked(argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions, list[
     if files and not any(file.size for file in files):
         problems.append(f"--input {' '.join(flags.input)}: expected documents, found empty files only.")
     try:
-        prices = cost.load_prices(flags.prices)
+        prices = pricing.load_prices(flags.prices)
         problems += [
             f"--profile {name}=...: expected one of {', '.join(prices.machines)} of the prices file."
             for name, _ in flags.profile
@@ -152,10 +153,9 @@ def _checked(argv: Sequence[str]) -> tuple[argparse.Namespace, RunOptions, list[
         ]
     except UserError as error:
         problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-    options = RunOptions("", config.slice_bytes(files, None), scoring, flags.id_field, flags.keep_fields)
-    return flags, options, files, prices
+    refuse(problems)
+    options = RunOptions("", slices.slice_bytes(files, None), scoring, flags.id_field, flags.keep_fields)
+    return options, files, prices
 
 
 def _incomplete(flags: argparse.Namespace) -> list[str]:
@@ -167,14 +167,17 @@ def _incomplete(flags: argparse.Namespace) -> list[str]:
     return problems
 
 
-def show(prices: Prices, corpus: Corpus, here: Profile, found: Sequence[Offer], console: Console) -> None:
-    """Prints the corpus, the time here, and the offers, the cheapest first."""
+def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Offer]", console: Console) -> None:
+    """Print the corpus, the time here, and the offers, the cheapest first."""
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(
         f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} file{'s' * (corpus.files != 1)} "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"
     )
     say(f"sample: {here.documents:,} documents at {here}")
+    from inference.cost import estimate
+    from inference.runs.progress import duration
+
     takes = estimate.seconds_here(here, corpus)
     say(f"on this machine: {duration(takes.value)} ({duration(takes.low)} to {duration(takes.high)})")
     table = Table(title=f"on Dataflow, {prices.region}, prices of {prices.date}, in dollars", title_justify="left")
@@ -182,21 +185,21 @@ def show(prices: Prices, corpus: Corpus, here: Profile, found: Sequence[Offer], 
     columns = ("workers", "hours", "vCPU", "memory", "disk", "shuffle", "GPU", "total", "range", "a million")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for place, offer in enumerate(found):
+    for place, offer in enumerate(offers):
         table.add_row(*_cells(offer, corpus, "" if place else "* "), style=None if place else "bold")
     console.print(table)
-    if not all(offer.measured for offer in found):
+    if not all(offer.measured for offer in offers):
         say("Ranges allow for other machines being half as fast or slow again as this one; --profile narrows them.")
-    for speed in {offer.speed for offer in found if not offer.measured} - {str(here)}:
+    for speed in {offer.speed for offer in offers if not offer.measured} - {str(here)}:
         say(f"Machines without bf16 in hardware are taken to be as fast as this one so: {speed}.")
     unmeasured = [
-        name for name, kind in prices.machines.items() if kind.gpu and name not in {o.bill.machine for o in found}
+        name for name, kind in prices.machines.items() if kind.gpu and name not in {o.bill.machine for o in offers}
     ]
     if unmeasured:
         say(f"Not priced, since a GPU's speed has to be measured on it (--profile): {', '.join(unmeasured)}.")
 
 
-def _cells(offer: Offer, corpus: Corpus, mark: str) -> list[str]:
+def _cells(offer: "Offer", corpus: "Corpus", mark: str) -> list[str]:
     bill = offer.bill
     dollars = (bill.vcpu, bill.memory, bill.disk, bill.shuffle, bill.gpu, bill.total)
     return [

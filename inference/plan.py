@@ -1,82 +1,111 @@
-"""What a run would do, take and cost, from a sample of its corpus; nothing is run or submitted."""
+"""What a run would do, take and cost, from a sample of its corpus: measured, shown and held against --max_cost."""
 
 import datetime
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import WorkerOptions
 from rich.console import Console
 
-from inference import config, cost, estimate, launch
-from inference.config import Command
-from inference.cost import Machine, Prices
-from inference.estimate import Corpus, Offer, Profile
-from inference.launch import Launch, Setting
-from inference.progress import duration
+from inference.checks import CheckedRun
+from inference.cost import estimate, pricing
+from inference.cost.estimate import Corpus, Offer, Profile
+from inference.cost.pricing import Machine, Prices
+from inference.cost.sample import Estimate
+from inference.dataflow import launch
+from inference.dataflow.launch import Job, Setting
+from inference.runs.progress import duration
+from inference.scoring import model_files
 from models.errors import UserError
 
 SAMPLE_DOCUMENTS = 300
 
 
-def show(command: Command, console: Console) -> Offer | None:
-    """Prints files, slices, documents, time or price; on Dataflow the settings with their reasons.
+@dataclass(frozen=True)
+class Plan:
+    """What was measured. `unknown` says why there is nothing but the files' sizes."""
 
-    The number of workers is set where the user did not. Returns what a job will cost, where that is known.
+    files: str  # how many and how large
+    unknown: str = ""
+    corpus: Corpus | None = None
+    profile: Profile | None = None
+    seconds: Estimate | None = None  # on this machine, if the run is here
+    offer: Offer | None = None  # if it is a job
+    workers: Setting | None = None  # the cap of workers, if the user set none
 
-    Raises:
-        UserError: the estimate is above --max_cost, or was asked for and cannot be made.
-    """
-    job = command.launch
-    if job is None:
-        _show_time(command, console)
-        return None
-    _say(console, *job.settings)
-    prices = cost.load_prices()
-    if warning := prices.warning(datetime.date.today()):
-        _say(console, f"warning: {warning}")
+
+def show_settings(checked: CheckedRun, console: Console) -> None:
+    """Print the settings of a job with their reasons, before anything is measured."""
+    if checked.job:
+        _say(console, *checked.job.settings)
+        if warning := pricing.load_prices().warning(datetime.date.today()):
+            _say(console, f"warning: {warning}")
+
+
+def measure(checked: CheckedRun) -> Plan:
+    """Score a sample of the corpus here and price the whole of it. Nothing is run or submitted."""
+    files = _files(checked)
+    if checked.job is None:
+        profile, corpus = estimate.measure(checked.files, checked.options, SAMPLE_DOCUMENTS)
+        return Plan(files, corpus=corpus, profile=profile, seconds=estimate.seconds_here(profile, corpus))
+    prices = pricing.load_prices()
     try:
-        machine = _machine(prices, job, command.profile)
-        models = launch.models_here(command.options.scoring.models, job.image)
+        machine = _machine(prices, checked.job, checked.profile)
+        models = launch.models_here(checked.options.scoring.models, checked.job.image)
     except UserError as error:
-        _say(console, f"{_files(command)}; what it will cost is not known: {error}")
-        if command.max_cost is not None:
-            raise UserError(f"--max_cost {command.max_cost:g}: the cost cannot be estimated: {error}") from None
-        return None
-    profile, corpus, spread = _measure(command, models, prices.machines[machine])
-    _say(console, _corpus(command, corpus), f"measured: {profile}")
-    worker = command.beam.view_as(WorkerOptions)
-    workers = worker.max_num_workers or worker.num_workers
-    offer = estimate.offer(prices, corpus, profile, machine, workers, flexrs=job.flexrs, spread=spread)
-    if not workers:
-        worker.max_num_workers = offer.bill.workers
-        reason = f"as many as finish in {estimate.DEADLINE_HOURS:g} hours"
-        _say(console, Setting("max_num_workers", offer.bill.workers, reason))
-    _show_price(offer, command.max_cost, console)
-    return offer
+        return Plan(files, unknown=str(error))
+    profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)
+    worker = checked.beam_options.view_as(WorkerOptions)
+    asked = worker.max_num_workers or worker.num_workers
+    offer = estimate.offer(prices, corpus, profile, machine, asked, flexrs=checked.job.flexrs, spread=spread)
+    reason = f"as many as finish in {pricing.DEADLINE_HOURS:g} hours"
+    workers = None if asked else Setting("max_num_workers", offer.bill.workers, reason)
+    return Plan(files, corpus=corpus, profile=profile, offer=offer, workers=workers)
 
 
-def _show_price(offer: Offer, max_cost: float | None, console: Console) -> None:
+def show(plan: Plan, console: Console) -> None:
+    """Print files, slices, documents, speed, and the time here or the price of the job."""
+    corpus, offer = plan.corpus, plan.offer
+    if corpus is None:
+        _say(console, f"{plan.files}; what it will cost is not known: {plan.unknown}")
+        return
+    slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
+    _say(console, f"{plan.files}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens")
+    if plan.seconds and plan.profile:
+        _say(console, f"{plan.profile.runtime}, on this machine: {duration(plan.seconds.value)}")
+    if offer is None:
+        return
+    _say(console, f"measured: {plan.profile}")
+    if plan.workers:
+        _say(console, plan.workers)
     _say(
         console,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
         f"with at most {offer.bill.workers:,} at work; with other machines: python -m inference.estimate_cost --help",
     )
-    if max_cost is not None and offer.high > max_cost:
+
+
+def limit(plan: Plan, checked: CheckedRun) -> None:
+    """Cap the workers if the user did not, and refuse a job that may cost more than --max_cost.
+
+    Raises:
+        UserError: it may cost more, or what it costs is not known.
+    """
+    if plan.workers:
+        checked.beam_options.view_as(WorkerOptions).max_num_workers = plan.workers.value
+    if checked.max_cost is None:
+        return
+    if plan.offer is None:
+        raise UserError(f"--max_cost {checked.max_cost:g}: the cost cannot be estimated: {plan.unknown}")
+    if plan.offer.high > checked.max_cost:
         raise UserError(
-            f"the job may cost ${offer.high:,.2f}, more than --max_cost {max_cost:g}: raise it, label less "
-            "with --limit, or take --flexrs_goal COST_OPTIMIZED."
+            f"the job may cost ${plan.offer.high:,.2f}, more than --max_cost {checked.max_cost:g}: raise it, label "
+            "less with --limit, or take --flexrs_goal COST_OPTIMIZED."
         )
 
 
-def _show_time(command: Command, console: Console) -> None:
-    profile, corpus = estimate.measure(command.files, command.options, SAMPLE_DOCUMENTS)
-    _say(console, _corpus(command, corpus))
-    here = estimate.seconds_here(profile, corpus)
-    _say(console, f"{profile.runtime}, on this machine: {duration(here.value)}")
-
-
-def _machine(prices: Prices, job: Launch, profile: Path | None) -> str:
-    """The job's machine type as the prices name it.
+def _machine(prices: Prices, job: Job, profile: Path | None) -> str:
+    """Return the name that the prices give the job's machine type.
 
     Raises:
         UserError: they do not have it, or its speed is not known.
@@ -89,34 +118,29 @@ def _machine(prices: Prices, job: Launch, profile: Path | None) -> str:
     machine = prices.find(job.machine_type, job.gpu)
     if machine is None:
         gpu = f" with {job.gpu}" if job.gpu else ""
-        raise UserError(f"{cost.PRICES.name} has no machine type {job.machine_type}{gpu}.")
+        raise UserError(f"{pricing.PRICES.name} has no machine type {job.machine_type}{gpu}.")
     return machine
 
 
-def _measure(command: Command, models: tuple[str, ...], machine: Machine) -> tuple[Profile, Corpus, float]:
-    """How fast a worker will be, what there is to do, and how far off the first may be.
+def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...]) -> tuple[Profile, Corpus, float]:
+    """Return how fast a worker will be, what there is to do, and by which factor the first may be wrong.
 
     Raises:
         UserError: the models cannot do what is asked for, or --profile is of others.
     """
-    scoring = replace(command.options.scoring, models=models, device="cpu")
+    scoring = replace(checked.options.scoring, models=models, device="cpu")
     for directory in models:
-        config.check_model(directory, scoring.precision, scoring.max_tokens)
-    options = replace(command.options, scoring=estimate.as_on(machine, scoring))
-    here, corpus = estimate.measure(command.files, options, SAMPLE_DOCUMENTS)
-    if command.profile:
-        return estimate.read_profile(command.profile, here), corpus, 1.0
+        model_files.check(directory, scoring.precision, scoring.max_tokens)
+    options = replace(checked.options, scoring=estimate.as_on(machine, scoring))
+    here, corpus = estimate.measure(checked.files, options, SAMPLE_DOCUMENTS)
+    if checked.profile:
+        return estimate.read_profile(checked.profile, here), corpus, 1.0
     return here, corpus, estimate.OTHER_MACHINE
 
 
-def _corpus(command: Command, corpus: Corpus) -> str:
-    slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
-    return f"{_files(command)}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens"
-
-
-def _files(command: Command) -> str:
-    size = sum(file.size for file in command.files)
-    count = len(command.files)
+def _files(checked: CheckedRun) -> str:
+    size = sum(file.size for file in checked.files)
+    count = len(checked.files)
     return f"{count:,} file{'s' * (count != 1)}, {size / 1e6:,.1f} MB"
 
 

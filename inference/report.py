@@ -4,269 +4,42 @@ python -m inference.report runs/ai
 python -m inference.report gs://mine/runs/ai --actual JOB_ID --project mine --region europe-west4
 """
 
-import itertools
-import math
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import orjson
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions
-
-from inference import actual_cost, command_line, cost, model_files, run_folder, sink, storage, summary, tally
-from inference.cost import Bill
-from inference.progress import duration
-from inference.run_folder import REPORT
-from inference.scorer import BINS
-from inference.sink import Receipt
-from models import page, trained_model
-from models.decision import thresholds_of
-from models.errors import ModelError, exit_code
-from models.trained_model import Manifest
-
-TEMPLATE = Path(__file__).parent / "templates" / REPORT
-MOST_LABELS = 24  # in the histograms and the table of pairs, the most frequent ones
-EXAMPLES = 3  # of each reason to fail
-MOST_WORKERS = 30
-PARTED = 1.5  # how many times a label's share may be the training data's before a warning
-POINTS = 60  # of the curve of speed over time
-LONG_REST = 60.0  # seconds between two attempts that are worth a word
+from inference.flags import BeamParser
+from models.errors import UserError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the report of a run and prints where it lies. Returns 0 done, 2 no such run."""
+    """Write the report of a run and print its path. Return 0 done, 2 no such run."""
     return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def make_parser() -> command_line.Parser:
-    """The parser of `inference.report`."""
-    parser = command_line.Parser(prog="python -m inference.report", description=__doc__)
+def make_parser() -> BeamParser:
+    """Return the parser of `inference.report`."""
+    parser = BeamParser("python -m inference.report", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--actual", metavar="JOB_ID", help="say what this job on Dataflow, which has ended, has cost")
+    parser.add_argument("--actual", metavar="JOB_ID", help="a finished job on Dataflow, whose cost the page shows")
     return parser
 
 
 def _run(argv: Sequence[str]) -> None:
-    flags, options, problems = make_parser().parse_with_beam(argv)
-    cloud = options.view_as(GoogleCloudOptions)
-    if flags.actual and not (cloud.project and cloud.region):
-        problems.append("--actual: expected --project and --region of the job as well; add them.")
-    command_line.refuse(problems)
+    flags, beam_flags = make_parser().parse_with_beam(argv)
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    from inference.corpus import storage
+    from inference.runs import report_page
+
+    cloud = storage.configure(beam_flags).view_as(GoogleCloudOptions)
     paid = None
     if flags.actual:
-        paid = actual_cost.bill(*actual_cost.fetch(cloud.project, cloud.region, flags.actual), cost.load_prices())
-    print(write(flags.run, paid))
+        from inference.cost import actual, pricing
 
-
-def write(output: str, paid: Bill | None = None) -> str:
-    """Writes the report into the run's folder, with what its job has cost where that is known; returns its path.
-
-    Raises:
-        UserError: the folder holds no run.
-    """
-    run, finished = run_folder.require(output), summary.read(output)
-    receipts: list[Receipt] = []
-    totals = finished or {}
-    for _, receipt in sink.read_receipts(output):
-        if receipt:
-            receipts.append(sink.without_histograms(receipt))
-            totals = finished or tally.add([totals, summary.totals_of(receipt)])
-    path = FileSystems.join(output, REPORT)
-    page_content = {
-        "name": output.rstrip("/").rsplit("/", 1)[-1],
-        "output": output,
-        "run": run,
-        "totals": totals,
-        "finished": finished is not None,
-        "share_done": _share_done(run, receipts),
-        "models": [_model(model, totals) for model in run["models"]] if receipts else [],
-        "failures": _failures(receipts, output),
-        "speed": speed(receipts),
-        "paid": paid,
-        "bins": BINS,
-        "parted": PARTED,
-    }
-    storage.write_file(path, page.render(TEMPLATE, **page_content).encode())
-    return path
-
-
-def _share_done(run: dict[str, Any], receipts: Sequence[Receipt]) -> float:
-    if limit := run["options"].get("limit"):
-        return min(sum(receipt.lines for receipt in receipts) / limit, 1.0)
-    size = sum(file["size"] for file in run["files"])
-    return sum(receipt.source_bytes for receipt in receipts) / size if size else 1.0
-
-
-def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of one model."""
-    name, manifest = model["name"], _manifest(model["path"])
-    predicted, tokens = totals["predicted"], totals["tokens"].get(name, 0)  # none where every document ended a process
-    counts: dict[str, int] = totals["labels"].get(name, {})
-    names = manifest.labels.names if manifest else tuple(counts)
-    thresholds = thresholds_of(manifest.labels, manifest.decision) if manifest else {}
-    rows = [_label(label, counts.get(label, 0), predicted, manifest) for label in names]
-    rows.sort(key=lambda row: -row["count"])
-    shown = [row["label"] for row in rows if row["count"]][:MOST_LABELS]
-    scores = totals.get("scores", {}).get(name, {})
-    return {
-        **model,
-        "task": manifest.labels.task if manifest else None,
-        "labels": rows,
-        "has_expected": any(row["expected"] is not None for row in rows),
-        "parted": [row["label"] for row in rows if row["parted"]],
-        "histograms": [
-            {"label": label, "bars": _bars(scores[label], logarithmic=True), "threshold": thresholds.get(label)}
-            for label in shown
-            if label in scores
-        ],
-        "has_thresholds": bool(thresholds),
-        "pairs": _pairs(shown, counts, totals.get("pairs", {}).get(name, {})),
-        "lengths": _bars(totals.get("lengths", {}).get(name, [0] * BINS)),
-        "tokens": tokens,
-        "padding": 1 - tokens / totals["padded_tokens"][name] if tokens else 0.0,
-        "truncated": totals["truncated"].get(name, 0) / max(predicted, 1),
-        "repeated": totals["repeated"].get(name, 0),
-        "most_tokens": manifest.text.max_tokens if manifest else None,
-    }
-
-
-def _manifest(path: str) -> Manifest | None:
-    """The model's description, where it can be read here: a model in an image cannot."""
-    try:
-        return trained_model.read_manifest(model_files.local(path))
-    except ModelError:
-        return None
-
-
-def _label(label: str, count: int, predicted: int, manifest: Manifest | None) -> dict[str, Any]:
-    share = count / max(predicted, 1)
-    training = manifest.training if manifest else {}
-    documents: int = training.get("documents", 0)
-    expected = training.get("label_counts", {}).get(label, 0) / documents if documents else None
-    return {
-        "label": label,
-        "count": count,
-        "share": share,
-        "expected": expected,
-        "parted": expected is not None and parted(share, predicted, expected, documents),
-    }
-
-
-def parted(share: float, count: int, expected: float, documents: int) -> bool:
-    """Whether a label's share is another than in the training data: by more than PARTED times, and not by chance.
-
-    By chance: two standard errors of the difference of two proportions.
-    """
-    together = (share * count + expected * documents) / (count + documents)
-    error = math.sqrt(together * (1 - together) * (1 / max(count, 1) + 1 / documents))
-    ratio = max(share, expected) / max(min(share, expected), 1e-12)
-    return abs(share - expected) > 2 * error and ratio > PARTED
-
-
-def _bars(counts: Sequence[int], *, logarithmic: bool = False) -> list[dict[str, Any]]:
-    """Counts and heights from 0 to 1."""
-    scale = math.log1p if logarithmic else float
-    most = scale(max(counts, default=0)) or 1.0
-    return [{"count": count, "height": scale(count) / most} for count in counts]
-
-
-def _pairs(
-    names: Sequence[str], counts: dict[str, int], pairs: dict[str, dict[str, int]]
-) -> list[dict[str, Any]] | None:
-    """For each label the shares of its documents that have each label too; None where no two meet."""
-    if not pairs:
-        return None
-
-    def together(one: str, other: str) -> int:
-        return pairs.get(one, {}).get(other, 0) + pairs.get(other, {}).get(one, 0)
-
-    return [
-        {"label": one, "cells": [None if one == other else together(one, other) / counts[one] for other in names]}
-        for one in names
-    ]
-
-
-def _failures(receipts: Iterable[Receipt], output: str) -> list[dict[str, Any]]:
-    """Reasons with their counts, the most frequent first, and the first examples of each."""
-    counts: dict[str, int] = {}
-    examples: dict[str, list[dict[str, Any]]] = {}
-    for receipt in sorted(receipts, key=lambda receipt: (receipt.file, receipt.start)):
-        for reason, count in receipt.failures.items():
-            counts[reason] = counts.get(reason, 0) + count
-        if any(len(examples.get(reason, ())) < EXAMPLES for reason in receipt.failures):
-            for row in _failure_rows(receipt, output):
-                examples.setdefault(row["reason"], []).append(row)
-    return [
-        {"reason": reason, "count": count, "examples": examples[reason][:EXAMPLES]}
-        for reason, count in sorted(counts.items(), key=lambda item: -item[1])
-    ]
-
-
-def _failure_rows(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    path = next(path for path in receipt.sha256 if path.startswith(sink.FAILURES))
-    return [orjson.loads(line) for line in storage.read_file(FileSystems.join(output, path)).splitlines()]
-
-
-def speed(receipts: Sequence[Receipt]) -> dict[str, Any] | None:
-    """When and how fast: time at work, documents a second over time and by worker; None before the first slice."""
-    if not receipts:
-        return None
-    spans = sorted((r.finished - r.seconds, r.finished) for r in receipts)
-    first, last = spans[0][0], max(end for _, end in spans)
-    step = max((last - first) / POINTS, 1e-3)
-    documents = [0.0] * POINTS
-    for receipt in receipts:
-        place = min(int((receipt.finished - first) / step), POINTS - 1)
-        documents[place] += receipt.predicted + receipt.failed
-    rates = [number / step for number in documents]
-    busy = _covered(spans)
-    rest = last - first - busy
-    done = sum(r.predicted + r.failed for r in receipts)
-    workers = [_worker(name, list(found)) for name, found in _grouped(receipts)]
-    return {
-        "began": _date(first),
-        "ended": _date(last),
-        "busy": duration(busy),
-        "paused": duration(rest) if rest > LONG_REST else None,
-        "rate": done / max(busy, 1e-3),
-        "rates": rates,
-        "most": max(rates),
-        "bars": [rate / max(rates) if max(rates) else 0.0 for rate in rates],
-        "workers": sorted(workers, key=lambda worker: -worker["documents"])[:MOST_WORKERS],
-        "workers_in_all": len(workers),
-    }
-
-
-def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of spans that are sorted by their beginning."""
-    total, reached = 0.0, -math.inf
-    for begin, end in spans:
-        total += max(end - max(begin, reached), 0.0)
-        reached = max(reached, end)
-    return total
-
-
-def _grouped(receipts: Iterable[Receipt]) -> Iterable[tuple[str, Iterable[Receipt]]]:
-    return itertools.groupby(sorted(receipts, key=lambda r: r.worker), key=lambda r: r.worker)
-
-
-def _worker(name: str, receipts: Sequence[Receipt]) -> dict[str, Any]:
-    documents = sum(r.predicted + r.failed for r in receipts)
-    scoring = sum(r.scoring_seconds for r in receipts)
-    return {
-        "name": name,
-        "slices": len(receipts),
-        "documents": documents,
-        "rate": documents / max(scoring, 1e-3),
-        "runtimes": sorted({r.runtime for r in receipts}),
-    }
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        if not (cloud.project and cloud.region):
+            raise UserError("--actual: expected --project and --region of the job as well; add them.")
+        paid = actual.bill(*actual.fetch(cloud.project, cloud.region, flags.actual), pricing.load_prices())
+    print(report_page.write(flags.run, paid.as_dict() if paid else None))
 
 
 if __name__ == "__main__":

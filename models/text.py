@@ -4,9 +4,11 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+TextProblem = Literal["no_text", "text_not_string", "empty_text"]  # why a record has no usable text
 
 _WHITESPACE = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
@@ -44,7 +46,7 @@ CLEANING_STEPS: dict[str, Callable[[str], str]] = {
 class TextError(ValueError):
     """A record has no usable text. `reason` is a short code for counting, the message says what was found."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: TextProblem, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 

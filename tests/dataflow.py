@@ -11,7 +11,7 @@ from typing import Any
 
 import apache_beam
 
-from inference import images
+from inference.dataflow import images
 from models import trained_model
 
 JOB = {"id": "2026-11-21_job", "projectId": "paper-labels", "name": "x", "location": "us-central1"}

@@ -10,16 +10,19 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
 from docs import reference_tables
-from inference import run_folder, summary
-from inference.records import Failure
-from inference.run_folder import RunOptions
-from inference.scorer import ScoringOptions
-from inference.sink import Receipt
+from inference.corpus import storage
+from inference.corpus.records import Failure, Reason
+from inference.flags import BeamParser
+from inference.runs import run_folder, summary
+from inference.runs.options import RunOptions
+from inference.runs.receipts import Receipt
+from inference.scoring.options import ScoringOptions
 from models.errors import UserError
 from tests.pages import in_browser, needs_browser
 from training import data
@@ -31,7 +34,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r'^ *```(\w*)(?: title="([^"]+)")?\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:-m|job\.sbatch|job\.sh) +((?:training|inference)\.\w+)(.*)")
-TAKES_BEAMS_FLAGS = {f"inference.{name}" for name in ("beam_runner", "report", "verify", "compare", "delta")}
 OTHER_HOST = re.compile(r"<(?:link|script|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 
 needs_mkdocs = pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="mkdocs is not installed")
@@ -87,9 +89,10 @@ def wrong_with(module: str, argv: list[str]) -> list[str]:
         flags = {option for action in parser._actions for option in action.option_strings}
         return [f"unknown flag {word}" for word in argv if word.startswith("--") and word.split("=")[0] not in flags]
     try:
-        if module in TAKES_BEAMS_FLAGS:
-            return parser.parse_with_beam(argv)[2]  # type: ignore[attr-defined]
-        parser.parse_args(argv)
+        if isinstance(parser, BeamParser):
+            storage.configure(parser.parse_with_beam(argv)[1])
+        else:
+            parser.parse_args(argv)
     except UserError as error:
         return [str(error)]
     except SystemExit as ended:
@@ -161,7 +164,7 @@ def test_the_files_are_described_as_they_are_written() -> None:
     text = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     run = run_folder.describe(RunOptions("out", 1, ScoringOptions(("m",))), [], ["0"], "command")
     receipt = Receipt(**dict.fromkeys((field.name for field in fields(Receipt)), 0))  # type: ignore[arg-type]
-    totals = summary.summarise(summary.totals_of(receipt), 1, 0)
+    totals = summary.summarise(receipt.totals(), 1, 0)
     failure = Failure(1, None, "r", "d", "raw").row("file")
     assert not [name for name in (*run, *run["options"], *totals, *failure) if f"`{name}`" not in text]
     assert not [name for name in run_folder.CONTENTS if name not in text]
@@ -169,13 +172,8 @@ def test_the_files_are_described_as_they_are_written() -> None:
 
 def test_every_reason_of_failures_is_explained() -> None:
     text = (DOCS / "howto" / "failures.md").read_text(encoding="utf-8")
-    modules = [f"inference/{name}.py" for name in ("records", "slices", "scorer", "isolation")]
-    sources = "".join((ROOT / module).read_text(encoding="utf-8") for module in [*modules, "models/text.py"])
-    raised = set(
-        re.findall(r'(?:RecordError|TextError)\(\s*"(\w+)"|REASON = "(\w+)"|\("(\w+)", f"|\.id, "(\w+)"', sources)
-    )
-    reasons = {name for names in raised for name in names if name}
-    assert {"not_json", "no_text", "damaged_file", "line_too_long", "model_failed", "process_ended"} <= reasons
+    reasons = [reason for group in get_args(Reason) for reason in get_args(group)]
+    assert {"not_json", "no_text", "damaged_file", "line_too_long", "model_failed", "process_ended"} <= {*reasons}
     assert not [reason for reason in reasons if f"| `{reason}` |" not in text]
 
 

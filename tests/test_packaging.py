@@ -26,7 +26,7 @@ PINS = ("requirements.txt", "requirements-dev.txt", "requirements-demo.txt", "re
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """The wheel, built from a copy of the tree that also holds a trained model, as a working tree does."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
-    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md", "labelbeam.py", "labelbeam.pth"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tree)
     for package in (*PACKAGES, "tests"):
@@ -111,9 +111,10 @@ def providers(name: str) -> set[str]:
 def test_wheel_holds_the_three_packages_and_their_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
     code = {str(path.relative_to(ROOT)) for path in source_files()}
-    settings = {*(ROOT / "training/configs").glob("*.toml"), *(ROOT / "inference").glob("*.toml")}
-    templates = {path for package in PACKAGES for path in (ROOT / package / "templates").glob("*")}
-    assert found == code | {str(path.relative_to(ROOT)) for path in settings | templates}
+    kinds = ("configs/*.toml", "cost/*.toml", "beam_flags.txt", "**/templates/*")
+    data = {path for package in PACKAGES for kind in kinds for path in (ROOT / package).glob(kind)}
+    front_door = {"labelbeam.py", "labelbeam.pth"}
+    assert found == code | front_door | {str(path.relative_to(ROOT)) for path in data}
 
 
 def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement], optional: set[str]) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment
-from inference.files import find_files
-from inference.slices import all_lines
+from inference.corpus.files import find_files
+from inference.corpus.slices import all_lines
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, str]

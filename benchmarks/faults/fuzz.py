@@ -53,13 +53,13 @@ def target() -> None:
     """The process that fuzzes."""
     import atheris
 
-    with atheris.instrument_imports(include=["inference.records", "inference.slices", "models.text"]):
+    with atheris.instrument_imports(include=["inference.corpus.records", "inference.corpus.slices", "models.text"]):
         import orjson
 
-        from inference import records, slices
+        from inference.corpus import records, slices
         from models.text import CLEANING_STEPS, TextRecipe
 
-    reading = records.ReadOptions((TextRecipe(cleaning=tuple(CLEANING_STEPS)),), keep_fields=("kept",))
+    reading = records.DocumentRecipe((TextRecipe(cleaning=tuple(CLEANING_STEPS)),), keep_fields=("kept",))
 
     def check(content: bytes) -> None:
         read = records.read_documents(slices.lines_in(content), "fuzz.jsonl", reading)

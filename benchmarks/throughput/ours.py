@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.throughput import rival_loops, rivals
-from inference.records import Document
-from inference.scorer import Scorer, ScoringOptions
+from inference.corpus.records import Document
+from inference.scoring.options import ScoringOptions
+from inference.scoring.scorer import Scorer
 
 LOOPS = {
     "labelbeam, torch": {"runtime": "torch"},

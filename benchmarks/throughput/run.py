@@ -26,9 +26,9 @@ import torch
 from benchmarks import environment
 from benchmarks.cost.run import comments
 from benchmarks.throughput import ours, rival_loops, rival_pipelines
-from inference.files import find_files
-from inference.runtimes import has_bf16
-from inference.slices import all_lines
+from inference.corpus.files import find_files
+from inference.corpus.slices import all_lines
+from inference.scoring.runtimes import has_bf16
 from models import trained_model, weights
 from models.decision import decide
 

@@ -28,8 +28,8 @@ from transformers import BertConfig
 
 from benchmarks import environment
 from benchmarks.throughput import run
-from inference import conversions, runtimes
-from inference.scorer import CPU_TOKEN_BUDGET
+from inference.scoring import conversions, runtimes
+from inference.scoring.scorer import CPU_TOKEN_BUDGET
 from models import network as networks
 from models import weights
 from models.labels import LabelSchema, Task

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import config
+from inference import beam_runner
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -115,7 +115,9 @@ def test_a_template_is_built_of_an_image(run_script: Run) -> None:
 
 def test_every_flag_is_a_parameter_of_the_template() -> None:
     parameters = json.loads((DEPLOY / "flex_template" / "metadata.json").read_text())["parameters"]
-    flags = {flag.removeprefix("--"): action for flag, action in config.make_parser()._option_string_actions.items()}
+    flags = {
+        flag.removeprefix("--"): action for flag, action in beam_runner.make_parser()._option_string_actions.items()
+    }
     without_value = {
         "-h",
         "help",

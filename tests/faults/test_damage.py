@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import verify
+from inference.runs import integrity
 from models import trained_model
 from models.errors import ModelError
 from tests.inference.conftest import contents, write_corpus
@@ -37,9 +37,9 @@ def test_a_bit_of_a_run(run: Path) -> None:
         path = files[number % len(files)]
         good = path.read_bytes()
         flip(path, chance)
-        assert any(problem.startswith(f"{path}: ") for problem in verify.verify(str(run))), (path, number)
+        assert any(problem.startswith(f"{path}: ") for problem in integrity.verify(str(run))), (path, number)
         path.write_bytes(good)
-    assert not list(verify.verify(str(run)))
+    assert not list(integrity.verify(str(run)))
 
 
 def test_a_damaged_receipt_costs_its_slice_alone(run: Path, colours: Path, label: Callable[..., Path]) -> None:
@@ -51,7 +51,7 @@ def test_a_damaged_receipt_costs_its_slice_alone(run: Path, colours: Path, label
     flags = ("--model", colours, "--input", corpus, "--slice_mb", 0.01, "--format", suffix)
     label(*flags, "--max_failure_rate", 1, output=run)
     assert contents(run) == before
-    assert not list(verify.verify(str(run)))
+    assert not list(integrity.verify(str(run)))
 
 
 def test_a_bit_of_a_model(colours: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.beam_runner import GO_ON
+from inference.beam_runner import RESUME
 from tests.inference.conftest import contents, write_corpus
 
 Label = Callable[..., Path]
@@ -42,7 +42,7 @@ def test_a_full_disk(
     label(*flags, *more, output=disk / "run", expect=1)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("failed: ")]
     assert line.startswith(f"failed: {disk}/run/")
-    assert line.endswith(f"cannot be written: No space left on device. {GO_ON}")
+    assert line.endswith(f"cannot be written: No space left on device. {RESUME}")
     done = {path: path.read_bytes() for path in (disk / "run" / "receipts").iterdir() if path.suffix == ".json"}
     assert done
     assert not (disk / "run" / "summary.json").exists()

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import environment
-from inference import slices, verify
-from inference.records import ReadOptions, read_documents
+from inference.corpus import slices
+from inference.corpus.records import DocumentRecipe, read_documents
+from inference.runs import integrity
 from models.text import CLEANING_STEPS, TextRecipe
 from tests.faults.lines import generate
 
 FLAGS = ("--max_failure_rate", 1, "--keep_fields", "extra")
-READING = ReadOptions((TextRecipe(cleaning=tuple(CLEANING_STEPS)),), keep_fields=("extra",))
+READING = DocumentRecipe((TextRecipe(cleaning=tuple(CLEANING_STEPS)),), keep_fields=("extra",))
 TEXTS = st.text(st.characters(), max_size=50)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
@@ -58,7 +59,7 @@ def test_every_line_ends_as_a_prediction_a_failure_or_a_blank(
     assert (summary["predicted"], summary["failed"], summary["blank"]) == (predicted, len(failed), blank)
     assert predicted + len(failed) + blank == 5_000
     assert predicted > 2_000
-    assert not list(verify.verify(str(run)))
+    assert not list(integrity.verify(str(run)))
 
 
 @settings(max_examples=300)
@@ -86,5 +87,5 @@ def test_two_hundred_thousand_lines_need_little_more_memory_than_twenty_thousand
         peaks.append(environment.peak_memory([sys.executable, "-m", "inference.beam_runner", *map(str, flags)]))
         summary = json.loads((run / "summary.json").read_text())
         assert summary["lines"] == summary["predicted"] + summary["failed"] + summary["blank"] == count
-        assert not list(verify.verify(str(run)))
+        assert not list(integrity.verify(str(run)))
     assert peaks[1] < 1.25 * peaks[0]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inference import slices
-from inference.files import SourceError, find_files
+from inference.corpus import slices
+from inference.corpus.files import SourceError, find_files
 from tests.inference.conftest import contents, write_corpus
 from tests.inference.test_resume import command, receipts, wait_for
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.batching import WORTH, by_length, width
+from inference.scoring.batching import WORTH, by_length, width
 
 
 @given(lengths=st.lists(st.integers(1, 500), max_size=200), budget=st.integers(1, 2_000))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from inference import beam_runner, model_files, storage
+from inference import beam_runner
+from inference.corpus import storage
+from inference.scoring import model_files
 from models.errors import ModelError, UserError
 from tests import cloud_storage
 from tests.cloud_storage import DROP, LOST, CloudStorage

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference import beam_runner, compare
+from inference.runs import differences
 from tests.inference.conftest import rows_of, write_corpus
 from tests.tiny import tiny_model
 
@@ -51,7 +52,7 @@ def test_every_change_is_counted(runs: tuple[Path, Path], tmp_path: Path, capsys
                 counts[name] = counts.get(name, 0) + 1
         assert model.get(kind, {}) == counts
     apart = [(abs(dict_of(new[i])[name] - score), i, name) for i in both for name, score in dict_of(old[i]).items()]
-    largest = sorted(apart, reverse=True)[: compare.LARGEST]
+    largest = sorted(apart, reverse=True)[: differences.LARGEST]
     assert [(c["id"], c["label"]) for c in found["largest"]] == [(i, name) for _, i, name in largest]
     printed = capsys.readouterr().out
     assert "290 documents in both runs, 10 in the first only, 5 in the second only" in printed
@@ -78,7 +79,7 @@ def test_models_of_two_names(
 ) -> None:
     other = label("--model", offensive, "--input", corpus)
     assert compare.main([str(runs[0]), str(other)]) == 2
-    assert "the runs have no model of one name, colours and offensive" in capsys.readouterr().err
+    assert "the runs have no model of the same name, colours and offensive" in capsys.readouterr().err
     assert compare.main([str(runs[0]), str(other), "--models", "colours=offensive"]) == 0
     assert "model colours and offensive: 300 documents have other labels" in capsys.readouterr().out
     assert compare.main([str(runs[0]), str(other), "--models", "colours=offensive", "--json"]) == 0

@@ -21,7 +21,8 @@ import docker
 import pytest
 import yaml
 
-from inference import container, images
+from inference import container
+from inference.dataflow import image_build, images
 from models.errors import UserError
 from tests.inference.conftest import jsonl, rows_of
 from tests.tiny import tiny_model
@@ -39,13 +40,13 @@ def sent(files: set[str]) -> set[str]:
 
 def test_the_engine_is_sent_what_the_dockerfile_copies(tmp_path: Path, colours: Path) -> None:
     (tmp_path / "context").mkdir()
-    container.fill_context([str(colours)], tmp_path / "context")
+    image_build.fill_context([str(colours)], tmp_path / "context")
     files = {str(f.relative_to(tmp_path / "context")) for f in (tmp_path / "context").rglob("*") if f.is_file()}
     model = {
         f"models/trained/colours/{name}" for name in (*json.loads((colours / "model.json").read_bytes())["files"],)
     }
     assert sent(files) == {
-        *container.SOURCES,
+        *image_build.SOURCES,
         *("inference/...", "training/...", "models/..."),
         *(model | {"models/trained/colours/model.json"}),
     }
@@ -77,7 +78,7 @@ def test_what_is_uploaded_from_a_clone_is_small(tmp_path: Path, ignore: str) -> 
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = {file for file in listed.stdout.splitlines() if not file.startswith("deploy/") or "flex" in file}
-    wanted = {*container.SOURCES, "inference/...", "training/...", "models/..."} - {".dockerignore"}
+    wanted = {*image_build.SOURCES, "inference/...", "training/...", "models/..."} - {".dockerignore"}
     wanted |= {"models/trained/ai/model.pth", "models/trained/ai/model.json"}
     allowed = {
         ".gcloudignore",
@@ -114,7 +115,7 @@ def test_cloud_build_names_the_models_as_the_builder_does(tmp_path: Path, colour
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == container._arguments([str(colours)], gpu=False)["MODELS"]
+    assert found.stdout.strip() == image_build.arguments([str(colours)], gpu=False)["MODELS"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_the_wheel_in_the_image_is_made_of_every_file_of_the_packages() -> None:
     stage = (ROOT / "Dockerfile").read_text().split(" AS wheel\n")[1].split("\nFROM ")[0]
     copied = [words.split()[1:-1] for words in stage.splitlines() if words.startswith("COPY ")]
     patterns = [pattern for patterns in copied for pattern in patterns]
-    for package in container.PACKAGES:
+    for package in image_build.PACKAGES:
         for path in (ROOT / package).rglob("*"):
             name = str(path.relative_to(ROOT))
             if path.is_file() and "__pycache__" not in name and not name.startswith("models/trained"):

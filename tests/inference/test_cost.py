@@ -15,34 +15,35 @@ import pytest
 from google.api_core.exceptions import PermissionDenied
 from google.cloud import dataflow_v1beta3 as dataflow
 
-from inference import actual_cost, corpus_sample, cost, estimate, estimate_cost
-from inference.cost import Machine, Work
-from inference.files import InputFile
-from inference.records import ReadOptions
-from inference.run_folder import RunOptions
-from inference.scorer import ScoringOptions
+from inference import estimate_cost
+from inference.corpus.files import InputFile
+from inference.corpus.records import DocumentRecipe
+from inference.cost import actual, estimate, pricing, sample
+from inference.cost.pricing import Machine, Work
+from inference.runs.options import RunOptions
+from inference.scoring.options import ScoringOptions
 from models.errors import UserError
 from models.text import TextRecipe
 from tests.inference.conftest import write_corpus
 
-READING = ReadOptions((TextRecipe(),))
+READING = DocumentRecipe((TextRecipe(),))
 
 
-def prices(**changes: Any) -> cost.Prices:
-    content = tomllib.loads(cost.PRICES.read_text())
-    return cost.Prices.model_validate(content | changes)
+def prices(**changes: Any) -> pricing.Prices:
+    content = tomllib.loads(pricing.PRICES.read_text())
+    return pricing.Prices.model_validate(content | changes)
 
 
 def test_the_bill_by_hand() -> None:
     machine = {"vcpus": 4, "cores": 2, "memory_gb": 16, "gpu": "l4"}
-    found = cost.bill(
+    found = pricing.bill(
         prices(
             **{"vcpu_hour": 0.05, "memory_gb_hour": 0.003, "disk_gb_hour": 0.0001, "shuffle_gb": 0.01},
             **{"flexrs_discount": 0.4, "gpu_hour": {"l4": 0.7}, "machines": {"m": machine}},
         ),
         "m",
         10,
-        Work(documents=1e9, slices=0, core_seconds=20 * 3600 - 20 * cost.START_SECONDS),
+        Work(documents=1e9, slices=0, core_seconds=20 * 3600 - 20 * pricing.START_SECONDS),
         flexrs=True,
     )
     assert found.hours == pytest.approx(1)  # ten workers of two cores
@@ -77,10 +78,10 @@ def test_a_machine_without_bf16_is_measured_in_fp32(
 def test_as_many_workers_as_finish_in_time() -> None:
     machine = Machine(vcpus=4, cores=2, memory_gb=16)
     work = Work(documents=1, slices=1, core_seconds=1_000_000)
-    count = cost.workers_for(work, machine, 6)
-    assert cost.START_SECONDS + 1_000_000 / (2 * count) <= 6 * 3600
-    assert cost.START_SECONDS + 1_000_000 / (2 * (count - 1)) > 6 * 3600
-    assert cost.workers_for(Work(1, 1, 0.0), machine, 6) == 1
+    count = pricing.workers_for(work, machine, 6)
+    assert pricing.START_SECONDS + 1_000_000 / (2 * count) <= 6 * 3600
+    assert pricing.START_SECONDS + 1_000_000 / (2 * (count - 1)) > 6 * 3600
+    assert pricing.workers_for(Work(1, 1, 0.0), machine, 6) == 1
 
 
 @pytest.mark.parametrize(
@@ -88,18 +89,18 @@ def test_as_many_workers_as_finish_in_time() -> None:
     [
         ("vcpu_hour = ", "is not valid TOML"),
         ("source = 'me'", "region: Field required"),
-        (cost.PRICES.read_text() + "\n[extra]\n", "extra: Extra inputs are not permitted"),
+        (pricing.PRICES.read_text() + "\n[extra]\n", "extra: Extra inputs are not permitted"),
         (
-            cost.PRICES.read_text().replace("shuffle_gb = 0.011", "shuffle_gb = -1"),
+            pricing.PRICES.read_text().replace("shuffle_gb = 0.011", "shuffle_gb = -1"),
             "shuffle_gb: Input should be greater",
         ),
-        (cost.PRICES.read_text().replace("l4 = 0.672", ""), "gpu_hour has no price for l4, which machines name"),
+        (pricing.PRICES.read_text().replace("l4 = 0.672", ""), "gpu_hour has no price for l4, which machines name"),
     ],
 )
 def test_a_prices_file_that_is_wrong_is_said_to_be(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "prices.toml").write_text(content)
     with pytest.raises(UserError, match=sentence):
-        cost.load_prices(tmp_path / "prices.toml")
+        pricing.load_prices(tmp_path / "prices.toml")
 
 
 def test_prices_older_than_a_year_bring_a_warning() -> None:
@@ -115,7 +116,7 @@ def test_the_interval_holds_what_it_promises() -> None:
         sizes = [chance.lognormvariate(6, 1) for _ in range(2000)]
         amounts = [size * chance.uniform(0.5, 1.5) for size in sizes]
         chosen = chance.sample(range(2000), 32)
-        found = corpus_sample.ratio([amounts[i] for i in chosen], [sizes[i] for i in chosen], sum(sizes))
+        found = sample.ratio([amounts[i] for i in chosen], [sizes[i] for i in chosen], sum(sizes))
         held += found.low <= sum(amounts) <= found.high
     assert 0.9 < held / 400 < 0.99
 
@@ -130,10 +131,10 @@ def test_a_sample_says_how_many_documents_there_are(tmp_path: Path, suffix: str)
         path = tmp_path / f"{number}.jsonl{suffix}"
         path.write_bytes(compress(b"".join(part)))
         files.append(InputFile(str(path), path.stat().st_size))
-    sample = corpus_sample.read(files, READING, 600)
-    counts = [len(piece.documents) for piece in sample.pieces]
+    sampled = sample.read(files, READING, 600)
+    counts = [len(piece.documents) for piece in sampled.pieces]
     assert 300 < sum(counts) < 1500
-    found = sample.whole(counts)
+    found = sampled.whole(counts)
     assert found.low <= 10_000 <= found.high
     assert found.value == pytest.approx(10_000, rel=0.1)
 
@@ -141,8 +142,8 @@ def test_a_sample_says_how_many_documents_there_are(tmp_path: Path, suffix: str)
 def test_a_corpus_smaller_than_the_sample_is_counted_exactly(tmp_path: Path) -> None:
     path = write_corpus(tmp_path / "corpus.jsonl", 40)
     file = InputFile(str(path), path.stat().st_size)
-    sample = corpus_sample.read([file], READING, 1000)
-    found = sample.whole([len(piece.documents) for piece in sample.pieces])
+    sampled = sample.read([file], READING, 1000)
+    found = sampled.whole([len(piece.documents) for piece in sampled.pieces])
     assert (found.value, found.low, found.high) == pytest.approx((40, 40, 40))
 
 
@@ -191,7 +192,7 @@ def test_machines_without_bf16_are_priced_by_a_measurement_in_fp32(
     hours = {
         offer["bill"]["machine"]: offer["bill"]["hours"] for offer in json.loads(capsys.readouterr().out)["offers"]
     }
-    start = cost.START_SECONDS / 3600
+    start = pricing.START_SECONDS / 3600
     assert hours["n2-highcpu-8"] - start == pytest.approx(3 * (hours["c3-highcpu-8"] - start), rel=0.01)
     assert estimate_cost.main(flags) == 0
     assert "Machines without bf16 in hardware are taken to be as fast as this one" in capsys.readouterr().out
@@ -205,7 +206,7 @@ def test_machines_without_bf16_are_priced_by_a_measurement_in_fp32(
             ["expected at least one file", "--prices no.toml cannot be"],
         ),
         (["--profile", "n2-standard-4=none.json"], ["expected MACHINE=FILE, a file that --json wrote"]),
-        (["--modle", "x"], ["unknown flag or argument --modle"]),
+        (["--modle", "x"], ["unknown flag --modle: did you mean --model?"]),
         (["--text_fields", "title"], ["no document of the sample could be read"]),
     ],
 )
@@ -274,7 +275,7 @@ ACTUAL = ("--actual", "2026-11-20_1", "--project", "p", "--region", "us-central1
 
 def test_what_a_job_has_cost_by_hand(service: None) -> None:
     by_hand = prices(vcpu_hour=0.05, memory_gb_hour=0.003, disk_gb_hour=0.0001, shuffle_gb=0.01, flexrs_discount=0.4)
-    paid = actual_cost.bill(*actual_cost.fetch("p", "us-central1", "2026-11-20_1"), by_hand)
+    paid = actual.bill(*actual.fetch("p", "us-central1", "2026-11-20_1"), by_hand)
     assert (paid.machine, paid.workers, paid.flexrs, paid.hours) == ("n2-standard-4", 10, True, 2.0)
     assert paid.vcpu == pytest.approx(80 * 0.05 * 0.6)
     assert paid.memory == pytest.approx(320 * 0.003 * 0.6)
@@ -286,13 +287,13 @@ def test_what_a_job_has_cost_by_hand(service: None) -> None:
 def test_a_gpu_is_priced_by_its_kind() -> None:
     options = ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"]
     job = dataflow.Job.from_json(json.dumps({**JOB, "environment": {"serviceOptions": options}}))
-    used = actual_cost.Usage(0, 0, 0, 0, gpu_seconds=7200)
-    assert actual_cost.bill(job, used, prices()).gpu == pytest.approx(2 * 0.672)
+    used = actual.Usage(0, 0, 0, 0, gpu_seconds=7200)
+    assert actual.bill(job, used, prices()).gpu == pytest.approx(2 * 0.672)
     strange = dataflow.Job.from_json(
         json.dumps(JOB).replace('"workerPools"', '"serviceOptions": ["worker_accelerator=type:tpu"], "workerPools"')
     )
     with pytest.raises(UserError, match="no GPU tpu"):
-        actual_cost.bill(strange, used, prices())
+        actual.bill(strange, used, prices())
 
 
 def test_the_actual_cost_stands_beside_the_estimate(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from inference import isolation, sink
-from inference.records import Document, Failure
-from inference.scorer import Scorer, ScoringOptions
+from inference.corpus.records import Document, Failure
+from inference.runs import sink
+from inference.scoring import isolation
+from inference.scoring.options import ScoringOptions
+from inference.scoring.scorer import Scorer
 from tests.inference.conftest import contents, rows_of, texts, write_corpus
 
 # Python imports a module of this name when it starts: here, one in whose processes some texts are deadly.
@@ -20,7 +22,7 @@ import importlib.abc, importlib.util, os, signal, sys
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "inference.scorer":
+        if name != "inference.scoring.scorer":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

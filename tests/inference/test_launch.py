@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
-from inference import beam_runner, images, launch, storage
+from inference import beam_runner
+from inference.corpus import storage
+from inference.dataflow import images, launch
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, jsonl, launch_flags
@@ -81,12 +83,10 @@ def test_every_problem_is_found_before_anything_is_submitted(
             model="/models/colors",
             accelerator="t4",
             flexrs_goal="COST_OPTIMIZED",
-            max_num_workerz="5",
         )
     )
     lines = capsys.readouterr().err.splitlines()
     sentences = [
-        "unknown flag --max_num_workerz: did you mean --max_num_workers?",
         "--project: expected the project that pays, found nothing",
         "FlexRS has no GPUs",
         "--temp_location gs://faraway/tmp: its bucket is in europe-west1, the job would run in us-central1",

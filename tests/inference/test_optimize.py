@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inference import conversions, optimize, runtimes
+from inference import optimize
+from inference.scoring import conversions, quantization, runtimes
 from models import trained_model
 from tests.inference.conftest import rows_of, texts, write_corpus
 from tests.tiny import tiny_model
@@ -44,11 +45,11 @@ def test_the_variant_is_written_with_its_proof_and_used(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(optimize, "LARGEST_FALL", 1.0)  # a random model's F1 says nothing
+    monkeypatch.setattr(quantization, "LARGEST_FALL", 1.0)  # a random model's F1 says nothing
     assert optimize.main(["--model", str(model), "--data", str(labelled)]) == 0
     assert "300 documents: F1 0." in capsys.readouterr().out
     folder = conversions.int8_folder(trained_model.read_manifest(model), model)
-    proof = json.loads((folder / optimize.PROOF).read_bytes())
+    proof = json.loads((folder / quantization.PROOF).read_bytes())
     assert proof["documents"] == 300
     assert 0.5 < proof["agreement"] <= 1
     assert 0 < proof["largest_difference"] < 0.3
@@ -68,13 +69,13 @@ def test_the_variant_is_written_with_its_proof_and_used(
     pq.write_table(pa.Table.from_pylist(rows), again)
     assert optimize.main(["--model", str(model), "--data", str(again)]) == 0
     before = {key: value for key, value in proof.items() if "per_second" not in key}
-    assert before.items() <= json.loads((folder / optimize.PROOF).read_bytes()).items()
+    assert before.items() <= json.loads((folder / quantization.PROOF).read_bytes()).items()
 
 
 def test_a_variant_whose_f1_falls_is_not_written(
     model: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(optimize, "LARGEST_FALL", -1.0)
+    monkeypatch.setattr(quantization, "LARGEST_FALL", -1.0)
     assert optimize.main(["--model", str(model), "--data", str(labelled)]) == 2
     assert "int8 refused: F1 fell from 0." in capsys.readouterr().err
     assert not conversions.int8_folder(trained_model.read_manifest(model), model).exists()

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from inference import runtimes, sink
+from inference.runs import receipts as all_receipts
+from inference.scoring import runtimes
 from models import weights
 from models.decision import probabilities
 from models.network import PooledClassifier
@@ -214,7 +215,7 @@ def test_runs_in_threads_and_in_processes_write_the_same_files(corpus: Path, col
 
 def test_a_slice_is_written_before_the_next_is_read(corpus: Path, colours: Path, label: Label) -> None:
     run = label("--model", colours, "--input", corpus, "--slice_mb", 0.002)
-    receipts = [receipt for _, receipt in sink.read_receipts(str(run)) if receipt]
+    receipts = [receipt for _, receipt in all_receipts.read_all(str(run)) if receipt]
     receipts.sort(key=lambda receipt: receipt.finished)
     for done, following in pairwise(receipts):
         assert following.finished - following.seconds >= done.finished - 0.001  # seconds are rounded to milliseconds

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from inference import beam_runner, estimate_cost, launch
+from inference import beam_runner, estimate_cost
+from inference.dataflow import launch
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, launch_flags, upload_folder

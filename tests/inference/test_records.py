@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from inference.records import (
+from inference.corpus.records import (
     MAX_LINE_BYTES,
+    DocumentRecipe,
     Line,
-    ReadOptions,
     bigquery_schema,
     parse_record,
     predictions_schema,
@@ -16,10 +16,10 @@ from inference.records import (
 )
 from models.text import TextRecipe
 
-OPTIONS = ReadOptions((TextRecipe(fields=("title", "text")),), keep_fields=("year",))
+OPTIONS = DocumentRecipe((TextRecipe(fields=("title", "text")),), keep_fields=("year",))
 
 
-def read_one(data: bytes, options: ReadOptions = OPTIONS) -> Any:
+def read_one(data: bytes, options: DocumentRecipe = OPTIONS) -> Any:
     read = read_documents([Line(7, data)], "f.jsonl", options)
     assert read.lines == len(read.documents) + len(read.failures) + read.blank == 1
     return [*read.documents, *read.failures][0]
@@ -102,7 +102,7 @@ def test_integer_ids_become_text_without_loss(value: bytes, expected: str) -> No
 
 
 def test_without_an_id_field_the_id_is_file_and_line() -> None:
-    assert read_one(b'{"text": "x"}', ReadOptions((TextRecipe(),), id_field="")).id == "f.jsonl:7"
+    assert read_one(b'{"text": "x"}', DocumentRecipe((TextRecipe(),), id_field="")).id == "f.jsonl:7"
 
 
 def test_kept_fields_keep_their_values_and_absent_ones_are_null() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from inference import actual_cost, beam_runner, report, sink
-from inference.cost import Bill
-from inference.sink import Receipt
+from inference import beam_runner, report
+from inference.cost import actual
+from inference.cost.pricing import Bill
+from inference.runs import receipts as all_receipts
+from inference.runs import report_page
+from inference.runs.receipts import Receipt
 from tests.inference.conftest import rows_of, write_corpus
 from tests.pages import Page, in_browser, needs_browser
 
@@ -60,7 +63,7 @@ def test_the_page_holds_the_numbers_of_the_summary(run: Path, capsys: pytest.Cap
         assert report.main([str(run)]) == 0
         assert capsys.readouterr().out == f"{run / 'report.html'}\n"
     again = (run / "report.html").read_text()
-    assert report.write(str(run))
+    assert report_page.write(str(run))
     assert (run / "report.html").read_text() == again  # the same run gives the same bytes
 
 
@@ -98,8 +101,8 @@ def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None
     receipts = sorted((run / "receipts").iterdir())
     for path in receipts[2:]:
         path.unlink()
-    kept = [receipt for receipt in map(sink.read_receipt, map(str, receipts[:2])) if receipt]
-    report.write(str(run))
+    kept = [receipt for receipt in map(all_receipts.read, map(str, receipts[:2])) if receipt]
+    report_page.write(str(run))
     content = (run / "report.html").read_text()
     assert "This run has not ended." in content
     done = sum(receipt.source_bytes for receipt in kept) / (finished / "corpus.jsonl").stat().st_size
@@ -107,7 +110,7 @@ def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None
     assert f'id="predicted">{sum(receipt.predicted for receipt in kept)}<' in content
     for path in receipts[:2]:
         path.unlink()
-    report.write(str(run))  # nothing yet
+    report_page.write(str(run))  # nothing yet
     assert "0.0 % of the input is done" in (run / "report.html").read_text()
 
 
@@ -119,7 +122,7 @@ def test_a_run_whose_documents_all_ended_a_process_has_one(run: Path) -> None:
         for name in ("tokens", "padded_tokens", "truncated", "repeated", "labels", "pairs", "scores", "lengths")
     }
     path.write_text(json.dumps({**json.loads(path.read_text()), **nothing, "predicted": 0}))
-    report.write(str(run))
+    report_page.write(str(run))
     assert "0 tokens were read; of what was computed 0.0 % was padding" in (run / "report.html").read_text()
 
 
@@ -133,7 +136,7 @@ def test_a_model_that_is_gone_leaves_its_thresholds_out(run: Path) -> None:
     content["models"][0]["path"] = "/models/colours"
     (run / "run.json").write_text(json.dumps(content))
     before = (run / "report.html").read_text().count("<small>threshold ")
-    report.write(str(run))
+    report_page.write(str(run))
     assert (run / "report.html").read_text().count("<small>threshold ") == before - len(
         json.loads((run / "summary.json").read_text())["labels"]["colours"]
     )
@@ -151,14 +154,14 @@ def test_a_model_that_is_gone_leaves_its_thresholds_out(run: Path) -> None:
     ],
 )
 def test_when_a_share_has_parted(share: float, count: int, expected: float, documents: int, is_parted: bool) -> None:
-    assert report.parted(share, count, expected, documents) is is_parted
+    assert report_page.parted(share, count, expected, documents) is is_parted
 
 
 def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     paid = Bill("n2-highcpu-8", 20, False, hours=3.0, vcpu=10.0, memory=2.0, disk=0.2, shuffle=0.14, gpu=0.0)
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(actual_cost, "fetch", lambda *place: asked.append(place) or ("job", "usage"))
-    monkeypatch.setattr(actual_cost, "bill", lambda job, usage, prices: paid)
+    monkeypatch.setattr(actual, "fetch", lambda *place: asked.append(place) or ("job", "usage"))
+    monkeypatch.setattr(actual, "bill", lambda job, usage, prices: paid)
     assert report.main([str(run), "--actual", "job1"]) == 2
     assert "expected --project and --region of the job as well" in capsys.readouterr().err
     assert report.main([str(run), "--actual", "job1", "--project", "mine", "--region", "us-east1"]) == 0
@@ -168,9 +171,9 @@ def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     path = run / "run.json"
     estimate = {"dollars": 12.0, "low": 9.0, "high": 15.0}
     path.write_text(json.dumps({**json.loads(path.read_text()), "estimate": estimate}))
-    report.write(str(run), paid)
+    report_page.write(str(run), paid.as_dict())
     assert "<small>estimated $9.00 to $15.00" in (run / "report.html").read_text()
-    report.write(str(run))
+    report_page.write(str(run))
     assert "<small>estimated cost</small><b>$12.00</b>" in (run / "report.html").read_text()
 
 
@@ -197,13 +200,13 @@ def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") ->
 
 
 def test_speed_leaves_out_the_time_between_two_attempts() -> None:
-    found = report.speed([receipt(0, 10, 100), receipt(5, 10, 100, "w2"), receipt(1000, 5, 100)])
+    found = report_page.speed([receipt(0, 10, 100), receipt(5, 10, 100, "w2"), receipt(1000, 5, 100)])
     assert found
     assert found["busy"] == "20 s"
     assert found["paused"] == "16 min 25 s"
     assert found["rate"] == pytest.approx(15)
     assert [(w["name"], w["slices"], w["documents"]) for w in found["workers"]] == [("w1", 2, 200), ("w2", 1, 100)]
-    assert sum(found["rates"]) * 1005 / report.POINTS == pytest.approx(300)
+    assert sum(found["rates"]) * 1005 / report_page.POINTS == pytest.approx(300)
 
 
 @needs_browser

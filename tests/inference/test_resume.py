@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.scorer import Scorer
+from inference.scoring.scorer import Scorer
 from tests.inference.conftest import contents, rows_of, write_corpus
 
 Label = Callable[..., Path]
@@ -64,7 +64,7 @@ def test_ctrl_c_while_scoring_ends_cleanly(tmp_path: Path, colours: Path) -> Non
         process.send_signal(signal.SIGINT)
         error = process.communicate()[1]
         assert process.returncode == 1
-    assert error.endswith("\nstopped. Finished slices are kept: the same command goes on where this one stopped.\n")
+    assert error.endswith("\nstopped. Finished slices are kept: the same command resumes after them.\n")
     assert "Traceback" not in error
     done = receipts(run)
     subprocess.run(command(colours, corpus, run), check=True, capture_output=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference import conversions, runtimes
-from inference.runtimes import Runtime
+from inference.scoring import conversions, runtimes
+from inference.scoring.runtimes import Runtime
 from models import trained_model, weights
 from models.errors import ModelError, UserError
 from tests.tiny import tiny_model

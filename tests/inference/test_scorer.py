@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from inference import runtimes, scorer
-from inference.records import Document
-from inference.scorer import Scorer, ScoringOptions
+from inference.corpus.records import Document
+from inference.scoring import runtimes, scorer
+from inference.scoring.options import ScoringOptions
+from inference.scoring.scorer import Scorer
 from models import weights
 from models.decision import decide, probabilities
 from tests.inference.conftest import texts

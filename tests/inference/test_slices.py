@@ -10,10 +10,10 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import slices
-from inference.files import InputFile, SourceError, find_files
-from inference.records import MAX_LINE_BYTES, Line
-from inference.slices import Slice
+from inference.corpus import slices
+from inference.corpus.files import InputFile, SourceError, find_files
+from inference.corpus.records import MAX_LINE_BYTES, Line
+from inference.corpus.slices import Slice
 from models.errors import UserError
 
 COMPRESS = {

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from inference import beam_runner, sink, verify
+from inference import beam_runner, verify
+from inference.runs import integrity, receipts
 from tests.inference.conftest import write_corpus
 
 
@@ -39,9 +40,9 @@ def first(run: Path, kind: str) -> Path:
 def edit_receipt(run: Path, **changes: Any) -> None:
     """As a mistake of the program would have it: sealed all the same."""
     path = first(run, "receipts")
-    receipt = sink.read_receipt(str(path))
+    receipt = receipts.read(str(path))
     assert receipt
-    path.write_bytes(sink.seal(replace(receipt, **changes)))
+    path.write_bytes(receipts.seal(replace(receipt, **changes)))
 
 
 def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +105,7 @@ def test_what_is_wrong_is_found_and_named(
 def test_rows_that_do_not_match_the_receipt(run: Path) -> None:
     receipt = json.loads(first(run, "receipts").read_text())
     edit_receipt(run, predicted=receipt["predicted"] - 1, failed=receipt["failed"] + 1)
-    assert any("rows as its receipt says" in problem for problem in verify.verify(str(run)))
+    assert any("rows as its receipt says" in problem for problem in integrity.verify(str(run)))
 
 
 def test_the_first_lines_only(

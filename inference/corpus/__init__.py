@@ -1,0 +1,1 @@
+"""Where documents come from: files, slices of them, the records in a slice, storage."""

@@ -1,0 +1,137 @@
+"""The flags that several commands share. Nothing heavy is imported here, so that `--help` answers at once."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import orjson
+
+from inference.scoring.options import DeviceChoice, PrecisionChoice, RuntimeChoice
+from models.arguments import Parser, refuse
+
+BEAM_FLAGS = Path(__file__).with_name("beam_flags.txt")
+
+
+class BeamParser(Parser):
+    """A parser that also takes the flags of Apache Beam, of which it knows the names alone."""
+
+    def parse_with_beam(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the values of this command's flags, and Beam's flags as they were typed.
+
+        Beam itself would ignore a flag that it does not know.
+
+        Raises:
+            UserError: a line for each mistake, such as a flag that neither knows.
+        """
+        flags, beam_flags, problems = self.parse_known(argv, known_to_beam())
+        refuse(problems)
+        return flags, beam_flags
+
+
+@cache
+def known_to_beam() -> dict[str, bool]:
+    """Return each flag of Apache Beam, and whether a value follows it. A test compares the file with Beam's own."""
+    lines = BEAM_FLAGS.read_text(encoding="utf-8").splitlines()
+    return {line.split()[0]: line.endswith(" VALUE") for line in lines}
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that decide what is read of a record and how it is scored."""
+    reading = parser.add_argument_group("reading")
+    reading.add_argument(
+        "--text_fields", type=names, default=(), metavar="A,B", help="fields to read (default: the model's own)"
+    )
+    reading.add_argument(
+        "--id_field", default="id", metavar="NAME", help="field with the id; empty: file and line number (default: id)"
+    )
+    reading.add_argument(
+        "--keep_fields", type=names, default=(), metavar="A,B", help="input fields to carry along (default: none)"
+    )
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
+        "--scores",
+        type=scores,
+        default="predicted",
+        metavar="WHICH",
+        help="probabilities to write: predicted, all or top:K (default: predicted)",
+    )
+    scoring.add_argument(
+        "--max_tokens", type=positive(int), metavar="N", help="tokens to read of a text (default: the model's own)"
+    )
+    scoring.add_argument(
+        "--device", choices=get_args(DeviceChoice), default="auto", help="device (default: auto, a GPU if there is one)"
+    )
+    scoring.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeChoice),
+        default="auto",
+        help="inference engine (default: auto, torch on a GPU, on a CPU openvino if it is installed)",
+    )
+    scoring.add_argument(
+        "--precision",
+        choices=get_args(PrecisionChoice),
+        default="auto",
+        help="number format; int8 needs inference.optimize first (default: auto, bf16 in hardware, else fp32)",
+    )
+    scoring.add_argument(
+        "--threads",
+        type=positive(int),
+        default=0,
+        metavar="N",
+        help="computing threads of a process (default: its share of the cores)",
+    )
+
+
+def add_json(parser: argparse._ActionsContainer) -> None:
+    """Add --json, for commands whose result `print_json` can print."""
+    parser.add_argument("--json", action="store_true", help="the result as JSON, for scripts")
+
+
+def print_json(result: Any) -> None:
+    """Print a result as JSON."""
+    print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of distinct field names."""
+    fields = tuple(part.strip() for part in text.split(","))
+    if not all(fields) or len(set(fields)) < len(fields):
+        raise argparse.ArgumentTypeError(f"expected distinct names separated by commas, found {text!r}")
+    return fields
+
+
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser for numbers greater than zero."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a number greater than 0, found {text!r}")
+        return value
+
+    return parse
+
+
+def rate(text: str) -> float:
+    """Parse a share from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, found {text!r}")
+    return value
+
+
+def scores(text: str) -> str:
+    """Parse which scores to write."""
+    if text in ("predicted", "all"):
+        return text
+    if text.startswith("top:") and text[4:].isdecimal() and int(text[4:]) > 0:
+        return text
+    raise argparse.ArgumentTypeError(f"expected predicted, all or top:K with K from 1, found {text!r}")

@@ -1,0 +1,1 @@
+"""One run from slices to receipts: pipeline, handler, sink, run folder, summary, progress."""

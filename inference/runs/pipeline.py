@@ -1,0 +1,121 @@
+"""The whole graph on one screen.
+
+    files -> Slices (Cut, CountLines, Number) -> ReadSlice -> RunInference -> WriteSlice -> receipts -> summary
+                                                 (a slice that has a receipt hands it on)
+
+The graph starts from the file list in `run.json`, so it does not grow with the corpus; a slice is one element.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import RunInference
+
+from inference.corpus import slices
+from inference.corpus.files import SourceError
+from inference.corpus.records import DocumentRecipe, read_documents
+from inference.corpus.slices import Slice
+from inference.runs import receipts, run_folder, sink, summary
+from inference.runs.handler import SliceDocuments, SliceHandler
+from inference.runs.options import RunOptions
+from inference.runs.receipts import Receipt
+from inference.scoring import model_files, tally
+from inference.scoring.options import text_recipes
+from models import trained_model
+
+
+def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
+    """Adds the run's steps to a pipeline: labels what has no receipt yet and writes the summary."""
+    output = options.output
+    pieces = (
+        pipeline
+        | "Run" >> beam.Create([output])
+        | "Files" >> beam.FlatMap(run_folder.read_files)
+        | "Slices" >> Slices(options.slice_bytes)
+    )
+    read = pieces | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FOUND, main="documents")
+    written = (
+        read.documents
+        | "RunInference" >> RunInference(SliceHandler(options.scoring))
+        | "WriteSlice" >> beam.Map(sink.write_slice, options).with_output_types(Receipt)
+    )
+    every_receipt = (written, read[ReadSlice.FOUND]) | "Receipts" >> beam.Flatten()
+    totals = every_receipt | "Totals" >> beam.Map(Receipt.totals) | "AddTotals" >> beam.CombineGlobally(tally.add)
+    duplicates = (
+        every_receipt
+        | "IdHashes" >> beam.FlatMap(summary.id_hashes, output)
+        | "ById" >> beam.GroupByKey()
+        | "CountDuplicates" >> beam.MapTuple(lambda _, hashes: summary.count_duplicates(hashes))
+        | "AddDuplicates" >> beam.CombineGlobally(sum)
+    )
+    (
+        totals
+        | "Summarise"
+        >> beam.Map(
+            summary.summarise,
+            slices=beam.pvalue.AsSingleton(pieces | "CountSlices" >> beam.combiners.Count.Globally()),
+            duplicates=beam.pvalue.AsSingleton(duplicates),
+        )
+        | "WriteSummary" >> beam.Map(summary.write, output)
+    )
+
+
+class Slices(beam.PTransform):
+    """Input files to slices, in no order, on all workers."""
+
+    def __init__(self, slice_bytes: int) -> None:
+        super().__init__()
+        self._slice_bytes = slice_bytes
+
+    def expand(self, files: beam.PCollection) -> beam.PCollection:
+        """Cuts, counts lines, numbers."""
+        return (
+            files
+            | "Cut" >> beam.FlatMap(slices.cut, self._slice_bytes)
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "CountLines" >> beam.FlatMap(slices.count_lines)
+            | "ByFile" >> beam.GroupBy(lambda stretch: stretch.file.path)
+            | "Number" >> beam.FlatMapTuple(lambda _, stretches: slices.number(stretches))
+            | "SpreadSlices" >> beam.Reshuffle()
+        )
+
+
+class ReadSlice(beam.DoFn):
+    """Reads a slice; one that has a receipt already is not read, its receipt goes to the output FOUND."""
+
+    FOUND = "found"
+
+    def __init__(self, options: RunOptions) -> None:
+        super().__init__()
+        self._options = options
+
+    def setup(self) -> None:
+        """Learns from the models how a record becomes text."""
+        self._read_options = read_options(self._options)
+
+    def process(self, piece: Slice) -> Iterator[Any]:
+        """One element in, one out: a receipt, or the documents as a batch of one slice.
+
+        Raises:
+            SourceError: the file is gone, or not what it was in an earlier attempt.
+        """
+        receipt = receipts.find(self._options.output, piece.name)
+        if receipt is not None:
+            if receipt.checksum != piece.checksum:
+                raise SourceError(
+                    f"{piece.file.path} is not what it was when its lines from {piece.first_line:,} on were labelled: "
+                    "put it back as it was, or name another --output."
+                )
+            yield beam.pvalue.TaggedOutput(self.FOUND, receipt)
+            return
+        started = time.time()
+        read = read_documents(slices.read_lines(piece), piece.file.path, self._read_options)
+        yield [SliceDocuments(piece, read, started, sink.begin(self._options.output, piece.name))]
+
+
+def read_options(options: RunOptions) -> DocumentRecipe:
+    """How this run turns a record into a Document."""
+    manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(options.scoring.models)]
+    return DocumentRecipe(text_recipes(options.scoring, manifests), options.id_field, options.keep_fields)

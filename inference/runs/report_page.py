@@ -1,0 +1,233 @@
+"""Draws report.html, one page on a run, from what its folder holds; also of a run that has not ended."""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from inference.corpus import storage
+from inference.runs import receipts, run_folder, sink, summary
+from inference.runs.progress import duration
+from inference.runs.receipts import Receipt
+from inference.runs.run_folder import REPORT
+from inference.scoring import model_files, tally
+from inference.scoring.tally import BINS
+from models import page, trained_model
+from models.decision import thresholds_of
+from models.errors import ModelError
+from models.trained_model import Manifest
+
+TEMPLATE = Path(__file__).parent / "templates" / REPORT
+MOST_LABELS = 24  # in the histograms and the table of pairs, the most frequent ones
+EXAMPLES = 3  # of each reason to fail
+MOST_WORKERS = 30
+PARTED = 1.5  # how many times a label's share may be the training data's before a warning
+POINTS = 60  # of the curve of speed over time
+LONG_REST = 60.0  # seconds between two attempts that are worth a word
+
+
+def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
+    """Write the report into the run's folder and return its path; `paid` is the bill of its job, if it is known.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    description, finished = run_folder.require(output), summary.read(output)
+    read: list[Receipt] = []
+    totals = finished or {}
+    for _, receipt in receipts.read_all(output):
+        if receipt:
+            read.append(receipt.without_histograms())
+            totals = finished or tally.add([totals, receipt.totals()])
+    content = {
+        "name": output.rstrip("/").rsplit("/", 1)[-1],
+        "output": output,
+        "run": description,
+        "totals": totals,
+        "finished": finished is not None,
+        "share_done": _share_done(description, read),
+        "models": [_model(model, totals) for model in description["models"]] if read else [],
+        "failures": _failures(read, output),
+        "speed": speed(read),
+        "paid": paid,
+        "bins": BINS,
+        "parted": PARTED,
+    }
+    path = FileSystems.join(output, REPORT)
+    storage.write_file(path, page.render(TEMPLATE, **content).encode())
+    return path
+
+
+def _share_done(run: dict[str, Any], read: Sequence[Receipt]) -> float:
+    if limit := run["options"].get("limit"):
+        return min(sum(receipt.lines for receipt in read) / limit, 1.0)
+    size = sum(file["size"] for file in run["files"])
+    return sum(receipt.source_bytes for receipt in read) / size if size else 1.0
+
+
+def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of one model."""
+    name, manifest = model["name"], _manifest(model["path"])
+    predicted, tokens = totals["predicted"], totals["tokens"].get(name, 0)  # none where every document ended a process
+    counts: dict[str, int] = totals["labels"].get(name, {})
+    names = manifest.labels.names if manifest else tuple(counts)
+    thresholds = thresholds_of(manifest.labels, manifest.decision) if manifest else {}
+    rows = [_label(label, counts.get(label, 0), predicted, manifest) for label in names]
+    rows.sort(key=lambda row: -row["count"])
+    shown = [row["label"] for row in rows if row["count"]][:MOST_LABELS]
+    scores = totals.get("scores", {}).get(name, {})
+    return {
+        **model,
+        "task": manifest.labels.task if manifest else None,
+        "labels": rows,
+        "has_expected": any(row["expected"] is not None for row in rows),
+        "parted": [row["label"] for row in rows if row["parted"]],
+        "histograms": [
+            {"label": label, "bars": _bars(scores[label], logarithmic=True), "threshold": thresholds.get(label)}
+            for label in shown
+            if label in scores
+        ],
+        "has_thresholds": bool(thresholds),
+        "pairs": _pairs(shown, counts, totals.get("pairs", {}).get(name, {})),
+        "lengths": _bars(totals.get("lengths", {}).get(name, [0] * BINS)),
+        "tokens": tokens,
+        "padding": 1 - tokens / totals["padded_tokens"][name] if tokens else 0.0,
+        "truncated": totals["truncated"].get(name, 0) / max(predicted, 1),
+        "repeated": totals["repeated"].get(name, 0),
+        "most_tokens": manifest.text.max_tokens if manifest else None,
+    }
+
+
+def _manifest(path: str) -> Manifest | None:
+    """The model's description, where it can be read here: a model in an image cannot."""
+    try:
+        return trained_model.read_manifest(model_files.local(path))
+    except ModelError:
+        return None
+
+
+def _label(label: str, count: int, predicted: int, manifest: Manifest | None) -> dict[str, Any]:
+    share = count / max(predicted, 1)
+    training = manifest.training if manifest else {}
+    documents: int = training.get("documents", 0)
+    expected = training.get("label_counts", {}).get(label, 0) / documents if documents else None
+    return {
+        "label": label,
+        "count": count,
+        "share": share,
+        "expected": expected,
+        "parted": expected is not None and parted(share, predicted, expected, documents),
+    }
+
+
+def parted(share: float, count: int, expected: float, documents: int) -> bool:
+    """Whether a label's share is another than in the training data: by more than PARTED times, and not by chance.
+
+    By chance: two standard errors of the difference of two proportions.
+    """
+    together = (share * count + expected * documents) / (count + documents)
+    error = math.sqrt(together * (1 - together) * (1 / max(count, 1) + 1 / documents))
+    ratio = max(share, expected) / max(min(share, expected), 1e-12)
+    return abs(share - expected) > 2 * error and ratio > PARTED
+
+
+def _bars(counts: Sequence[int], *, logarithmic: bool = False) -> list[dict[str, Any]]:
+    """Counts and heights from 0 to 1."""
+    scale = math.log1p if logarithmic else float
+    most = scale(max(counts, default=0)) or 1.0
+    return [{"count": count, "height": scale(count) / most} for count in counts]
+
+
+def _pairs(
+    names: Sequence[str], counts: dict[str, int], pairs: dict[str, dict[str, int]]
+) -> list[dict[str, Any]] | None:
+    """For each label the shares of its documents that have each label too; None where no two meet."""
+    if not pairs:
+        return None
+
+    def together(one: str, other: str) -> int:
+        return pairs.get(one, {}).get(other, 0) + pairs.get(other, {}).get(one, 0)
+
+    return [
+        {"label": one, "cells": [None if one == other else together(one, other) / counts[one] for other in names]}
+        for one in names
+    ]
+
+
+def _failures(read: Iterable[Receipt], output: str) -> list[dict[str, Any]]:
+    """Reasons with their counts, the most frequent first, and the first examples of each."""
+    counts: dict[str, int] = {}
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for receipt in sorted(read, key=lambda receipt: (receipt.file, receipt.start)):
+        for reason, count in receipt.failures.items():
+            counts[reason] = counts.get(reason, 0) + count
+        if any(len(examples.get(reason, ())) < EXAMPLES for reason in receipt.failures):
+            for row in sink.read_failures(receipt, output):
+                examples.setdefault(row["reason"], []).append(row)
+    return [
+        {"reason": reason, "count": count, "examples": examples[reason][:EXAMPLES]}
+        for reason, count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+
+
+def speed(read: Sequence[Receipt]) -> dict[str, Any] | None:
+    """When and how fast: time at work, documents a second over time and by worker; None before the first slice."""
+    if not read:
+        return None
+    spans = sorted((r.finished - r.seconds, r.finished) for r in read)
+    first, last = spans[0][0], max(end for _, end in spans)
+    step = max((last - first) / POINTS, 1e-3)
+    documents = [0.0] * POINTS
+    for receipt in read:
+        place = min(int((receipt.finished - first) / step), POINTS - 1)
+        documents[place] += receipt.predicted + receipt.failed
+    rates = [number / step for number in documents]
+    busy = _covered(spans)
+    rest = last - first - busy
+    done = sum(r.predicted + r.failed for r in read)
+    workers = [_worker(name, list(group)) for name, group in _grouped(read)]
+    return {
+        "began": _date(first),
+        "ended": _date(last),
+        "busy": duration(busy),
+        "paused": duration(rest) if rest > LONG_REST else None,
+        "rate": done / max(busy, 1e-3),
+        "rates": rates,
+        "most": max(rates),
+        "bars": [rate / max(rates) if max(rates) else 0.0 for rate in rates],
+        "workers": sorted(workers, key=lambda worker: -worker["documents"])[:MOST_WORKERS],
+        "workers_in_all": len(workers),
+    }
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of spans that are sorted by their beginning."""
+    total, reached = 0.0, -math.inf
+    for begin, end in spans:
+        total += max(end - max(begin, reached), 0.0)
+        reached = max(reached, end)
+    return total
+
+
+def _grouped(read: Iterable[Receipt]) -> Iterable[tuple[str, Iterable[Receipt]]]:
+    return itertools.groupby(sorted(read, key=lambda r: r.worker), key=lambda r: r.worker)
+
+
+def _worker(name: str, read: Sequence[Receipt]) -> dict[str, Any]:
+    documents = sum(r.predicted + r.failed for r in read)
+    scoring = sum(r.scoring_seconds for r in read)
+    return {
+        "name": name,
+        "slices": len(read),
+        "documents": documents,
+        "rate": documents / max(scoring, 1e-3),
+        "runtimes": sorted({r.runtime for r in read}),
+    }
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

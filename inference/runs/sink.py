@@ -1,0 +1,150 @@
+"""Writes a slice, its receipt last, and reads the rows of a run back.
+
+The only module that knows the files below predictions/, failures/ and attempts/. Every file appears at once under its
+final name, and a slice that is written again gets the same bytes: retries and races are harmless.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from inference.corpus import records, storage
+from inference.corpus.records import Prediction, redacted
+from inference.runs import receipts
+from inference.runs.handler import ScoredSlice
+from inference.runs.options import RunOptions
+from inference.runs.receipts import Receipt
+
+PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
+
+
+def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
+    """Write predictions, failures if there are any, and last the receipt, which is returned.
+
+    Raises:
+        ArithmeticError: a line of the slice is neither predicted, failed nor blank; nothing is written.
+    """
+    predicted, failed = len(scored.predictions), len(scored.failures)
+    if predicted + failed + scored.blank != scored.lines:
+        raise ArithmeticError(
+            f"{scored.slice.name}: {scored.lines} lines, but {predicted} predicted + {failed} failed + "
+            f"{scored.blank} blank"
+        )
+    name = scored.slice.name
+    contents = {f"{PREDICTIONS}/{name}.{options.file_format}": _predictions_file(scored.predictions, options)}
+    if scored.failures:
+        contents[f"{FAILURES}/{name}.jsonl"] = _failures_file(scored, redact=options.redact_failures)
+    for path, content in contents.items():
+        storage.write_file(FileSystems.join(options.output, path), content)
+    receipt = _receipt(scored, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()})
+    receipts.write(receipt, options.output)
+    with contextlib.suppress(Exception):  # the note of attempts is useless by now; each storage raises its own kinds
+        FileSystems.delete([_attempts_path(options.output, name)])
+    return receipt
+
+
+def begin(output: str, slice_name: str) -> int:
+    """Note that a slice is begun; return how many earlier attempts at it never ended."""
+    path = _attempts_path(output, slice_name)
+    before = len(storage.read_file(path)) if FileSystems.exists(path) else 0
+    storage.write_file(path, b"." * (before + 1))
+    return before
+
+
+def _attempts_path(output: str, slice_name: str) -> str:
+    return FileSystems.join(output, ATTEMPTS, slice_name)
+
+
+def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
+    piece, now = scored.slice, time.time()
+    return Receipt(
+        **vars(scored.counts),
+        slice=piece.name,
+        file=piece.file.path,
+        start=piece.start,
+        end=piece.end,
+        first_line=piece.first_line,
+        checksum=piece.checksum,
+        source_bytes=piece.source_bytes,
+        lines=scored.lines,
+        predicted=len(scored.predictions),
+        failed=len(scored.failures),
+        blank=scored.blank,
+        failures=dict(sorted(Counter(failure.reason for failure in scored.failures).items())),
+        runtime=scored.runtime,
+        seconds=round(now - scored.started, 3),
+        scoring_seconds=round(scored.scoring_seconds, 3),
+        finished=now,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        sha256=sha256,
+    )
+
+
+def _predictions_file(predictions: list[Prediction], options: RunOptions) -> bytes:
+    rows = [prediction.row() for prediction in predictions]
+    if options.file_format == "jsonl":
+        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+    schema = records.predictions_schema(options.keep_fields, options.model_names)
+    table = pa.Table.from_pylist([records.arrow_row(row, options.keep_fields) for row in rows], schema=schema)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _failures_file(scored: ScoredSlice, *, redact: bool) -> bytes:
+    failures = map(redacted, scored.failures) if redact else scored.failures
+    return b"".join(orjson.dumps(failure.row(scored.slice.file.path)) + b"\n" for failure in failures)
+
+
+def read_ids(receipt: Receipt, output: str) -> list[str]:
+    """Return the ids of a slice's predictions, read back from its file."""
+    path = next(path for path in receipt.sha256 if path.startswith(PREDICTIONS))
+    content = storage.read_file(FileSystems.join(output, path))
+    if path.endswith(".parquet"):
+        ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
+        return ids
+    return [orjson.loads(line)["id"] for line in content.splitlines()]
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """Return the rows of a predictions file, of either format."""
+    content = storage.read_file(path)
+    if path.endswith(".parquet"):
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+        return rows
+    return [orjson.loads(line) for line in content.splitlines()]
+
+
+def rows_by_id(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (id, row) for each row of a predictions file."""
+    for row in read_rows(path):
+        yield row["id"], row
+
+
+def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
+    """Return the rows of a slice's failures, which its receipt counts."""
+    path = next(path for path in receipt.sha256 if path.startswith(FAILURES))
+    return [orjson.loads(line) for line in storage.read_file(FileSystems.join(output, path)).splitlines()]
+
+
+def count_rows(path: str, content: bytes) -> int:
+    """Return how many rows a predictions or failures file has."""
+    if path.endswith(".parquet"):
+        return int(pq.read_metadata(io.BytesIO(content)).num_rows)
+    return content.count(b"\n")
+
+
+def prediction_paths(output: str) -> Iterator[str]:
+    """Yield the paths of all predictions files, whether their slices are finished or not."""
+    return storage.matching(FileSystems.join(output, PREDICTIONS, "*"))

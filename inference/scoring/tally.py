@@ -1,0 +1,64 @@
+"""The counters of a slice, and how counters add up.
+
+A counter is declared once, as a field of `Counts`: receipts, summaries and totals take it from there.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Totals = dict[str, Any]  # numbers, lists of them, or dicts of totals
+
+BINS = 20  # of every histogram
+FEW_LABELS = 100  # models with more labels get no pairs and no score histograms
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What scoring saw, by model name. The fields hold numbers, lists of numbers, or dicts of these."""
+
+    tokens: dict[str, int] = field(default_factory=dict)  # tokens computed, special ones included, padding excluded
+    padded_tokens: dict[str, int] = field(default_factory=dict)  # tokens computed, padding included
+    repeated: dict[str, int] = field(default_factory=dict)  # documents with the same tokens as an earlier one
+    truncated: dict[str, int] = field(default_factory=dict)  # texts longer than the model reads
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)  # documents, by model and label
+    pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # documents with both labels, by model
+    scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # histograms of scores, by model and label
+    lengths: dict[str, list[int]] = field(default_factory=dict)  # histogram of tokens read, up to the model's most
+
+    def count_labels(self, model: str, names: Sequence[str], probs: NDArray[Any], chosen: NDArray[np.bool_]) -> None:
+        """Add the labels that one model gave; `probs` and `chosen` are (documents, labels)."""
+        self.labels[model] = {name: int(total) for name, total in zip(names, chosen.sum(axis=0), strict=True) if total}
+        if len(names) > FEW_LABELS:
+            return
+        together = np.triu(chosen.T.astype(np.int64) @ chosen, k=1)
+        self.pairs[model] = {
+            name: {other: int(count) for other, count in zip(names, row, strict=True) if count}
+            for name, row in zip(names, together, strict=True)
+            if row.any()
+        }
+        self.scores[model] = {name: histogram(column) for name, column in zip(names, probs.T, strict=True)}
+
+
+def histogram(values: NDArray[Any]) -> list[int]:
+    """Return how many values from 0 to 1 lie in each of BINS equal parts; 1 lies in the last."""
+    places = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+    counts: list[int] = np.bincount(places, minlength=BINS).tolist()
+    return counts
+
+
+def add(parts: Iterable[Totals]) -> Totals:
+    """Return the sum of totals, key by key at every depth; it is associative, so Beam may add in any order."""
+    total: Totals = {}
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                total[key] = add([total.get(key, {}), value])
+            elif isinstance(value, list):
+                total[key] = [a + b for a, b in zip(total[key], value, strict=True)] if key in total else value
+            else:
+                total[key] = total.get(key, 0) + value
+    return total

@@ -1,0 +1,85 @@
+"""The front door: `labelbeam COMMAND ...` runs one of the project's commands, and `labelbeam` alone lists them.
+
+Each command is a module, so `labelbeam label --help` and `python -m inference.beam_runner --help` are the same.
+
+This module also decides what `models`, `training` and `inference` mean. A working folder often holds folders of these
+names, and Python would import them in place of the installed packages. So `labelbeam.pth`, installed beside the
+packages, calls `claim_names` whenever Python starts. It acts in the processes of our commands alone.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+
+COMMANDS = {
+    "prepare": ("training.prepare", "read labelled data, split it, and describe it"),
+    "train": ("training.train", "train a classifier and evaluate it"),
+    "evaluate": ("training.evaluate", "measure a trained model on labelled files"),
+    "sweep": ("training.sweep", "search for better training settings"),
+    "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),
+    "label": ("inference.beam_runner", "label a corpus with Apache Beam, here or on Dataflow"),
+    "run": ("inference.run", "label a stream of JSON lines without Beam"),
+    "report": ("inference.report", "draw the page of a run"),
+    "verify": ("inference.verify", "check every line and file of a run against its receipts"),
+    "compare": ("inference.compare", "show which labels differ between two runs"),
+    "delta": ("inference.delta", "find the documents to relabel since an earlier run"),
+    "cost": ("inference.estimate_cost", "estimate the time and the price of a run"),
+    "optimize": ("inference.optimize", "make the int8 variant of a model, with proof"),
+    "container": ("inference.container", "build or check the image of Dataflow's workers"),
+    "doctor": ("inference.doctor", "show what this machine can do and what is wrong"),
+}
+MODULES = {module for module, _ in COMMANDS.values()} | {"training.demo_corpus", "inference.probe"}
+PACKAGES = ("models", "training", "inference")
+MARK = "LABELBEAM_PROCESS"  # environment variable of our commands, which the processes that they start inherit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Return its exit code, or 2 if there is no such command."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: labelbeam COMMAND [flags]\n")
+        print("\n".join(f"  {name:<10} {help_text}" for name, (_, help_text) in COMMANDS.items()))
+        print("\n`labelbeam COMMAND --help` lists the flags of a command.")
+        return 0
+    if argv[0] not in COMMANDS:
+        return _unknown(argv[0])
+    claim_names(always=True)
+    from importlib import import_module  # and below: nothing that costs time when Python starts
+
+    return import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+
+
+def _unknown(command: str) -> int:
+    from difflib import get_close_matches
+
+    close = get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(COMMANDS)}."
+    print(f"error: unknown command {command}: {hint}", file=sys.stderr)
+    return 2
+
+
+def claim_names(*, always: bool = False) -> None:
+    """Make the packages' names mean the installed packages, in one of our processes and in those that it starts."""
+    if not (always or MARK in os.environ or _runs_a_command(sys.orig_argv)):
+        return
+    os.environ[MARK] = "1"
+    if not any(isinstance(finder, _Installed) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Installed())
+
+
+def _runs_a_command(argv: Sequence[str]) -> bool:
+    """Whether Python was started as `python -m COMMAND`."""
+    return any(option == "-m" and module in MODULES for option, module in zip(argv, argv[1:], strict=False))
+
+
+class _Installed:
+    """A finder, asked before any other, that finds the packages beside this module."""
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        """Return where a package is; None for every other name."""
+        return PathFinder.find_spec(name, [os.path.dirname(os.path.abspath(__file__))]) if name in PACKAGES else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Wrong use: one message that lists every problem, exit code 2, nothing written."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+from inference import beam_runner, run
+from inference.corpus import slices
+from inference.flags import BEAM_FLAGS
+from models.arguments import Parser
+
+
+def beams_flags() -> list[tuple[str, bool]]:
+    """Each flag that Beam's own parsers know, and whether a value follows it."""
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    actions = parser._option_string_actions.items()
+    return sorted((flag, action.nargs != 0) for flag, action in actions if flag not in ("-h", "--help"))
+
+
+CASES = [
+    (["--forma", "parquet"], "unknown flag --forma: did you mean --format?"),
+    (["--max_num_workerz", "5"], "unknown flag --max_num_workerz: did you mean --max_num_workers?"),
+    (["stray"], "unexpected argument 'stray'"),
+    (["--scores", "top:0"], "expected predicted, all or top:K with K from 1, found 'top:0'"),
+    (["--limit", "0"], "expected a number greater than 0, found '0'"),
+    (["--limit", "ten"], "expected a number greater than 0, found 'ten'"),
+    (["--slice_mb", "nan"], "expected a number greater than 0, found 'nan'"),
+    (["--max_failure_rate", "7"], "expected a share from 0 to 1, found '7'"),
+    (["--keep_fields", "a,,b"], "expected distinct names separated by commas, found 'a,,b'"),
+    (["--keep_fields", "id"], "two columns named id"),
+    (["--keep_fields", "colours"], "two columns named colours"),
+    (["--device", "cuda"], "--device cuda: expected a CUDA GPU, found none"),
+    (["--device", "tpu"], "--device: expected one of auto, cpu, cuda; found 'tpu'"),
+    (["--max_tokens", "5000"], "reads at most 128 tokens, but 5000 were asked for"),
+    (["--input", "/nowhere/*.jsonl"], "--input /nowhere/*.jsonl: expected at least one file, found none"),
+    (["--model", "/nowhere/model"], "Model '/nowhere/model': expected a directory"),
+    (["--streaming"], "--streaming"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), CASES, ids=lambda value: str(value)[:30])
+def test_wrong_flag(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    output = tmp_path / "out"
+    right = ["--model", str(colours), "--input", str(corpus), "--output", str(output)]
+    assert beam_runner.main([*right, *flags]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert not output.exists()
+
+
+def test_all_problems_come_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", "/nowhere/a", "--model", "/nowhere/b", "--input", "/nowhere/*.jsonl", "--device", "cuda"]
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err
+    for part in ("/nowhere/a", "/nowhere/b", "/nowhere/*.jsonl", "--device cuda"):
+        assert part in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_mistakes_in_flags_come_in_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """They come before anything else is looked at, since they are known at once."""
+    assert beam_runner.main(["--modle", "x", "--scorez", "all", "--limit", "0", "--runer", "DirectRunner"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: unknown flag --modle: did you mean --model?",
+        "error: unknown flag --scorez: did you mean --scores?",
+        "error: unknown flag --runer: did you mean --runner?",
+        "error: --limit: expected a number greater than 0, found '0'.",
+        "error: --input, --output are required; see --help.",
+    ]
+
+
+def test_missing_flags_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert beam_runner.main([]) == 2
+    assert "--model, --input, --output are required" in capsys.readouterr().err
+
+
+def test_a_wrong_value_of_a_flag_of_beam_is_one_sentence(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "o"), "--num_workers", "many"]
+    assert beam_runner.main(flags) == 2
+    assert capsys.readouterr().err == (
+        "error: --num_workers: invalid int value: 'many'; this is a flag of Apache Beam.\n"
+    )
+
+
+def test_the_list_of_beams_flags_is_beams_own() -> None:
+    """`inference/beam_flags.txt` lets a command know Beam's flags without seconds of imports."""
+    assert "".join(f"{flag}{' VALUE' * value}\n" for flag, value in beams_flags()) == BEAM_FLAGS.read_text()
+
+
+def test_a_damaged_model_is_named(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.tiny import tiny_model
+
+    model = tiny_model(tmp_path / "broken")
+    with (model / "model.pth").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"?")
+    assert beam_runner.main(["--model", str(model), "--input", str(corpus), "--output", str(tmp_path / "o")]) == 2
+    assert f"{model}/model.pth is not the file that was saved" in capsys.readouterr().err
+
+
+def test_output_inside_the_input_is_refused(corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(corpus.parent)]
+    assert beam_runner.main(flags) == 2
+    assert f"the input {corpus} lies in it" in capsys.readouterr().err
+
+
+def test_a_file_as_output_is_refused(corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(colours / "model.json")]
+    assert beam_runner.main(flags) == 2
+    assert "expected a folder, found a file" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_made_is_one_sentence(
+    corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", "/proc/nothing/out"]
+    assert beam_runner.main(flags) == 2
+    assert "--output /proc/nothing/out cannot be written" in capsys.readouterr().err
+
+
+def test_more_failures_than_allowed_exit_3_and_keep_the_output(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with corpus.open("a") as file:
+        file.write("broken\n" * 10)
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "o")]
+    assert beam_runner.main(flags) == 3
+    assert "3.23% of the documents failed" in capsys.readouterr().err
+    assert (tmp_path / "o" / "summary.json").exists()
+    assert beam_runner.main([*flags, "--max_failure_rate", "0.05"]) == 0
+
+
+@pytest.mark.parametrize("parser", [beam_runner.make_parser(), run.make_parser()], ids=["beam_runner", "run"])
+def test_every_flag_has_help(parser: Parser) -> None:
+    text = parser.format_help()
+    assert text.startswith("usage: python -m inference.")
+    assert all(action.help for action in parser._actions)
+
+
+def test_slices_are_small_for_small_corpora_and_never_above_8_mib() -> None:
+    from inference.corpus.files import InputFile
+
+    def size(count: int, suffix: str = "") -> int:
+        return slices.slice_bytes([InputFile(f"a.jsonl{suffix}", count)], None)
+
+    assert size(1_000) == 256 * 1024
+    assert size(64 * 1024 * 1024) == 1024 * 1024
+    assert size(16 * 1024 * 1024, ".gz") == 1024 * 1024
+    assert size(10**12) == 8 * 1024 * 1024
+
+
+def test_json_is_all_of_standard_output(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out"), "--json"]
+    assert beam_runner.main([*flags, "--plan"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["path"] == str(corpus)
+    assert beam_runner.main(flags) == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert said["summary"] == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (said["documents"], said["report"]) == (300, str(tmp_path / "out" / "report.html"))
+    assert "300 lines = 300 predicted" in captured.err
+
+
+def test_quiet_says_nothing_and_verbose_names_each_slice(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--slice_mb", "0.01"]
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "a"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "b"), "--verbose"]) == 0
+    told = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("slice ")]
+    assert told == [f"slice {path.stem}" for path in sorted((tmp_path / "b" / "receipts").iterdir())]
+    assert len(told) > 1
+
+
+def test_ctrl_c_says_how_to_go_on(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("inference.runs.pipeline.build", interrupt)
+    assert beam_runner.main(flags) == 1
+    assert capsys.readouterr().err == f"\nstopped. {beam_runner.RESUME}\n"
+    monkeypatch.undo()
+    assert beam_runner.main(flags) == 0
+
+
+def test_an_error_that_nobody_foresaw_is_shown_whole(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*args: object) -> None:
+        raise ZeroDivisionError("a mistake of the program")
+
+    monkeypatch.setattr("inference.runs.receipts.Receipt.totals", wrong)
+    assert beam_runner.main(["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert re.search(r"failed: a mistake of the program \[while running .*\]\nZeroDivisionError\. Finished", told)
+    assert "inference.beam_runner --model" in told
