@@ -1,5 +1,6 @@
 # `make` lists the targets. Where torch comes from is up to you, before the first install:
 #   make install TORCH_INDEX=URL     takes torch from that index: a small CPU build, or the build for your CUDA
+#   make test COVERAGE=1             also measures coverage, which takes a quarter longer
 TORCH_INDEX =
 SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -28,7 +29,7 @@ install: .venv/installed  ## make .venv and install labelbeam, its requirements 
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv .venv; }
 	@echo "Installing the requirements (some minutes the first time) ..."
 	@$(PIP) install --no-deps --require-hashes -r requirements.txt -r requirements-dev.txt -r requirements-demo.txt
-	@echo "Installing torch$(and $(TORCH_INDEX), from $(TORCH_INDEX)) ..."
+	@echo "Installing torch$(and $(TORCH_INDEX), )$(and $(TORCH_INDEX),from $(TORCH_INDEX)) ..."
 	@$(PIP) install $(and $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") -r requirements-torch.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -55,8 +56,8 @@ test: install  ## run every check: style, types, import rules, spelling, fast te
 	@echo "lint-imports"; $(BIN)/lint-imports
 	@echo "codespell";    $(BIN)/codespell
 	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10 \
-		--cov --cov-report=
-	@echo "coverage";     $(BIN)/coverage report --format=total
+		$(and $(COVERAGE),--cov --cov-report=)
+	@$(if $(COVERAGE),echo "coverage of models, training and inference: $$($(BIN)/coverage report --format=total) %",:)
 
 docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict

@@ -107,10 +107,19 @@ def _failures_file(scored: ScoredSlice, *, redact: bool) -> bytes:
     return b"".join(orjson.dumps(failure.row(scored.slice.file.path)) + b"\n" for failure in failures)
 
 
+def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
+    """Return the rows of a slice's predictions, read back from its file."""
+    return read_rows(_predictions_path(receipt, output))
+
+
+def _predictions_path(receipt: Receipt, output: str) -> str:
+    return FileSystems.join(output, next(path for path in receipt.sha256 if path.startswith(PREDICTIONS)))
+
+
 def read_ids(receipt: Receipt, output: str) -> list[str]:
     """Return the ids of a slice's predictions, read back from its file."""
-    path = next(path for path in receipt.sha256 if path.startswith(PREDICTIONS))
-    content = storage.read_file(FileSystems.join(output, path))
+    path = _predictions_path(receipt, output)
+    content = storage.read_file(path)
     if path.endswith(".parquet"):
         ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
         return ids

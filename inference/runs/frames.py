@@ -1,0 +1,52 @@
+"""Reads a finished run into pandas, for Python code and notebooks. All of it is in memory at once."""
+
+import pandas as pd
+
+from inference.runs import receipts, run_folder, sink
+from inference.runs.receipts import Receipt
+
+FAILURE_COLUMNS = ("file", "line", "id", "reason", "detail", "raw")
+
+
+def read_predictions(run: str) -> pd.DataFrame:
+    """Return the predictions of a finished run, in the order of the input.
+
+    Columns: `id`, the kept fields, and for each model `MODEL_labels` (a list of labels) and `MODEL_scores` (a dict from
+    label to probability, with the scores that the run wrote).
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+    description = run_folder.require(str(run), finished=True)
+    models = [model["name"] for model in description["models"]]
+    columns = [
+        "id",
+        *description["options"]["keep_fields"],
+        *(f"{m}_{kind}" for m in models for kind in ("labels", "scores")),
+    ]
+    rows = []
+    for receipt in _in_input_order(str(run)):
+        for row in sink.read_slice(receipt, str(run)):
+            for model in models:
+                labelling = row.pop(model)
+                row[f"{model}_labels"] = labelling["labels"]
+                row[f"{model}_scores"] = {score["label"]: score["score"] for score in labelling["scores"]}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def read_failures(run: str) -> pd.DataFrame:
+    """Return the failures of a finished run, in the order of the input: file, line, id, reason, detail, raw line.
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+    run_folder.require(str(run), finished=True)
+    failed = (receipt for receipt in _in_input_order(str(run)) if receipt.failed)
+    rows = [row for receipt in failed for row in sink.read_failures(receipt, str(run))]
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+
+
+def _in_input_order(run: str) -> list[Receipt]:
+    found = (receipt.without_histograms() for _, receipt in receipts.read_all(run) if receipt)
+    return sorted(found, key=lambda receipt: (receipt.file, receipt.start))
