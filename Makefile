@@ -29,7 +29,7 @@ install: .venv/installed  ## make .venv and install labelbeam, its requirements 
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv .venv; }
 	@echo "Installing the requirements (some minutes the first time) ..."
 	@$(PIP) install --no-deps --require-hashes -r requirements.txt -r requirements-dev.txt -r requirements-demo.txt
-	@echo "Installing torch$(and $(TORCH_INDEX), )$(and $(TORCH_INDEX),from $(TORCH_INDEX)) ..."
+	@echo "Installing torch$(TORCH_INDEX:%= from %) ..."
 	@$(PIP) install $(and $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") -r requirements-torch.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -57,7 +57,7 @@ test: install  ## run every check: style, types, import rules, spelling, fast te
 	@echo "codespell";    $(BIN)/codespell
 	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10 \
 		$(and $(COVERAGE),--cov --cov-report=)
-	@$(if $(COVERAGE),echo "coverage of models, training and inference: $$($(BIN)/coverage report --format=total) %",:)
+	@if [ -n "$(COVERAGE)" ]; then echo "coverage of models, training, inference: $$($(BIN)/coverage report --format=total) %"; fi
 
 docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict

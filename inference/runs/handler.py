@@ -1,4 +1,4 @@
-"""The thin ModelHandler around the scorer: one Beam element is one slice."""
+"""Adapts the scorer to RunInference with a thin ModelHandler. One Beam element is one slice."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -14,22 +14,22 @@ from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
 from inference.scoring.tally import Counts
 
-TRUSTED_ATTEMPTS = 2  # at a slice; after so many that never ended it is scored in a process apart
+TRUSTED_ATTEMPTS = 2  # unfinished attempts at a slice after which it is scored in a separate process
 
 
 @dataclass
 class SliceDocuments:
-    """A slice that was read."""
+    """A slice and the content that was read from it."""
 
     slice: Slice
-    read: Documents
-    started: float  # seconds since the epoch
-    attempts: int = 0  # that came before and did not end
+    content: Documents
+    started: float  # start of the attempt, in seconds since the epoch
+    attempts: int = 0  # earlier attempts that did not finish
 
 
 @dataclass
 class ScoredSlice:
-    """A slice that was scored: `lines == len(predictions) + len(failures) + blank`."""
+    """The result of scoring a slice, in which `lines == len(predictions) + len(failures) + blank`."""
 
     slice: Slice
     lines: int
@@ -37,16 +37,16 @@ class ScoredSlice:
     predictions: list[Prediction]
     failures: list[Failure]
     counts: Counts
-    runtime: str
-    started: float
+    runtime: str  # runtime and precision that scored it
+    started: float  # start of the attempt, in seconds since the epoch
     scoring_seconds: float
 
 
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
-    """Lets RunInference load the models once a process and share them between its threads.
+    """Lets RunInference load the models once in each process and share them between threads.
 
-    Batching is not Beam's: a slice is already thousands of documents, cut into batches by the scorer. So an element
-    is a ready batch, of one slice.
+    A slice already holds thousands of documents, which the scorer cuts into batches. So Beam does not batch the slices,
+    and each element is a batch of one slice.
     """
 
     def __init__(self, options: ScoringOptions) -> None:
@@ -54,7 +54,7 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         self._options = options
 
     def load_model(self) -> Scorer:
-        """Loads every model of the run."""
+        """Load every model of the run."""
         return Scorer(self._options)
 
     def run_inference(
@@ -63,36 +63,36 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         model: Scorer,
         inference_args: dict[str, Any] | None = None,  # noqa: ARG002  (Beam's signature)
     ) -> Iterable[ScoredSlice]:
-        """Scores each slice of the batch."""
+        """Score each slice of a batch."""
         return [score_slice(element, model) for element in batch]
 
     def should_skip_batching(self) -> bool:
-        """A slice is scored as it comes: Beam's batching would hold it back until the next one was read."""
+        """Return True, because Beam's batching would hold a slice back until the next one has been read."""
         return True
 
     def get_num_bytes(self, batch: Sequence[SliceDocuments]) -> int:
-        """Bytes of the texts: the default would pickle the whole slice to find out."""
-        return sum(len(text) for element in batch for document in element.read.documents for text in document.texts)
+        """Return the number of characters in the texts. The default would pickle whole slices to find a size."""
+        return sum(len(text) for element in batch for document in element.content.documents for text in document.texts)
 
     def get_metrics_namespace(self) -> str:
-        """Where RunInference's own metrics appear."""
+        """Return the namespace of RunInference's own metrics."""
         return "labelbeam"
 
 
 def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
-    """Scores the documents of one slice and puts all its failures in the order of the lines."""
+    """Score the documents of a slice, and sort all its failures by line."""
     began = time.monotonic()
-    documents = element.read.documents
+    documents = element.content.documents
     if element.attempts < TRUSTED_ATTEMPTS:
         predictions, failures, counts = scorer.score(documents)
     else:
         predictions, failures, counts = isolation.score(documents, scorer.options)
     return ScoredSlice(
         slice=element.slice,
-        lines=element.read.lines,
-        blank=element.read.blank,
+        lines=element.content.lines,
+        blank=element.content.blank,
         predictions=predictions,
-        failures=sorted([*element.read.failures, *failures], key=lambda failure: failure.line),
+        failures=sorted([*element.content.failures, *failures], key=lambda failure: failure.line),
         counts=counts,
         runtime=str(scorer.runtime),
         started=element.started,

@@ -1,4 +1,4 @@
-"""What a worker needs to know of a run."""
+"""Defines the options of a run that travel to the workers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,18 +11,18 @@ FileFormat = Literal["jsonl", "parquet"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Everything a worker needs to know of the run, except the list of files, which it reads from `run.json`."""
+    """The options of a run that a worker needs. A worker reads the list of files from `run.json`."""
 
-    output: str
-    slice_bytes: int
+    output: str  # folder of the run
+    slice_bytes: int  # largest size of a slice, in decompressed bytes
     scoring: ScoringOptions
-    id_field: str = "id"  # empty: the id is made of file and line number
-    keep_fields: tuple[str, ...] = ()
-    file_format: FileFormat = "jsonl"
-    limit: int | None = None
-    redact_failures: bool = False  # write nothing of the texts into failures/
+    id_field: str = "id"  # field with the id; empty for ids made of file and line number
+    keep_fields: tuple[str, ...] = ()  # input fields that are copied into the rows
+    file_format: FileFormat = "jsonl"  # format of the predictions
+    limit: int | None = None  # number of input lines to read; None for all
+    redact_failures: bool = False  # whether failures are written without any part of the texts
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The models' names, in the order of the output's columns."""
+        """Return the models' names, in the order of the output's columns."""
         return tuple(trained_model.model_name(directory) for directory in self.scoring.models)

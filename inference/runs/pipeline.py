@@ -1,9 +1,9 @@
-"""The whole graph on one screen.
+"""Builds the graph of a run.
 
     files -> Slices (Cut, CountLines, Number) -> ReadSlice -> RunInference -> WriteSlice -> receipts -> summary
-                                                 (a slice that has a receipt hands it on)
+                                                 (passes the receipt of a finished slice on)
 
-The graph starts from the file list in `run.json`, so it does not grow with the corpus; a slice is one element.
+The graph starts from the file list in `run.json`, so it does not grow with the corpus. Each slice is one element.
 """
 
 import time
@@ -27,21 +27,21 @@ from models import trained_model
 
 
 def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
-    """Adds the run's steps to a pipeline: labels what has no receipt yet and writes the summary."""
+    """Add the steps of a run to a pipeline. They label the slices without a receipt and write the summary."""
     output = options.output
-    pieces = (
+    all_slices = (
         pipeline
         | "Run" >> beam.Create([output])
         | "Files" >> beam.FlatMap(run_folder.read_files)
         | "Slices" >> Slices(options.slice_bytes)
     )
-    read = pieces | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FOUND, main="documents")
+    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FINISHED, main="documents")
     written = (
         read.documents
         | "RunInference" >> RunInference(SliceHandler(options.scoring))
         | "WriteSlice" >> beam.Map(sink.write_slice, options).with_output_types(Receipt)
     )
-    every_receipt = (written, read[ReadSlice.FOUND]) | "Receipts" >> beam.Flatten()
+    every_receipt = (written, read[ReadSlice.FINISHED]) | "Receipts" >> beam.Flatten()
     totals = every_receipt | "Totals" >> beam.Map(Receipt.totals) | "AddTotals" >> beam.CombineGlobally(tally.add)
     duplicates = (
         every_receipt
@@ -55,7 +55,7 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
         | "Summarise"
         >> beam.Map(
             summary.summarise,
-            slices=beam.pvalue.AsSingleton(pieces | "CountSlices" >> beam.combiners.Count.Globally()),
+            slices=beam.pvalue.AsSingleton(all_slices | "CountSlices" >> beam.combiners.Count.Globally()),
             duplicates=beam.pvalue.AsSingleton(duplicates),
         )
         | "WriteSummary" >> beam.Map(summary.write, output)
@@ -63,14 +63,14 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
 
 
 class Slices(beam.PTransform):
-    """Input files to slices, in no order, on all workers."""
+    """Turns input files into slices, in no particular order and on all workers."""
 
     def __init__(self, slice_bytes: int) -> None:
         super().__init__()
         self._slice_bytes = slice_bytes
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
-        """Cuts, counts lines, numbers."""
+        """Cut the files, count the lines of the stretches, and number them."""
         return (
             files
             | "Cut" >> beam.FlatMap(slices.cut, self._slice_bytes)
@@ -83,39 +83,39 @@ class Slices(beam.PTransform):
 
 
 class ReadSlice(beam.DoFn):
-    """Reads a slice; one that has a receipt already is not read, its receipt goes to the output FOUND."""
+    """Reads the slices without a receipt. The receipts of the other slices go to the output FINISHED."""
 
-    FOUND = "found"
+    FINISHED = "finished"
 
     def __init__(self, options: RunOptions) -> None:
         super().__init__()
         self._options = options
 
     def setup(self) -> None:
-        """Learns from the models how a record becomes text."""
-        self._read_options = read_options(self._options)
+        """Read from the models how a record becomes text."""
+        self._recipe = document_recipe(self._options)
 
     def process(self, piece: Slice) -> Iterator[Any]:
-        """One element in, one out: a receipt, or the documents as a batch of one slice.
+        """Yield one element for each slice: its receipt, or a batch of one slice with its documents.
 
         Raises:
-            SourceError: the file is gone, or not what it was in an earlier attempt.
+            SourceError: the file is missing, or has changed since an earlier attempt.
         """
         receipt = receipts.find(self._options.output, piece.name)
         if receipt is not None:
             if receipt.checksum != piece.checksum:
                 raise SourceError(
-                    f"{piece.file.path} is not what it was when its lines from {piece.first_line:,} on were labelled: "
-                    "put it back as it was, or name another --output."
+                    f"{piece.file.path} has changed since its lines from {piece.first_line:,} on were labelled: put "
+                    "it back as it was, or name another --output."
                 )
-            yield beam.pvalue.TaggedOutput(self.FOUND, receipt)
+            yield beam.pvalue.TaggedOutput(self.FINISHED, receipt)
             return
         started = time.time()
-        read = read_documents(slices.read_lines(piece), piece.file.path, self._read_options)
-        yield [SliceDocuments(piece, read, started, sink.begin(self._options.output, piece.name))]
+        content = read_documents(slices.read_lines(piece), piece.file.path, self._recipe)
+        yield [SliceDocuments(piece, content, started, sink.begin_attempt(self._options.output, piece.name))]
 
 
-def read_options(options: RunOptions) -> DocumentRecipe:
-    """How this run turns a record into a Document."""
+def document_recipe(options: RunOptions) -> DocumentRecipe:
+    """Return the recipe by which a run turns a record into a Document."""
     manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(options.scoring.models)]
     return DocumentRecipe(text_recipes(options.scoring, manifests), options.id_field, options.keep_fields)

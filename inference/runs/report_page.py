@@ -1,4 +1,4 @@
-"""Draws report.html, one page on a run, from what its folder holds; also of a run that has not ended."""
+"""Draws report.html, one page about a run, from what its folder holds. The run need not have ended."""
 
 import itertools
 import math
@@ -10,22 +10,19 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
-from inference.runs import receipts, run_folder, sink, summary
+from inference.runs import drift, receipts, run_folder, sink, summary
 from inference.runs.progress import duration
 from inference.runs.receipts import Receipt
 from inference.runs.run_folder import REPORT
-from inference.scoring import model_files, tally
+from inference.scoring import tally
 from inference.scoring.tally import BINS
-from models import page, trained_model
+from models import page
 from models.decision import thresholds_of
-from models.errors import ModelError
-from models.trained_model import Manifest
 
 TEMPLATE = Path(__file__).parent / "templates" / REPORT
 MOST_LABELS = 24  # in the histograms and the table of pairs, the most frequent ones
 EXAMPLES = 3  # of each reason to fail
 MOST_WORKERS = 30
-PARTED = 1.5  # how many times a label's share may be the training data's before a warning
 POINTS = 60  # of the curve of speed over time
 LONG_REST = 60.0  # seconds between two attempts that are worth a word
 
@@ -55,7 +52,6 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
         "speed": speed(read),
         "paid": paid,
         "bins": BINS,
-        "parted": PARTED,
     }
     path = FileSystems.join(output, REPORT)
     storage.write_file(path, page.render(TEMPLATE, **content).encode())
@@ -70,30 +66,45 @@ def _share_done(run: dict[str, Any], read: Sequence[Receipt]) -> float:
 
 
 def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of one model."""
-    name, manifest = model["name"], _manifest(model["path"])
-    predicted, tokens = totals["predicted"], totals["tokens"].get(name, 0)  # none where every document ended a process
+    """Return what the page says of one model."""
+    name, manifest = model["name"], drift.manifest_of(model["path"])
+    predicted, tokens = totals["predicted"], totals["tokens"].get(name, 0)  # 0 if every document ended its process
     counts: dict[str, int] = totals["labels"].get(name, {})
-    names = manifest.labels.names if manifest else tuple(counts)
+    names = sorted(manifest.labels.names if manifest else counts, key=lambda label: -counts.get(label, 0))
     thresholds = thresholds_of(manifest.labels, manifest.decision) if manifest else {}
-    rows = [_label(label, counts.get(label, 0), predicted, manifest) for label in names]
-    rows.sort(key=lambda row: -row["count"])
-    shown = [row["label"] for row in rows if row["count"]][:MOST_LABELS]
+    drifted = drift.drifted_labels(counts, predicted, manifest)
+    rows = [
+        {
+            "label": label,
+            "count": counts.get(label, 0),
+            "share": counts.get(label, 0) / max(predicted, 1),
+            "expected": drift.expected_share(label, manifest),
+            "drifted": label in drifted,
+        }
+        for label in names
+    ]
+    shown = [label for label in names if label in counts][:MOST_LABELS]
     scores = totals.get("scores", {}).get(name, {})
     return {
         **model,
         "task": manifest.labels.task if manifest else None,
         "labels": rows,
         "has_expected": any(row["expected"] is not None for row in rows),
-        "parted": [row["label"] for row in rows if row["parted"]],
+        "warning": drift.warning(drifted) if drifted else None,
         "histograms": [
-            {"label": label, "bars": _bars(scores[label], logarithmic=True), "threshold": thresholds.get(label)}
+            {
+                "label": label,
+                "bars": _bars(scores[label], logarithmic=True),
+                "most": max(scores[label]),
+                "threshold": thresholds.get(label),
+            }
             for label in shown
             if label in scores
         ],
         "has_thresholds": bool(thresholds),
         "pairs": _pairs(shown, counts, totals.get("pairs", {}).get(name, {})),
         "lengths": _bars(totals.get("lengths", {}).get(name, [0] * BINS)),
+        "most_texts": max(totals.get("lengths", {}).get(name, [0])),
         "tokens": tokens,
         "padding": 1 - tokens / totals["padded_tokens"][name] if tokens else 0.0,
         "truncated": totals["truncated"].get(name, 0) / max(predicted, 1),
@@ -102,41 +113,8 @@ def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _manifest(path: str) -> Manifest | None:
-    """The model's description, where it can be read here: a model in an image cannot."""
-    try:
-        return trained_model.read_manifest(model_files.local(path))
-    except ModelError:
-        return None
-
-
-def _label(label: str, count: int, predicted: int, manifest: Manifest | None) -> dict[str, Any]:
-    share = count / max(predicted, 1)
-    training = manifest.training if manifest else {}
-    documents: int = training.get("documents", 0)
-    expected = training.get("label_counts", {}).get(label, 0) / documents if documents else None
-    return {
-        "label": label,
-        "count": count,
-        "share": share,
-        "expected": expected,
-        "parted": expected is not None and parted(share, predicted, expected, documents),
-    }
-
-
-def parted(share: float, count: int, expected: float, documents: int) -> bool:
-    """Whether a label's share is another than in the training data: by more than PARTED times, and not by chance.
-
-    By chance: two standard errors of the difference of two proportions.
-    """
-    together = (share * count + expected * documents) / (count + documents)
-    error = math.sqrt(together * (1 - together) * (1 / max(count, 1) + 1 / documents))
-    ratio = max(share, expected) / max(min(share, expected), 1e-12)
-    return abs(share - expected) > 2 * error and ratio > PARTED
-
-
 def _bars(counts: Sequence[int], *, logarithmic: bool = False) -> list[dict[str, Any]]:
-    """Counts and heights from 0 to 1."""
+    """Return counts and bar heights from 0 to 1."""
     scale = math.log1p if logarithmic else float
     most = scale(max(counts, default=0)) or 1.0
     return [{"count": count, "height": scale(count) / most} for count in counts]
@@ -145,7 +123,7 @@ def _bars(counts: Sequence[int], *, logarithmic: bool = False) -> list[dict[str,
 def _pairs(
     names: Sequence[str], counts: dict[str, int], pairs: dict[str, dict[str, int]]
 ) -> list[dict[str, Any]] | None:
-    """For each label the shares of its documents that have each label too; None where no two meet."""
+    """Return for each label the share of its documents that have each other label; None if no two labels meet."""
     if not pairs:
         return None
 
@@ -159,7 +137,7 @@ def _pairs(
 
 
 def _failures(read: Iterable[Receipt], output: str) -> list[dict[str, Any]]:
-    """Reasons with their counts, the most frequent first, and the first examples of each."""
+    """Return the reasons with their counts, the most frequent first, and the first examples of each."""
     counts: dict[str, int] = {}
     examples: dict[str, list[dict[str, Any]]] = {}
     for receipt in sorted(read, key=lambda receipt: (receipt.file, receipt.start)):
@@ -175,7 +153,7 @@ def _failures(read: Iterable[Receipt], output: str) -> list[dict[str, Any]]:
 
 
 def speed(read: Sequence[Receipt]) -> dict[str, Any] | None:
-    """When and how fast: time at work, documents a second over time and by worker; None before the first slice."""
+    """Return when and how fast the run went, over time and by worker; None before the first slice."""
     if not read:
         return None
     spans = sorted((r.finished - r.seconds, r.finished) for r in read)
@@ -205,7 +183,7 @@ def speed(read: Sequence[Receipt]) -> dict[str, Any] | None:
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of spans that are sorted by their beginning."""
+    """Return the length of the union of spans that are sorted by their beginning."""
     total, reached = 0.0, -math.inf
     for begin, end in spans:
         total += max(end - max(begin, reached), 0.0)

@@ -1,4 +1,4 @@
-"""Labels lines as they come, without Beam and without slices: what `inference.run` does."""
+"""Labels a stream of lines without Beam and without slices, for `inference.run`."""
 
 import argparse
 import contextlib
@@ -20,14 +20,14 @@ from models import trained_model
 from models.arguments import refuse
 from models.errors import UserError
 
-LINES_AT_ONCE = 1_000
+LINES_AT_ONCE = 1_000  # lines that are read and scored together
 
 
 def open_input(path: str, problems: Sequence[str] = ()) -> Iterator[Line]:
-    """Return the lines of a file, or of standard input for `-`.
+    """Return the lines of a file, or of standard input if the path is `-`.
 
     Raises:
-        UserError: the file is missing or is several, besides the problems that were found before.
+        UserError: the path does not match exactly one file, or there were problems before. Each has a line.
     """
     files = []
     problems = list(problems)
@@ -42,7 +42,7 @@ def open_input(path: str, problems: Sequence[str] = ()) -> Iterator[Line]:
 
 
 def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namespace) -> tuple[int, int]:
-    """Label the lines, LINES_AT_ONCE together; return how many documents were predicted and how many failed."""
+    """Label the lines in chunks of LINES_AT_ONCE. Return how many documents were predicted and how many failed."""
     manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(scoring.models)]
     recipe = DocumentRecipe(text_recipes(scoring, manifests), flags.id_field, flags.keep_fields)
     predicted = failed = 0
@@ -51,9 +51,9 @@ def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namesp
         failed_rows = stack.enter_context(_writer(flags.failures)) if flags.failures else sys.stderr.buffer
         scorer = Scorer(scoring)
         while chunk := list(itertools.islice(lines, LINES_AT_ONCE)):
-            read = read_documents(chunk, flags.input, recipe)
-            predictions, failures, _ = scorer.score(read.documents)
-            failures = sorted([*read.failures, *failures], key=lambda failure: failure.line)
+            content = read_documents(chunk, flags.input, recipe)
+            predictions, failures, _ = scorer.score(content.documents)
+            failures = sorted([*content.failures, *failures], key=lambda failure: failure.line)
             rows.writelines(orjson.dumps(prediction.row()) + b"\n" for prediction in predictions)
             failed_rows.writelines(orjson.dumps(failure.row(flags.input)) + b"\n" for failure in failures)
             rows.flush()
@@ -64,7 +64,11 @@ def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namesp
 
 @contextlib.contextmanager
 def _writer(path: str) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name once it is whole."""
+    """Open a file that appears under its name once it is complete.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     staging = f"{path}.part"
     try:
         with open(staging, "wb") as file:

@@ -1,4 +1,4 @@
-"""Adds receipts up, checks that every line is accounted for, and shows the result."""
+"""Adds receipts up, checks that every line is accounted for, and shows the totals."""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _ID_BUCKETS = 256
 
 
 def id_hashes(receipt: Receipt, output: str) -> list[tuple[int, bytes]]:
-    """The 64-bit hashes of a slice's ids, in buckets that can be looked at one by one."""
+    """Return the 64-bit hashes of a slice's ids, in buckets that are checked one at a time."""
     digests = [hashlib.blake2b(i.encode(), digest_size=8).digest() for i in sink.read_ids(receipt, output)]
     buckets: dict[int, list[bytes]] = {}
     for digest in digests:
@@ -30,13 +30,13 @@ def id_hashes(receipt: Receipt, output: str) -> list[tuple[int, bytes]]:
 
 
 def count_duplicates(hashes: Iterable[bytes]) -> int:
-    """How many ids of one bucket had been there before."""
+    """Return how many ids of one bucket repeat another."""
     values = np.frombuffer(b"".join(hashes), np.uint64)
     return len(values) - len(np.unique(values))
 
 
 def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
-    """What `summary.json` says.
+    """Return the content of `summary.json`.
 
     Raises:
         ArithmeticError: a slice has no receipt, or a line is neither predicted, failed nor blank.
@@ -54,12 +54,12 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
 
 
 def write(summary: dict[str, Any], output: str) -> None:
-    """Writes `summary.json`."""
+    """Write `summary.json`."""
     write_file(FileSystems.join(output, SUMMARY), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
 def read(output: str) -> dict[str, Any] | None:
-    """Reads `summary.json`; None where there is none."""
+    """Read `summary.json`; return None if there is none."""
     path = FileSystems.join(output, SUMMARY)
     if not FileSystems.exists(path):
         return None
@@ -68,14 +68,16 @@ def read(output: str) -> dict[str, Any] | None:
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Prints the totals, what failed and what was predicted."""
+    """Print the totals, the failures by reason, and the labels of each model."""
     console.print(
         f"{summary['lines']:,} lines = {summary['predicted']:,} predicted + {summary['failed']:,} failed "
         f"+ {summary['blank']:,} blank, in {summary['slices']:,} slices",
         highlight=False,
     )
     if summary["duplicate_ids"]:
-        console.print(f"{summary['duplicate_ids']:,} ids had been there before (each one is labelled)", highlight=False)
+        console.print(
+            f"{summary['duplicate_ids']:,} documents repeat an earlier id; they are labelled too", highlight=False
+        )
     for reason, count in summary["failures"].items():
         console.print(f"  failed: {reason} {count:,}", highlight=False)
     for model, labels in summary["labels"].items():
@@ -85,10 +87,10 @@ def show(summary: dict[str, Any], console: Console) -> None:
         console.print(
             f"{tokens:,} tokens, padding {1 - tokens / padded:.1%}; "
             f"{summary['truncated'][model] / predicted:.1%} of the texts were truncated"
-            + (f", {summary['repeated'][model]:,} were the same as another" if summary["repeated"][model] else ""),
+            + (f", {summary['repeated'][model]:,} repeat another text" if summary["repeated"][model] else ""),
             highlight=False,
         )
-    console.print(f"computed by {', '.join(summary['runtimes'])}", highlight=False)
+    console.print(f"runtime: {', '.join(summary['runtimes'])}", highlight=False)
 
 
 def _labels_table(model: str, labels: dict[str, int], predicted: int) -> Table:

@@ -10,11 +10,12 @@ import pytest
 from inference import beam_runner, report
 from inference.cost import actual
 from inference.cost.pricing import Bill
+from inference.runs import drift, report_page
 from inference.runs import receipts as all_receipts
-from inference.runs import report_page
 from inference.runs.receipts import Receipt
 from tests.inference.conftest import rows_of, write_corpus
 from tests.pages import Page, in_browser, needs_browser
+from tests.tiny import tiny_model
 
 EVIL = '<script>alert(1)</script><img src="http://example.com/x.png">'
 
@@ -123,7 +124,7 @@ def test_a_run_whose_documents_all_ended_a_process_has_one(run: Path) -> None:
     }
     path.write_text(json.dumps({**json.loads(path.read_text()), **nothing, "predicted": 0}))
     report_page.write(str(run))
-    assert "0 tokens were read; of what was computed 0.0 % was padding" in (run / "report.html").read_text()
+    assert "The model read 0 tokens, and 0.0 % of what it computed was padding." in (run / "report.html").read_text()
 
 
 def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +144,7 @@ def test_a_model_that_is_gone_leaves_its_thresholds_out(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "count", "expected", "documents", "is_parted"),
+    ("share", "count", "expected", "documents", "is_drift"),
     [
         (0.10, 10_000, 0.10, 1_000, False),
         (0.14, 10_000, 0.10, 1_000, False),  # less than one and a half times
@@ -153,14 +154,72 @@ def test_a_model_that_is_gone_leaves_its_thresholds_out(run: Path) -> None:
         (0.0, 0, 0.05, 1_000, False),
     ],
 )
-def test_when_a_share_has_parted(share: float, count: int, expected: float, documents: int, is_parted: bool) -> None:
-    assert report_page.parted(share, count, expected, documents) is is_parted
+def test_when_a_share_has_drifted(share: float, count: int, expected: float, documents: int, is_drift: bool) -> None:
+    assert drift.has_drifted(share, count, expected, documents) is is_drift
+
+
+@pytest.fixture
+def drifted(tmp_path: Path) -> Path:
+    """A model that saw its first label in every training document."""
+    model = tiny_model(tmp_path / "model", task="multi_class")
+    manifest = json.loads((model / "model.json").read_text())
+    manifest["training"] = {"documents": 1000, "label_counts": {"red": 1000, "green": 1, "blue": 1}}
+    (model / "model.json").write_text(json.dumps(manifest))
+    return model
+
+
+def test_a_warning_of_the_report_stands_in_the_console_too(
+    drifted: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(drifted), "--input", str(corpus), "--output", str(tmp_path / "run")]
+    assert beam_runner.main(flags) == 0
+    (warning,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: "))
+    assert "more than 1.5 times as frequent or as rare as in the training data" in warning
+    assert warning.removeprefix("warning: model model: ") in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_page_of_a_multi_class_model_says_nothing_of_thresholds(
+    drifted: Path, corpus: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", str(drifted), "--input", str(corpus), "--output", str(tmp_path / "run")]
+    assert beam_runner.main(flags) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h3>Scores</h3>" in page
+    assert "threshold" not in page
+
+
+def test_every_histogram_has_axes(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    histograms = page.count('<div class="bars')
+    assert histograms > 5
+    assert page.count('<div class="axis">') == histograms
+    assert page.count("</em></div>") == histograms  # the height of the tallest bar
+
+
+def test_a_report_that_cannot_be_drawn_costs_nothing(
+    colours: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report_page, "TEMPLATE", tmp_path / "nowhere.html")
+    run = tmp_path / "run"
+    assert beam_runner.main(["--model", str(colours), "--input", str(corpus), "--output", str(run)]) == 0
+    said = capsys.readouterr()
+    assert "warning: the report was not drawn (TemplateNotFound: nowhere.html)" in said.err
+    assert f"`python -m inference.report {run}` draws it" in said.err
+    assert "300 lines = 300 predicted" in said.out
+    assert "report:" not in said.out
+    monkeypatch.undo()
+    assert report.main([str(run)]) == 0
 
 
 def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     paid = Bill("n2-highcpu-8", 20, False, hours=3.0, vcpu=10.0, memory=2.0, disk=0.2, shuffle=0.14, gpu=0.0)
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(actual, "fetch", lambda *place: asked.append(place) or ("job", "usage"))
+
+    def fetch(*place: str) -> tuple[str, str]:
+        asked.append(place)
+        return "job", "usage"
+
+    monkeypatch.setattr(actual, "fetch", fetch)
     monkeypatch.setattr(actual, "bill", lambda job, usage, prices: paid)
     assert report.main([str(run), "--actual", "job1"]) == 2
     assert "expected --project and --region of the job as well" in capsys.readouterr().err
@@ -178,24 +237,24 @@ def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") -> Receipt:
-    zeros = dict.fromkeys(("start", "end", "first_line", "source_bytes", "failed", "blank"), 0)
-    empty: dict[str, dict[str, int]] = {
-        name: {} for name in ("failures", "tokens", "padded_tokens", "repeated", "truncated")
-    }
     return Receipt(
         slice="s",
         file="f",
         lines=documents,
         predicted=documents,
-        labels={},
+        failed=0,
+        blank=0,
+        failures={},
+        start=0,
+        end=0,
+        first_line=0,
+        source_bytes=0,
         runtime="torch",
         seconds=seconds,
         scoring_seconds=seconds,
         finished=begun + seconds,
         worker=worker,
         checksum=0,
-        **zeros,
-        **empty,
     )
 
 

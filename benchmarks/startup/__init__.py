@@ -1,0 +1,1 @@
+"""How long a command takes to print its help or to refuse a mistake."""
