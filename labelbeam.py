@@ -1,10 +1,11 @@
-"""The front door: `labelbeam COMMAND ...` runs one of the project's commands, and `labelbeam` alone lists them.
+"""Run one of the project's commands: `labelbeam COMMAND ...`. Without a command, list them all.
 
-Each command is a module, so `labelbeam label --help` and `python -m inference.beam_runner --help` are the same.
+Each command is a module, so `labelbeam label --help` and `python -m inference.beam_runner --help` print the same text.
 
-This module also decides what `models`, `training` and `inference` mean. A working folder often holds folders of these
-names, and Python would import them in place of the installed packages. So `labelbeam.pth`, installed beside the
-packages, calls `claim_names` whenever Python starts. It acts in the processes of our commands alone.
+This module also decides which `models`, `training` and `inference` Python imports. A working folder often holds
+folders of these names, and Python would import them instead of the installed packages. Therefore `labelbeam.pth`,
+installed beside the packages, calls `claim_names` whenever Python starts. It acts only in the processes of our
+commands.
 """
 
 import os
@@ -18,20 +19,20 @@ COMMANDS = {
     "evaluate": ("training.evaluate", "measure a trained model on labelled files"),
     "sweep": ("training.sweep", "search for better training settings"),
     "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),
-    "label": ("inference.beam_runner", "label a corpus with Apache Beam, here or on Dataflow"),
+    "label": ("inference.beam_runner", "label a corpus with Apache Beam, on this machine or on Dataflow"),
     "run": ("inference.run", "label a stream of JSON lines without Beam"),
-    "report": ("inference.report", "draw the page of a run"),
+    "report": ("inference.report", "draw the report of a run"),
     "verify": ("inference.verify", "check every line and file of a run against its receipts"),
     "compare": ("inference.compare", "show which labels differ between two runs"),
     "delta": ("inference.delta", "find the documents to relabel since an earlier run"),
     "cost": ("inference.estimate_cost", "estimate the time and the price of a run"),
-    "optimize": ("inference.optimize", "make the int8 variant of a model, with proof"),
+    "optimize": ("inference.optimize", "make the int8 variant of a model, and prove that it is as good"),
     "container": ("inference.container", "build or check the image of Dataflow's workers"),
     "doctor": ("inference.doctor", "show what this machine can do and what is wrong"),
 }
 MODULES = {module for module, _ in COMMANDS.values()} | {"training.demo_corpus", "inference.probe"}
 PACKAGES = ("models", "training", "inference")
-MARK = "LABELBEAM_PROCESS"  # environment variable of our commands, which the processes that they start inherit
+MARK = "LABELBEAM_PROCESS"  # environment variable that marks our commands and the processes that they start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n`labelbeam COMMAND --help` lists the flags of a command.")
         return 0
     if argv[0] not in COMMANDS:
-        return _unknown(argv[0])
+        return _refuse(argv[0])
     claim_names(always=True)
-    from importlib import import_module  # and below: nothing that costs time when Python starts
+    # Every start of Python imports this module, so imports that cost time wait until they are needed.
+    from importlib import import_module
 
     return import_module(COMMANDS[argv[0]][0]).main(argv[1:])
 
 
-def _unknown(command: str) -> int:
+def _refuse(command: str) -> int:
     from difflib import get_close_matches
 
     close = get_close_matches(command, COMMANDS, n=1)
@@ -60,7 +62,7 @@ def _unknown(command: str) -> int:
 
 
 def claim_names(*, always: bool = False) -> None:
-    """Make the packages' names mean the installed packages, in one of our processes and in those that it starts."""
+    """Make the packages' names mean the installed packages, in a process of ours and in those that it starts."""
     if not (always or MARK in os.environ or _runs_a_command(sys.orig_argv)):
         return
     os.environ[MARK] = "1"
@@ -69,15 +71,15 @@ def claim_names(*, always: bool = False) -> None:
 
 
 def _runs_a_command(argv: Sequence[str]) -> bool:
-    """Whether Python was started as `python -m COMMAND`."""
+    """Return whether Python was started as `python -m COMMAND`."""
     return any(option == "-m" and module in MODULES for option, module in zip(argv, argv[1:], strict=False))
 
 
 class _Installed:
-    """A finder, asked before any other, that finds the packages beside this module."""
+    """A finder that finds the packages beside this module, before any other finder is asked."""
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """Return where a package is; None for every other name."""
+        """Return the location of a package, or None for any other name."""
         return PathFinder.find_spec(name, [os.path.dirname(os.path.abspath(__file__))]) if name in PACKAGES else None
 
 

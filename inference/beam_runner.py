@@ -1,4 +1,4 @@
-"""Labels a corpus with Apache Beam.
+"""Label a corpus with Apache Beam.
 
 python -m inference.beam_runner --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import get_args
 
 from inference.cost.pricing import GPUS
-from inference.flags import BeamParser, add_json, add_scoring_flags, positive, rate
+from inference.flags import BeamParser, add_json, add_scoring_flags, positive, share
 from inference.runs.options import FileFormat
 from models.errors import exit_code
 
 PROG = "python -m inference.beam_runner"
 DESCRIPTION = f"""\
-Labels a JSONL corpus with one or more trained models.
+Label a JSONL corpus with one or more trained models.
 
   {PROG} --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
 
@@ -24,20 +24,21 @@ The same command resumes a run that stopped: finished slices are not labelled ag
 """
 EPILOG = """\
 Every flag of Apache Beam can follow, such as --runner DataflowRunner or --max_num_workers 20. The default runner is
-DirectRunner, on this machine.
+DirectRunner, which labels on this machine.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
 """
 RESUME = "Finished slices are kept: the same command resumes after them."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, check, run, summarise. Return 0 done, 1 failed, 2 wrong use, 3 too many failures."""
-    return exit_code(lambda: _run(list(sys.argv[1:] if argv is None else argv)), RESUME)
+    """Label a corpus. Return 0 when done, 1 after a failure, 2 after wrong use, 3 after too many failed documents."""
+    return exit_code(lambda: _main(list(sys.argv[1:] if argv is None else argv)), RESUME)
 
 
-def _run(argv: list[str]) -> int:
+def _main(argv: list[str]) -> int:
     flags, beam_flags = make_parser().parse_with_beam(argv)
-    from inference import checks, execute  # Beam, torch and transformers take seconds to load: not for a wrong flag
+    # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
+    from inference import checks, execute
 
     return execute.execute(checks.check(flags, beam_flags, f"{PROG} {shlex.join(argv)}"))
 
@@ -50,37 +51,45 @@ def make_parser() -> BeamParser:
         usage=f"{PROG} --model DIR --input GLOB --output DIR [flags] [Apache Beam's flags]",
         epilog=EPILOG,
     )
-    run = parser.add_argument_group("what to run")
-    run.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
-    run.add_argument("--input", action="append", required=True, metavar="GLOB", help="JSON lines; may be repeated")
-    run.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
-    run.add_argument(
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
+    what.add_argument(
+        "--input", action="append", required=True, metavar="GLOB", help="JSON lines files; may be repeated"
+    )
+    what.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
+    what.add_argument(
         "--format", choices=get_args(FileFormat), default="jsonl", help="format of the predictions (default: jsonl)"
     )
-    run.add_argument("--overwrite", action="store_true", help="a new start: what an earlier run wrote is deleted")
-    run.add_argument("--limit", type=positive(int), metavar="N", help="number of input lines to read (default: all)")
-    run.add_argument(
+    what.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="a fresh start, which deletes the files of an earlier run in the folder (default: the run is resumed)",
+    )
+    what.add_argument("--limit", type=positive(int), metavar="N", help="number of input lines to read (default: all)")
+    what.add_argument(
         "--slice_mb",
         type=positive(float),
         metavar="MIB",
-        help="size of a slice (default: 8, less if that makes fewer than 64 slices)",
+        help="size of a slice (default: 8, or less if that makes fewer than 64 slices)",
     )
-    run.add_argument(
+    what.add_argument(
         "--max_failure_rate",
-        type=rate,
+        type=share,
         default=0.01,
         metavar="SHARE",
         help="share of failed documents above which the exit code is 3 (default: 0.01)",
     )
-    run.add_argument("--redact_failures", action="store_true", help="failures/ without any part of the texts")
+    what.add_argument("--redact_failures", action="store_true", help="failures without any part of the texts")
     add_scoring_flags(parser)
-    cost = parser.add_argument_group("before it runs, and on Dataflow")
-    cost.add_argument("--plan", action="store_true", help="a dry run: what would run, how long, for how much")
+    cost = parser.add_argument_group("planning and Dataflow")
+    cost.add_argument(
+        "--plan", action="store_true", help="a dry run, which shows what would run, how long and at what cost"
+    )
     cost.add_argument(
         "--max_cost",
         type=positive(float),
         metavar="DOLLARS",
-        help="refusal of a job that may cost more (default: none)",
+        help="cost above which a job is refused, compared with the high end of its estimate (default: none)",
     )
     cost.add_argument(
         "--profile",
@@ -89,11 +98,13 @@ def make_parser() -> BeamParser:
         help="output of estimate_cost --json on the job's machine type (default: the speed of this machine)",
     )
     cost.add_argument("--accelerator", choices=tuple(GPUS), help="GPU of each worker (default: none)")
-    cost.add_argument("--no_wait", action="store_true", help="return as soon as the job is submitted")
+    cost.add_argument(
+        "--no_wait", action="store_true", help="an exit as soon as the job is submitted (default: at its end)"
+    )
     messages = parser.add_argument_group("messages")
     messages.add_argument(
         "--quiet",
-        dest="loudness",
+        dest="verbosity",
         action="store_const",
         const="quiet",
         default="normal",
@@ -101,10 +112,10 @@ def make_parser() -> BeamParser:
     )
     messages.add_argument(
         "--verbose",
-        dest="loudness",
+        dest="verbosity",
         action="store_const",
         const="verbose",
-        help="a line a finished slice, and every log",
+        help="a line for each finished slice, and all logs",
     )
     add_json(messages)
     return parser

@@ -1,4 +1,4 @@
-"""Checks a run before it starts: every problem is reported in one message, and nothing is written."""
+"""Checks a run before it starts. It reports every problem in one message, and writes nothing."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from inference.corpus import slices, storage
 from inference.corpus.files import InputFile, find_files
 from inference.runs import run_folder
 from inference.runs.options import RunOptions
-from inference.runs.progress import Loudness
+from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
 from inference.scoring.options import ScoringOptions
 from inference.scoring.runtimes import Runtime
@@ -33,25 +33,30 @@ class CheckedRun:
 
     options: RunOptions
     files: list[InputFile]
-    description: dict[str, Any]  # for run.json
+    description: dict[str, Any]  # content of run.json
     beam_options: PipelineOptions
-    runtime: Runtime | None  # the runtime, if this machine scores
-    overwrite: bool
-    max_failure_rate: float
-    job: "Job | None" = None  # the job, if the run is on Dataflow
-    plan: bool = False  # say what would run, and run nothing
-    max_cost: float | None = None  # dollars
-    profile: Path | None = None  # the speed of the job's machine type, measured there
-    wait: bool = True  # until the job has ended
-    loudness: Loudness = "normal"
-    json: bool = False  # the result as JSON on standard output, messages on standard error
+    runtime: Runtime | None  # runtime on this machine; None if only other machines score
+    overwrite: bool  # whether to delete the files of an earlier run
+    max_failure_rate: float  # share of failed documents above which the exit code is 3
+    job: "Job | None" = None  # job on Dataflow; None if another runner is used
+    plan: bool = False  # whether this is a dry run
+    max_cost: float | None = None  # cost in dollars above which the job is refused
+    profile: Path | None = None  # file with the speed of the job's machine type, measured on it
+    wait: bool = True  # whether to wait until the job ends
+    verbosity: Verbosity = "normal"
+    json: bool = False  # whether standard output gets the result as JSON, and standard error the messages
 
 
 def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) -> CheckedRun:
-    """Check everything that `inference.beam_runner` was asked for; `command` is what was typed.
+    """Check the flags of `inference.beam_runner`, the models, the input and the output.
+
+    Args:
+        flags: The parsed flags of the command.
+        beam_flags: Beam's flags, as they were typed.
+        command: The whole command, as it was typed.
 
     Raises:
-        UserError: all problems in one message.
+        UserError: has a line for each problem.
     """
     beam_options = storage.configure(beam_flags)
     standard = beam_options.view_as(StandardOptions)
@@ -63,16 +68,16 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         files = find_files(flags.input)
     except UserError as error:
         problems.append(str(error))
-    problems += _place_problems(flags, files, beam_options)
+    problems += _path_problems(flags, files, beam_options)
     job = None
     if on_dataflow:
-        from inference.dataflow import launch  # what it needs takes a second to load, which local runs do not wait for
+        from inference.dataflow import launch  # it takes a second to load, which a local run should not wait for
 
-        job, against = launch.prepare(beam_options, flags.model, files, flags.output, flags.accelerator)
-        problems += against
+        job, job_problems = launch.prepare(beam_options, flags.model, files, flags.output, flags.accelerator)
+        problems += job_problems
     elif flags.max_cost or flags.profile or flags.accelerator or flags.no_wait:
         problems.append(
-            "--max_cost, --profile, --accelerator and --no_wait are for --runner DataflowRunner; drop them."
+            "--max_cost, --profile, --accelerator and --no_wait need --runner DataflowRunner; add it or drop them."
         )
     refuse(problems)
     if flags.limit:
@@ -103,20 +108,20 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         max_cost=flags.max_cost,
         profile=flags.profile,
         wait=not flags.no_wait,
-        loudness=flags.loudness,
+        verbosity=flags.verbosity,
         json=flags.json,
     )
 
 
 def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[ScoringOptions, list[str]]:
-    """Check models, device and fields; return the options and a sentence for each problem.
+    """Check models, device and fields. Return the options, and a sentence for each problem.
 
-    If another machine scores (`here` is false), local models and this machine's devices are not looked at.
+    If another machine scores (`here` is false), neither local models nor this machine's devices are checked.
     """
     problems = []
-    for name in dict.fromkeys(name for name in flags.model if here or storage.is_remote(name)):
+    for directory in dict.fromkeys(model for model in flags.model if here or storage.is_remote(model)):
         try:
-            model_files.check(model_files.local(name), flags.precision, flags.max_tokens)
+            model_files.check(model_files.local(directory), flags.precision, flags.max_tokens)
         except UserError as error:
             problems.append(str(error))
     try:
@@ -125,11 +130,11 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
     except UserError as error:
         problems.append(str(error))
     columns = ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
+    duplicates = sorted({column for column in columns if columns.count(column) > 1})
+    if duplicates:
         problems.append(
-            f"the output would have two columns named {', '.join(twice)}: ids, --keep_fields and the folder names of "
-            "models must all differ; rename a folder or drop a field."
+            f"expected different names for id, --keep_fields and the models' folders, found two columns named "
+            f"{', '.join(duplicates)}; rename a folder or drop a field."
         )
     options = ScoringOptions(
         models=tuple(flags.model),
@@ -144,17 +149,20 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
     return options, problems
 
 
-def _place_problems(
+def _path_problems(
     flags: argparse.Namespace, files: Sequence[InputFile], beam_options: PipelineOptions
 ) -> Iterator[str]:
-    """Yield what is wrong with where the run reads and writes."""
+    """Yield a sentence for each problem with the paths that the run reads and writes."""
     folder = _absolute(flags.output).rstrip("/") + "/"
-    if inside := [file.path for file in files if _absolute(file.path).startswith(folder)]:
-        yield f"--output {flags.output}: the input {inside[0]} lies in it; name a folder apart from the input."
+    if files_inside := [file.path for file in files if _absolute(file.path).startswith(folder)]:
+        yield (
+            f"--output {flags.output}: expected a folder without input, found the input {files_inside[0]} in it; name "
+            "another folder."
+        )
     if problem := storage.bucket_problem(flags.output):
         yield f"--output {problem}"
     if beam_options.view_as(StandardOptions).streaming:
-        yield "--streaming: a corpus is labelled by a batch job; drop the flag."
+        yield "--streaming: expected a batch job, found a streaming one; drop the flag."
 
 
 def _absolute(path: str) -> str:
@@ -168,7 +176,7 @@ def _runtime_here(options: ScoringOptions, runner: str) -> Runtime | None:
 
 
 def _with_threads(options: ScoringOptions, beam_options: PipelineOptions) -> ScoringOptions:
-    """Divide this machine's cores among its worker processes, so that threads never outnumber cores."""
+    """Divide this machine's cores among its worker processes, so that threads do not outnumber cores."""
     direct = beam_options.view_as(DirectOptions)
     if options.threads or direct.direct_running_mode != "multi_processing":
         return options

@@ -1,8 +1,8 @@
-"""Builds the image that Dataflow's workers run, with trained models in it, and checks one.
+"""Build the image that Dataflow's workers run, with trained models in it, or check one.
 
     python -m inference.container build --model models/trained/ai --tag REGION-docker.pkg.dev/PROJECT/NAME/labelbeam:1
 
-Run it from a clone of the project, whose Dockerfile it builds. It does not push the image: `docker push` does.
+Run it in a clone of the project, because it builds the Dockerfile there. Then push the image with `docker push`.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build or check. Return 0 done, 1 the build failed, 2 wrong use or a check that failed."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Build or check an image. Return 0 when done, 1 if the build failed, 2 after wrong use or if a check failed."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> Parser:
@@ -29,15 +29,21 @@ def make_parser() -> Parser:
         )
         command.add_argument("--tag", required=True, metavar="IMAGE", help="name and tag of the image")
         if name == "build":
-            command.add_argument("--gpu", action="store_true", help="torch for CUDA, without the runtimes for CPUs")
-            command.add_argument("--network", metavar="NAME", help="network of the build, such as host")
+            command.add_argument(
+                "--gpu",
+                action="store_true",
+                help="torch for CUDA, without the runtimes for CPUs (default: torch and runtimes for CPUs)",
+            )
+            command.add_argument(
+                "--network", metavar="NAME", help="network of the build, such as host (default: the engine's own)"
+            )
             command.add_argument(
                 "--build_arg",
                 type=_build_arg,
                 action="append",
                 default=[],
                 metavar="NAME=VALUE",
-                help="argument of the Dockerfile; may be repeated",
+                help="build argument of the Dockerfile; may be repeated",
             )
     return parser
 
@@ -49,7 +55,7 @@ def _build_arg(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _run(argv: Sequence[str]) -> int:
+def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
     from docker.errors import BuildError
 
@@ -66,7 +72,7 @@ def _run(argv: Sequence[str]) -> int:
                 return 1
         image_build.check(client, directories, flags.tag)
         image_build.show_layers(client, flags.tag)
-    print(f"{flags.tag}: versions and models are those of this machine, and every probe text scores the same.")
+    print(f"{flags.tag}: versions and models equal those of this machine, and so do the scores of the probe texts.")
     return 0
 
 

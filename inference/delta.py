@@ -1,11 +1,11 @@
-"""Finds the documents to relabel, given an earlier run, so that a monthly refresh pays for the changes only.
+"""Find the documents to relabel since an earlier run, so that a monthly refresh pays for the changes only.
 
     python -m inference.delta --model models/trained/ai --input 'june/*.jsonl' --previous runs/may --output to_june
     python -m inference.beam_runner --model models/trained/ai --input 'to_june/documents/*' --output runs/june
 
-A document is relabelled if its id is new, if its text has changed, or if the models are others. The labels of the
-corpus are then the rows of to_june/kept and of runs/june/predictions. Next month, name runs/june as --previous: the
-rows that its delta kept are found from there. The input files of the earlier run must still exist, unchanged.
+A document is relabelled if its id is new, if its text has changed, or if the models differ. The labels of the corpus
+are then the rows of to_june/kept and of runs/june/predictions together. Next month, pass runs/june as --previous: it
+leads to the rows in to_june/kept. The input files of the earlier run must still exist, unchanged.
 Every flag of Apache Beam can follow.
 """
 
@@ -17,27 +17,31 @@ from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare and write. Return 0 done, 2 wrong use."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Write the documents to relabel and the rows to keep. Return 0 when done, 2 after wrong use."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> BeamParser:
     """Return the parser of `inference.delta`."""
     parser = BeamParser("python -m inference.delta", __doc__)
     parser.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
-    parser.add_argument("--input", action="append", required=True, metavar="GLOB", help="new corpus; may be repeated")
-    parser.add_argument("--previous", required=True, metavar="RUN", help="folder of the earlier run, finished")
-    parser.add_argument("--output", required=True, metavar="DIR", help="new folder for the documents and kept rows")
+    parser.add_argument(
+        "--input", action="append", required=True, metavar="GLOB", help="files of the new corpus; may be repeated"
+    )
+    parser.add_argument("--previous", required=True, metavar="RUN", help="folder of an earlier, finished run")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="new folder for the documents to relabel and the rows to keep"
+    )
     add_json(parser)
     return parser
 
 
-def _run(argv: Sequence[str]) -> None:
+def _main(argv: Sequence[str]) -> None:
     flags, beam_flags = make_parser().parse_with_beam(argv)
     from inference.corpus import storage
     from inference.runs import changes
 
-    counts = changes.find(storage.configure(beam_flags), flags.model, flags.input, flags.previous, flags.output)
+    counts = changes.find_changes(storage.configure(beam_flags), flags.model, flags.input, flags.previous, flags.output)
     if flags.json:
         print_json({"counts": counts, "output": flags.output})
         return
@@ -45,7 +49,7 @@ def _run(argv: Sequence[str]) -> None:
     if any(counts.get(name) for name in changes.TO_LABEL):
         print(f"to label: {flags.output}/{changes.DOCUMENTS}/*.jsonl")
     else:
-        print("nothing to label: the kept rows are all")
+        print("nothing to label: the kept rows are the labels of the whole corpus")
 
 
 if __name__ == "__main__":

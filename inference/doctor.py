@@ -1,4 +1,4 @@
-"""Says what this machine and installation can do, what `auto` chooses, and what is wrong.
+"""Show what this machine and this installation can do, what `auto` chooses, and what is wrong.
 
     python -m inference.doctor --model models/trained/ai
 
@@ -26,14 +26,14 @@ PACKAGES = (
 )
 OPTIONAL = ("openvino", "onnxruntime")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "bf16", "i8mm")
-ENOUGH_GB = 5.0  # of disk: an image's layers, or a few converted models
+ENOUGH_GB = 5.0  # free disk space that holds the layers of an image, or a few converted models
 
-Row = tuple[str, str, bool]  # what, what was found, whether that will do
+Row = tuple[str, str, bool]  # subject, finding, and whether the finding is good enough
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table. Return 0 ready, 1 something is at fault, 2 wrong use."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Print a table of findings. Return 0 if all are good, 1 if something is at fault, 2 after wrong use."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> Parser:
@@ -46,18 +46,18 @@ def make_parser() -> Parser:
     return parser
 
 
-def _run(argv: Sequence[str]) -> int:
+def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
     rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
-    well = all(good for _, _, good in rows)
+    exit_status = 0 if all(good for _, _, good in rows) else 1
     if flags.json:
-        print_json([{"what": what, "found": found, "good": good} for what, found, good in rows])
-        return 0 if well else 1
+        print_json([{"what": subject, "found": finding, "good": good} for subject, finding, good in rows])
+        return exit_status
     table = Table(box=None, show_header=False, pad_edge=False)
-    for what, found, good in rows:
-        table.add_row(Text(what), Text(found, style="" if good else "bold red"))
+    for subject, finding, good in rows:
+        table.add_row(Text(subject), Text(finding, style="" if good else "bold red"))
     Console().print(table)
-    return 0 if well else 1
+    return exit_status
 
 
 def _installation() -> Iterator[Row]:
@@ -68,7 +68,7 @@ def _installation() -> Iterator[Row]:
         version, optional = run_folder.version_of(name), name in OPTIONAL
         yield (
             name,
-            version or ("none (optional)" if optional else "missing: install it again"),
+            version or ("none (optional)" if optional else "missing; install labelbeam again"),
             bool(version) or optional,
         )
 
@@ -80,11 +80,11 @@ def _machine() -> Iterator[Row]:
 
     cores, memory = runtimes.cores(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield "processor", f"{_processor()}, {cores} cores for this process, {memory:.0f} GB of memory", True
-    yield "instructions", ", ".join(_instructions()) or "none that matter are known", True
+    yield "instructions", ", ".join(_instructions()) or "none of those that speed up scoring", True
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "GPU", ", ".join(gpus) or "none", True
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    yield "free disk", f"{free:,.0f} GB here" + ("" if free > ENOUGH_GB else ": little"), free > ENOUGH_GB
+    yield "free disk", f"{free:,.0f} GB here" + ("" if free > ENOUGH_GB else ", too little"), free > ENOUGH_GB
 
 
 def _processor() -> str:
@@ -121,12 +121,12 @@ def _cloud() -> Iterator[Row]:
         _, project = google.auth.default()
         yield "Google credentials", f"found, project {project or 'not set'}", True
     except DefaultCredentialsError:
-        yield "Google credentials", "none (gcloud auth application-default login, where you need them)", True
+        yield "Google credentials", "none (if you need them: gcloud auth application-default login)", True
     try:
         with images.engine() as client:
-            yield "container engine", f"answers, version {client.version()['Version']}", True
+            yield "container engine", f"running, version {client.version()['Version']}", True
     except UserError:
-        yield "container engine", "none answers (needed to build an image)", True
+        yield "container engine", "none is running (needed to build an image)", True
 
 
 def _model(directory: str) -> Row:
@@ -137,8 +137,8 @@ def _model(directory: str) -> Row:
         manifest = trained_model.verify(model_files.local(directory))
     except UserError as error:
         return directory, str(error), False
-    size = f"{manifest.labels.task}, {len(manifest.labels.names)} labels, reads {manifest.text.max_tokens} tokens"
-    return directory, f"{size}, every file as it was written", True
+    summary = f"{manifest.labels.task}, {len(manifest.labels.names)} labels, reads {manifest.text.max_tokens} tokens"
+    return directory, f"{summary}, every file is unchanged", True
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Says what a run will take and cost, from a sample of its corpus, before anything is paid.
+"""Estimate the time and the cost of a run from a sample of its corpus, before anything is paid.
 
     python -m inference.estimate_cost --model models/trained/ai --input 'gs://bucket/corpus/*.jsonl.gz'
 
-Pieces of the corpus are read, scored and written here as the run would do it, which gives documents, tokens and time;
-prices come from a file. Another machine is taken to be as fast as this one, core for core, give or take half (one
-without bf16 as fast as this one in fp32), unless a profile measured on it is given: run this there with --json, and
-name what it wrote with --profile.
+This machine reads, scores and writes pieces of the corpus as the run would, which gives documents, tokens and time.
+Prices come from a file. Another machine is assumed to be as fast as this one, core for core, within a factor of 1.5;
+without bf16 it is assumed to be as fast as this one in fp32. A profile replaces the assumption: run this command on
+such a machine with --json, and pass its output with --profile.
 
     python -m inference.estimate_cost --actual JOB_ID --project P --region R [--model DIR --input GLOB]
 
-prices a job that has ended from what Dataflow says it used, beside the estimate where models and input are given.
+This prices a finished job by the resources that Dataflow counted. With models and input, it shows the estimate too.
 """
 
 import argparse
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from inference.cost.estimate import Corpus, Offer, Profile
     from inference.runs.options import RunOptions
 
-WIDTH = 120  # of the table where it is not shown on a terminal
+WIDTH = 120  # columns of the table if the output is not a terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Sample, measure, price. Return 0 done, 2 wrong use."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Estimate and print the cost of a run. Return 0 when done, 2 after wrong use."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> Parser:
@@ -48,28 +48,28 @@ def make_parser() -> Parser:
     parser = Parser("python -m inference.estimate_cost", __doc__)
     group = parser.add_argument_group("what would run")
     group.add_argument("--model", action="append", default=[], metavar="DIR", help="trained model; may be repeated")
-    group.add_argument("--input", action="append", default=[], metavar="GLOB", help="JSON lines; may be repeated")
+    group.add_argument("--input", action="append", default=[], metavar="GLOB", help="JSON lines files; may be repeated")
     add_scoring_flags(parser)
-    cost = parser.add_argument_group("how it is estimated and priced")
+    cost = parser.add_argument_group("estimate and prices")
     cost.add_argument(
         "--sample_documents",
         type=positive(int),
         default=1_000,
         metavar="N",
-        help="approximate number of documents to score here (default: 1000)",
+        help="approximate number of documents to score on this machine (default: 1000)",
     )
     cost.add_argument(
         "--workers",
         type=positive(int),
         metavar="N",
-        help=f"number of workers (default: as many as finish in {pricing.DEADLINE_HOURS:g} hours)",
+        help=f"number of workers (default: enough to finish in {pricing.DEADLINE_HOURS:g} hours)",
     )
     cost.add_argument(
         "--prices",
         type=Path,
         default=pricing.PRICES,
         metavar="FILE",
-        help="prices and machine types (default: inference/cost/prices.toml)",
+        help="file of prices and machine types (default: inference/cost/prices.toml)",
     )
     cost.add_argument(
         "--profile",
@@ -77,11 +77,11 @@ def make_parser() -> Parser:
         action="append",
         default=[],
         metavar="MACHINE=FILE",
-        help="output of --json on such a machine; may be repeated (default: this machine's speed)",
+        help="output of --json on a machine type; may be repeated (default: the speed of this machine)",
     )
-    cost.add_argument("--actual", metavar="JOB_ID", help="a finished job on Dataflow, to price")
-    cost.add_argument("--project", help="project of that job")
-    cost.add_argument("--region", help="region of that job")
+    cost.add_argument("--actual", metavar="JOB_ID", help="finished Dataflow job to price (default: none)")
+    cost.add_argument("--project", help="project of the job that --actual names")
+    cost.add_argument("--region", help="region of the job that --actual names")
     add_json(cost)
     return parser
 
@@ -93,15 +93,15 @@ def _profile(text: str) -> tuple[str, Path]:
     return machine, Path(path)
 
 
-def _run(argv: Sequence[str]) -> None:
+def _main(argv: Sequence[str]) -> None:
     flags = make_parser().parse(argv)
     from inference.cost import actual, estimate
 
     options, files, prices = _checked(flags)
-    paid = None
+    job_bill = None
     if flags.actual:
-        paid = actual.bill(*actual.fetch(flags.project, flags.region, flags.actual), prices)
-    result: dict[str, Any] = {"actual": paid.as_dict()} if paid else {}
+        job_bill = actual.bill(*actual.fetch(flags.project, flags.region, flags.actual), prices)
+    result: dict[str, Any] = {"actual": job_bill.as_dict()} if job_bill else {}
     offers: list[Offer] = []
     if files:
         here, corpus, offers = estimate.estimate(
@@ -116,19 +116,19 @@ def _run(argv: Sequence[str]) -> None:
     if flags.json:
         print_json(result)
         return
-    if paid:
-        actual.show(paid)
-    if paid and files:
-        actual.show_difference(paid, offers)
+    if job_bill:
+        actual.show(job_bill)
+    if job_bill and files:
+        actual.show_difference(job_bill, offers)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
 
 
 def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], Prices]":
-    """Return what was asked for; no files if only the price of a job was.
+    """Check the flags and return what an estimate needs. There are no files if only a job is to be priced.
 
     Raises:
-        UserError: all problems in one message.
+        UserError: has a line for each problem.
     """
     from inference import checks
     from inference.corpus import slices
@@ -143,13 +143,14 @@ def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], P
     except UserError as error:
         problems.append(str(error))
     if files and not any(file.size for file in files):
-        problems.append(f"--input {' '.join(flags.input)}: expected documents, found empty files only.")
+        problems.append(f"--input {' '.join(flags.input)}: expected documents, found only empty files; check the glob.")
     try:
         prices = pricing.load_prices(flags.prices)
         problems += [
-            f"--profile {name}=...: expected one of {', '.join(prices.machines)} of the prices file."
-            for name, _ in flags.profile
-            if name not in prices.machines
+            f"--profile {machine}=...: expected a machine type of the prices file, found {machine!r}; take one of "
+            f"{', '.join(prices.machines)}."
+            for machine, _ in flags.profile
+            if machine not in prices.machines
         ]
     except UserError as error:
         problems.append(str(error))
@@ -161,42 +162,47 @@ def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], P
 def _incomplete(flags: argparse.Namespace) -> list[str]:
     problems = []
     if not (flags.model and flags.input) and (flags.model or flags.input or not flags.actual):
-        problems.append("expected --model DIR and --input GLOB; --actual JOB_ID alone needs neither.")
+        problems.append("expected --model DIR and --input GLOB, or --actual JOB_ID alone; add what is missing.")
     if bool(flags.actual) != bool(flags.project and flags.region):
-        problems.append("--actual JOB_ID, --project and --region belong together.")
+        problems.append("expected --actual JOB_ID, --project and --region together, found only some; add the others.")
     return problems
 
 
 def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Offer]", console: Console) -> None:
-    """Print the corpus, the time here, and the offers, the cheapest first."""
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    say(
+    """Print the corpus, the time on this machine, and the offers with the cheapest first."""
+    print_line = partial(console.print, highlight=False, soft_wrap=True)
+    print_line(
         f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} file{'s' * (corpus.files != 1)} "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"
     )
-    say(f"sample: {here.documents:,} documents at {here}")
+    print_line(f"sample: {here.documents:,} documents at {here}")
     from inference.cost import estimate
     from inference.runs.progress import duration
 
-    takes = estimate.seconds_here(here, corpus)
-    say(f"on this machine: {duration(takes.value)} ({duration(takes.low)} to {duration(takes.high)})")
+    seconds = estimate.seconds_here(here, corpus)
+    print_line(f"on this machine: {duration(seconds.value)} ({duration(seconds.low)} to {duration(seconds.high)})")
     table = Table(title=f"on Dataflow, {prices.region}, prices of {prices.date}, in dollars", title_justify="left")
     table.add_column("machine (* cheapest)", no_wrap=True)
-    columns = ("workers", "hours", "vCPU", "memory", "disk", "shuffle", "GPU", "total", "range", "a million")
+    columns = ("workers", "hours", "vCPU", "memory", "disk", "shuffle", "GPU", "total", "range", "per million")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for place, offer in enumerate(offers):
-        table.add_row(*_cells(offer, corpus, "" if place else "* "), style=None if place else "bold")
+    for rank, offer in enumerate(offers):
+        table.add_row(*_cells(offer, corpus, "" if rank else "* "), style=None if rank else "bold")
     console.print(table)
     if not all(offer.measured for offer in offers):
-        say("Ranges allow for other machines being half as fast or slow again as this one; --profile narrows them.")
+        print_line(
+            "Ranges assume that other machines are as fast as this one within a factor of "
+            f"{estimate.UNMEASURED_SPREAD:g}; --profile narrows them."
+        )
     for speed in {offer.speed for offer in offers if not offer.measured} - {str(here)}:
-        say(f"Machines without bf16 in hardware are taken to be as fast as this one so: {speed}.")
+        print_line(f"Machines without bf16 in hardware are assumed to be as fast as this one in fp32: {speed}.")
     unmeasured = [
-        name for name, kind in prices.machines.items() if kind.gpu and name not in {o.bill.machine for o in offers}
+        name
+        for name, machine in prices.machines.items()
+        if machine.gpu and name not in {offer.bill.machine for offer in offers}
     ]
     if unmeasured:
-        say(f"Not priced, since a GPU's speed has to be measured on it (--profile): {', '.join(unmeasured)}.")
+        print_line(f"Not priced, because a GPU's speed must be measured on it (--profile): {', '.join(unmeasured)}.")
 
 
 def _cells(offer: "Offer", corpus: "Corpus", mark: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs what was checked: claims the folder, runs the pipeline, and prints the summary for people or as JSON."""
+"""Runs a checked run: claims the folder, runs the pipeline, and prints the summary for people or as JSON."""
 
 import logging
 import re
@@ -10,24 +10,24 @@ from rich.console import Console
 
 from inference.checks import CheckedRun
 from inference.flags import print_json
-from inference.runs import pipeline, report_page, run_folder, summary
+from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.progress import ProgressWatcher
 from models.errors import UserError
 
-# One of our own exceptions at the end of a traceback; its message is all that a user needs.
-OURS = re.compile(r"^(?:models|inference)\.[\w.]+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
-INTERRUPTED = "KeyboardInterrupt [while running"  # Ctrl-C, as Beam passes it on from a step
+# The end of a traceback that one of the project's own exceptions caused. Its message is all that a user needs.
+OWN_ERROR = re.compile(r"^(?:models|inference)\.[\w.]+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
+INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
 RESUME = "Finished slices are kept: the same command resumes after them."
 
 
 def execute(checked: CheckedRun) -> int:
-    """Run, and return the exit code: 0 done, 1 failed, 3 too many failures.
+    """Run the pipeline and return the exit code: 0 done, 1 failed, 3 too many failed documents.
 
     Raises:
-        UserError: another run is at work in the folder, or the job is too expensive.
+        UserError: another run is at work in the folder, or the job may cost more than --max_cost.
     """
     _set_up_logging(checked)
-    console = Console(stderr=checked.json, quiet=checked.loudness == "quiet")
+    console = Console(stderr=checked.json, quiet=checked.verbosity == "quiet")
     if checked.plan or checked.job:
         _plan(checked, console)
     if checked.plan:
@@ -38,32 +38,32 @@ def execute(checked: CheckedRun) -> int:
     console.print(runtime, highlight=False, soft_wrap=True)
     output = checked.options.output
     with run_folder.claim(checked.options, checked.description, checked.overwrite):
-        with ProgressWatcher(output, checked.files, checked.options.limit, checked.loudness) as progress:
-            ended = _run_pipeline(checked, console)
+        with ProgressWatcher(output, checked.files, checked.options.limit, checked.verbosity) as progress:
+            exit_code = _run_pipeline(checked, console)
         try:
-            return _finish(checked, progress, console) if ended is None else ended
-        except UserError as error:  # the disk may be full, which is no wrong use
+            return _finish(checked, progress, console) if exit_code is None else exit_code
+        except UserError as error:  # such as a full disk, which is a failure and not wrong use
             return _failed(str(error), checked)
 
 
 def _plan(checked: CheckedRun, console: Console) -> None:
-    from inference import plan  # pricing takes a second to load, which local runs do not wait for
+    from inference import plan  # it takes a second to load, which a local run should not wait for
 
     plan.show_settings(checked, console)
     planned = plan.measure(checked)
     plan.show(planned, console)
-    plan.limit(planned, checked)
+    plan.apply_limits(planned, checked)
     if offer := planned.offer:
         checked.description["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
 
 
 def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
-    """Run the pipeline to its end and return None; return an exit code if it failed or is not waited for."""
+    """Run the pipeline to its end and return None. Return an exit code if it failed or goes on unattended."""
     try:
         p = beam.Pipeline(options=checked.beam_options)
         pipeline.build(p, checked.options)
         result = p.run()
-        if checked.job and result.has_job:  # a flex template's launcher only writes the job down
+        if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
             console.print(job_line(result.job_id(), checked), highlight=False, soft_wrap=True)
         if not checked.wait:
             return 0
@@ -71,14 +71,15 @@ def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
     except KeyboardInterrupt:
         if not checked.job:
             raise
-        print("\nno longer watched: a job that was submitted goes on", file=sys.stderr)
+        print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
         return 1
-    except Exception as error:  # each runner raises its own kinds
+    except Exception as error:  # each runner raises errors of its own types
         if INTERRUPTED in str(error):
             raise KeyboardInterrupt from None
-        # A runner in this process raises the step's exception, a runner with workers the text of their traceback.
-        ours = OURS.search(f"{type(error).__module__}.{type(error).__name__}: {error}")
-        return _failed(ours[1] if ours else f"{error}\n{type(error).__name__}.", checked)
+        # A runner in this process raises the exception of a step. A runner with workers raises an exception that holds
+        # the text of their traceback.
+        own_error = OWN_ERROR.search(f"{type(error).__module__}.{type(error).__name__}: {error}")
+        return _failed(own_error[1] if own_error else f"{error}\n{type(error).__name__}.", checked)
     return None
 
 
@@ -89,20 +90,20 @@ def _failed(message: str, checked: CheckedRun) -> int:
 
 def _set_up_logging(checked: CheckedRun) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if checked.loudness == "verbose":
+    if checked.verbosity == "verbose":
         logging.getLogger().setLevel(logging.INFO)
     else:
         logging.getLogger("apache_beam.runners.common").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop what Beam logs of Ctrl-C and of a mistake of the user's; the end of the run tells of both."""
+    """Return False for Beam's logs of Ctrl-C and of a user's mistake, which are reported when the run ends."""
     is_mistake = isinstance(record.exc_info[1], UserError) if record.exc_info else False
     return not (is_mistake or INTERRUPTED in record.getMessage())
 
 
 def job_line(job_id: str, checked: CheckedRun) -> str:
-    """Return where to look at a job on Dataflow, and how to stop it, which the end of this process does not."""
+    """Return the link to a job's page, and the command that stops the job. The end of this process does not stop it."""
     cloud = checked.beam_options.view_as(GoogleCloudOptions)
     return (
         f"job {job_id}: https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job_id}?project={cloud.project}\n"
@@ -111,12 +112,14 @@ def job_line(job_id: str, checked: CheckedRun) -> str:
 
 
 def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) -> int:
-    """Print the totals and where everything lies; return 3 if more failed than was allowed, else 0."""
+    """Print the totals and the paths. Return 3 if more documents failed than --max_failure_rate allows, else 0."""
     output = checked.options.output
     totals = summary.read(output)
     if totals is None:
         return _failed("the runner ended without a summary.", checked)
     summary.show(totals, console)
+    for warning in drift.warnings(checked.description, totals):
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
     seconds, report = progress.seconds, _draw_report(output)
     console.print(
         f"{progress.documents:,} documents in {seconds:,.0f} s: {progress.documents / seconds:.1f} docs/s, "
@@ -130,7 +133,7 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
     if totals["failure_rate"] > checked.max_failure_rate:
         print(
             f"{totals['failure_rate']:.2%} of the documents failed, more than --max_failure_rate "
-            f"{checked.max_failure_rate:.2%}: see {output}/failures",
+            f"{checked.max_failure_rate:.2%}; see {output}/failures",
             file=sys.stderr,
         )
         return 3
@@ -138,13 +141,13 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
 
 
 def _draw_report(output: str) -> str | None:
-    """Draw the report and return its path. If it cannot be drawn, warn: the predictions are safe."""
+    """Draw the report and return its path. If that fails, print a warning and return None."""
     try:
         return report_page.write(output)
-    except Exception as error:  # whatever is wrong with a page, the run is done
-        said = " ".join(str(error).split())[:300].rstrip(".")
+    except Exception as error:  # the run is complete, whatever is wrong with its page
+        message = " ".join(str(error).split())[:300].rstrip(".")
         print(
-            f"warning: the report was not drawn ({type(error).__name__}: {said}). The predictions are complete; "
+            f"warning: the report was not drawn ({type(error).__name__}: {message}). The predictions are complete; "
             f"`python -m inference.report {output}` draws it again.",
             file=sys.stderr,
         )

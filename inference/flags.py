@@ -1,4 +1,4 @@
-"""The flags that several commands share. Nothing heavy is imported here, so that `--help` answers at once."""
+"""Defines the flags that several commands share. It imports nothing heavy, so that `--help` answers at once."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ BEAM_FLAGS = Path(__file__).with_name("beam_flags.txt")
 
 
 class BeamParser(Parser):
-    """A parser that also takes the flags of Apache Beam, of which it knows the names alone."""
+    """A parser that also accepts the flags of Apache Beam. It knows their names, but not their values."""
 
     def parse_with_beam(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Return the values of this command's flags, and Beam's flags as they were typed.
 
-        Beam itself would ignore a flag that it does not know.
+        Beam itself ignores unknown flags, so this parser refuses them.
 
         Raises:
-            UserError: a line for each mistake, such as a flag that neither knows.
+            UserError: has a line for each mistake, such as a flag that neither this command nor Beam knows.
         """
         flags, beam_flags, problems = self.parse_known(argv, known_to_beam())
         refuse(problems)
@@ -32,82 +32,103 @@ class BeamParser(Parser):
 
 @cache
 def known_to_beam() -> dict[str, bool]:
-    """Return each flag of Apache Beam, and whether a value follows it. A test compares the file with Beam's own."""
+    """Return each flag of Apache Beam, and whether a value follows it. A test compares the list with Beam's own."""
     lines = BEAM_FLAGS.read_text(encoding="utf-8").splitlines()
     return {line.split()[0]: line.endswith(" VALUE") for line in lines}
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that decide what is read of a record and how it is scored."""
+    """Add the flags that decide which fields of a record are read and how its text is scored."""
     reading = parser.add_argument_group("reading")
     reading.add_argument(
-        "--text_fields", type=names, default=(), metavar="A,B", help="fields to read (default: the model's own)"
+        "--text_fields",
+        type=names,
+        default=(),
+        metavar="A,B",
+        help="text fields of a record (default: the model's own)",
     )
     reading.add_argument(
-        "--id_field", default="id", metavar="NAME", help="field with the id; empty: file and line number (default: id)"
+        "--id_field",
+        default="id",
+        metavar="NAME",
+        help="field with the id, or empty for file and line number (default: id)",
     )
     reading.add_argument(
-        "--keep_fields", type=names, default=(), metavar="A,B", help="input fields to carry along (default: none)"
+        "--keep_fields",
+        type=names,
+        default=(),
+        metavar="A,B",
+        help="input fields to copy into the rows (default: none)",
     )
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(
         "--scores",
-        type=scores,
+        type=which_scores,
         default="predicted",
         metavar="WHICH",
         help="probabilities to write: predicted, all or top:K (default: predicted)",
     )
     scoring.add_argument(
-        "--max_tokens", type=positive(int), metavar="N", help="tokens to read of a text (default: the model's own)"
+        "--max_tokens",
+        type=positive(int),
+        metavar="N",
+        help="number of tokens after which a text is truncated (default: the model's own)",
     )
     scoring.add_argument(
-        "--device", choices=get_args(DeviceChoice), default="auto", help="device (default: auto, a GPU if there is one)"
+        "--device",
+        choices=get_args(DeviceChoice),
+        default="auto",
+        help="device that computes (default: auto, a GPU if there is one)",
     )
     scoring.add_argument(
         "--runtime",
         choices=get_args(RuntimeChoice),
         default="auto",
-        help="inference engine (default: auto, torch on a GPU, on a CPU openvino if it is installed)",
+        help="runtime (default: auto, which is openvino on a CPU if it is installed, and torch otherwise)",
     )
     scoring.add_argument(
         "--precision",
         choices=get_args(PrecisionChoice),
         default="auto",
-        help="number format; int8 needs inference.optimize first (default: auto, bf16 in hardware, else fp32)",
+        help="precision; int8 needs inference.optimize first (default: auto, bf16 if the hardware has it, else fp32)",
     )
     scoring.add_argument(
         "--threads",
         type=positive(int),
         default=0,
         metavar="N",
-        help="computing threads of a process (default: its share of the cores)",
+        help="number of computing threads in a process (default: its share of the cores)",
     )
 
 
 def add_json(parser: argparse._ActionsContainer) -> None:
-    """Add --json, for commands whose result `print_json` can print."""
-    parser.add_argument("--json", action="store_true", help="the result as JSON, for scripts")
+    """Add --json to a command whose result `print_json` can print."""
+    parser.add_argument("--json", action="store_true", help="the result as JSON on standard output, for scripts")
 
 
 def print_json(result: Any) -> None:
-    """Print a result as JSON."""
+    """Print a result as indented JSON."""
     print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of distinct field names."""
+    """Parse a comma-separated list of distinct names.
+
+    Raises:
+        ArgumentTypeError: a name is empty or repeated.
+    """
     fields = tuple(part.strip() for part in text.split(","))
     if not all(fields) or len(set(fields)) < len(fields):
         raise argparse.ArgumentTypeError(f"expected distinct names separated by commas, found {text!r}")
     return fields
 
 
-def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a parser for numbers greater than zero."""
+def positive(number_type: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser for finite numbers of a type that are greater than zero."""
 
     def parse(text: str) -> Any:
         try:
-            value = kind(text)
+            value = number_type(text)
         except ValueError:
             value = 0
         if not 0 < value < float("inf"):
@@ -117,8 +138,12 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse
 
 
-def rate(text: str) -> float:
-    """Parse a share from 0 to 1."""
+def share(text: str) -> float:
+    """Parse a share.
+
+    Raises:
+        ArgumentTypeError: it is not a number from 0 to 1.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -128,8 +153,12 @@ def rate(text: str) -> float:
     return value
 
 
-def scores(text: str) -> str:
-    """Parse which scores to write."""
+def which_scores(text: str) -> str:
+    """Parse the choice of the scores to write.
+
+    Raises:
+        ArgumentTypeError: it is not predicted, all or top:K.
+    """
     if text in ("predicted", "all"):
         return text
     if text.startswith("top:") and text[4:].isdecimal() and int(text[4:]) > 0:

@@ -1,4 +1,4 @@
-"""What a run would do, take and cost, from a sample of its corpus: measured, shown and held against --max_cost."""
+"""Plans a run: measures a sample of its corpus, shows time and cost, and compares the cost with --max_cost."""
 
 import datetime
 from dataclasses import dataclass, replace
@@ -23,27 +23,27 @@ SAMPLE_DOCUMENTS = 300
 
 @dataclass(frozen=True)
 class Plan:
-    """What was measured. `unknown` says why there is nothing but the files' sizes."""
+    """The expected size, time and cost of a run."""
 
-    files: str  # how many and how large
-    unknown: str = ""
+    files: str  # number and total size of the input files
+    unknown: str = ""  # reason why only the files are known
     corpus: Corpus | None = None
     profile: Profile | None = None
-    seconds: Estimate | None = None  # on this machine, if the run is here
-    offer: Offer | None = None  # if it is a job
-    workers: Setting | None = None  # the cap of workers, if the user set none
+    seconds: Estimate | None = None  # time of a run on this machine
+    offer: Offer | None = None  # cost of a job on Dataflow
+    workers: Setting | None = None  # highest number of workers, if the user gave none
 
 
 def show_settings(checked: CheckedRun, console: Console) -> None:
-    """Print the settings of a job with their reasons, before anything is measured."""
+    """Print the settings of a job with their reasons, and a warning if the prices are old."""
     if checked.job:
-        _say(console, *checked.job.settings)
+        _print(console, *checked.job.settings)
         if warning := pricing.load_prices().warning(datetime.date.today()):
-            _say(console, f"warning: {warning}")
+            _print(console, f"warning: {warning}")
 
 
 def measure(checked: CheckedRun) -> Plan:
-    """Score a sample of the corpus here and price the whole of it. Nothing is run or submitted."""
+    """Score a sample of the corpus on this machine and estimate time or cost of the whole. Submit nothing."""
     files = _files(checked)
     if checked.job is None:
         profile, corpus = estimate.measure(checked.files, checked.options, SAMPLE_DOCUMENTS)
@@ -56,40 +56,41 @@ def measure(checked: CheckedRun) -> Plan:
         return Plan(files, unknown=str(error))
     profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)
     worker = checked.beam_options.view_as(WorkerOptions)
-    asked = worker.max_num_workers or worker.num_workers
-    offer = estimate.offer(prices, corpus, profile, machine, asked, flexrs=checked.job.flexrs, spread=spread)
-    reason = f"as many as finish in {pricing.DEADLINE_HOURS:g} hours"
-    workers = None if asked else Setting("max_num_workers", offer.bill.workers, reason)
+    given_workers = worker.max_num_workers or worker.num_workers
+    offer = estimate.offer(prices, corpus, profile, machine, given_workers, flexrs=checked.job.flexrs, spread=spread)
+    reason = f"enough to finish in {pricing.DEADLINE_HOURS:g} hours"
+    workers = None if given_workers else Setting("max_num_workers", offer.bill.workers, reason)
     return Plan(files, corpus=corpus, profile=profile, offer=offer, workers=workers)
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Print files, slices, documents, speed, and the time here or the price of the job."""
+    """Print files, slices, documents and speed, and the time on this machine or the cost of the job."""
     corpus, offer = plan.corpus, plan.offer
     if corpus is None:
-        _say(console, f"{plan.files}; what it will cost is not known: {plan.unknown}")
+        _print(console, f"{plan.files}; the cost is unknown: {plan.unknown}")
         return
     slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
-    _say(console, f"{plan.files}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens")
+    _print(console, f"{plan.files}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens")
     if plan.seconds and plan.profile:
-        _say(console, f"{plan.profile.runtime}, on this machine: {duration(plan.seconds.value)}")
+        _print(console, f"{plan.profile.runtime}, on this machine: {duration(plan.seconds.value)}")
     if offer is None:
         return
-    _say(console, f"measured: {plan.profile}")
+    _print(console, f"measured: {plan.profile}")
     if plan.workers:
-        _say(console, plan.workers)
-    _say(
+        _print(console, plan.workers)
+    _print(
         console,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
-        f"with at most {offer.bill.workers:,} at work; with other machines: python -m inference.estimate_cost --help",
+        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}; for other machines see "
+        "python -m inference.estimate_cost --help",
     )
 
 
-def limit(plan: Plan, checked: CheckedRun) -> None:
-    """Cap the workers if the user did not, and refuse a job that may cost more than --max_cost.
+def apply_limits(plan: Plan, checked: CheckedRun) -> None:
+    """Limit the number of workers if the user did not, and refuse a job that may cost more than --max_cost.
 
     Raises:
-        UserError: it may cost more, or what it costs is not known.
+        UserError: the job may cost more, or its cost is unknown.
     """
     if plan.workers:
         checked.beam_options.view_as(WorkerOptions).max_num_workers = plan.workers.value
@@ -100,42 +101,42 @@ def limit(plan: Plan, checked: CheckedRun) -> None:
     if plan.offer.high > checked.max_cost:
         raise UserError(
             f"the job may cost ${plan.offer.high:,.2f}, more than --max_cost {checked.max_cost:g}: raise it, label "
-            "less with --limit, or take --flexrs_goal COST_OPTIMIZED."
+            "fewer lines with --limit, or use --flexrs_goal COST_OPTIMIZED."
         )
 
 
 def _machine(prices: Prices, job: Job, profile: Path | None) -> str:
-    """Return the name that the prices give the job's machine type.
+    """Return the name of the job's machine type in the prices file.
 
     Raises:
-        UserError: they do not have it, or its speed is not known.
+        UserError: the file does not have the machine type, or its speed is unknown.
     """
     if job.gpu and not profile:
         raise UserError(
-            "a GPU's speed has to be measured on it; run python -m inference.estimate_cost --json there, and name what "
-            "it wrote with --profile."
+            "a GPU's speed has to be measured on it; run python -m inference.estimate_cost --json there, and pass its "
+            "output with --profile."
         )
     machine = prices.find(job.machine_type, job.gpu)
     if machine is None:
         gpu = f" with {job.gpu}" if job.gpu else ""
-        raise UserError(f"{pricing.PRICES.name} has no machine type {job.machine_type}{gpu}.")
+        raise UserError(f"{pricing.PRICES.name} has no machine type {job.machine_type}{gpu}; take one that it names.")
     return machine
 
 
 def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...]) -> tuple[Profile, Corpus, float]:
-    """Return how fast a worker will be, what there is to do, and by which factor the first may be wrong.
+    """Return the speed of a worker, the size of the corpus, and the factor by which the speed may be wrong.
 
     Raises:
-        UserError: the models cannot do what is asked for, or --profile is of others.
+        UserError: a model does not fit --precision or --max_tokens, or --profile was measured with other models.
     """
     scoring = replace(checked.options.scoring, models=models, device="cpu")
     for directory in models:
         model_files.check(directory, scoring.precision, scoring.max_tokens)
-    options = replace(checked.options, scoring=estimate.as_on(machine, scoring))
+    options = replace(checked.options, scoring=estimate.equivalent_scoring(machine, scoring))
     here, corpus = estimate.measure(checked.files, options, SAMPLE_DOCUMENTS)
     if checked.profile:
         return estimate.read_profile(checked.profile, here), corpus, 1.0
-    return here, corpus, estimate.OTHER_MACHINE
+    return here, corpus, estimate.UNMEASURED_SPREAD
 
 
 def _files(checked: CheckedRun) -> str:
@@ -144,6 +145,6 @@ def _files(checked: CheckedRun) -> str:
     return f"{count:,} file{'s' * (count != 1)}, {size / 1e6:,.1f} MB"
 
 
-def _say(console: Console, *lines: object) -> None:
+def _print(console: Console, *lines: object) -> None:
     for line in lines:
         console.print(str(line), highlight=False, soft_wrap=True, markup=False)

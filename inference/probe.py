@@ -1,8 +1,8 @@
-"""Loads models, labels fixed texts and prints the scores, with the versions at work.
+"""Load models, score the probe texts, and print the scores with the installed versions.
 
     python -m inference.probe /models/*
 
-Run inside an image and outside of it, it shows whether both do the same.
+The outputs inside and outside of an image show whether both give the same scores.
 """
 
 import sys
@@ -16,24 +16,22 @@ from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print JSON. Return 0 done, 2 a model that cannot be used."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Print versions and scores as JSON. Return 0 when done, 2 if a model cannot be used."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> Parser:
     """Return the parser of `inference.probe`."""
     parser = Parser("python -m inference.probe", __doc__)
     parser.add_argument("model", nargs="+", metavar="DIR", help="trained models")
+    parser.add_argument("--runtime", choices=get_args(RuntimeChoice), default="auto", help="runtime (default: auto)")
     parser.add_argument(
-        "--runtime", choices=get_args(RuntimeChoice), default="auto", help="inference engine (default: auto)"
-    )
-    parser.add_argument(
-        "--precision", choices=get_args(PrecisionChoice), default="auto", help="number format (default: auto)"
+        "--precision", choices=get_args(PrecisionChoice), default="auto", help="precision (default: auto)"
     )
     return parser
 
 
-def _run(argv: Sequence[str]) -> None:
+def _main(argv: Sequence[str]) -> None:
     flags = make_parser().parse(argv)
     from inference.dataflow.probe import probe
 

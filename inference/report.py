@@ -1,4 +1,4 @@
-"""Draws report.html, one page on a run, from what its folder holds; also of a run that has not ended.
+"""Draw report.html, one page about a run, from the files in its folder. The run may still be unfinished.
 
 python -m inference.report runs/ai
 python -m inference.report gs://mine/runs/ai --actual JOB_ID --project mine --region europe-west4
@@ -12,19 +12,21 @@ from models.errors import UserError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report of a run and print its path. Return 0 done, 2 no such run."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Write the report of a run and print its path. Return 0 when done, 2 if there is no such run."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> BeamParser:
     """Return the parser of `inference.report`."""
     parser = BeamParser("python -m inference.report", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--actual", metavar="JOB_ID", help="a finished job on Dataflow, whose cost the page shows")
+    parser.add_argument(
+        "--actual", metavar="JOB_ID", help="finished Dataflow job whose cost the page shows (default: none)"
+    )
     return parser
 
 
-def _run(argv: Sequence[str]) -> None:
+def _main(argv: Sequence[str]) -> None:
     flags, beam_flags = make_parser().parse_with_beam(argv)
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
@@ -32,14 +34,14 @@ def _run(argv: Sequence[str]) -> None:
     from inference.runs import report_page
 
     cloud = storage.configure(beam_flags).view_as(GoogleCloudOptions)
-    paid = None
+    bill = None
     if flags.actual:
         from inference.cost import actual, pricing
 
         if not (cloud.project and cloud.region):
             raise UserError("--actual: expected --project and --region of the job as well; add them.")
-        paid = actual.bill(*actual.fetch(cloud.project, cloud.region, flags.actual), pricing.load_prices())
-    print(report_page.write(flags.run, paid.as_dict() if paid else None))
+        bill = actual.bill(*actual.fetch(cloud.project, cloud.region, flags.actual), pricing.load_prices())
+    print(report_page.write(flags.run, bill.as_dict() if bill else None))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""Labels a stream of JSON lines without Beam, for small input and pipes.
+"""Label a stream of JSON lines without Beam. It suits small inputs and pipes.
 
     python -m inference.run --model models/trained/demo < papers.jsonl > labelled.jsonl
 
-Rows go to standard output (or --output), failures to standard error (or --failures), both as JSON lines.
+Rows go to standard output or --output, and failures go to standard error or --failures. Both are JSON lines.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 
-from inference.flags import add_scoring_flags, rate
+from inference.flags import add_scoring_flags, share
 from models.arguments import Parser
 from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Label a stream. Return 0 done, 2 wrong use, 3 too many failures."""
+    """Label a stream. Return 0 when done, 2 after wrong use, 3 after too many failures."""
     try:
-        return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
-    except BrokenPipeError:  # the reader of the pipe has seen enough
+        return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # the reader of the pipe needs no more rows
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -29,13 +29,13 @@ def make_parser() -> Parser:
     group = parser.add_argument_group("what to run")
     group.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
     group.add_argument(
-        "--input", default="-", metavar="FILE", help="JSON lines, also compressed (default: -, standard input)"
+        "--input", default="-", metavar="FILE", help="JSON lines file, plain or compressed (default: -, standard input)"
     )
     group.add_argument("--output", default="-", metavar="FILE", help="file for the rows (default: -, standard output)")
     group.add_argument("--failures", metavar="FILE", help="file for the failures (default: standard error)")
     group.add_argument(
         "--max_failure_rate",
-        type=rate,
+        type=share,
         default=0.01,
         metavar="SHARE",
         help="share of failed documents above which the exit code is 3 (default: 0.01)",
@@ -44,14 +44,14 @@ def make_parser() -> Parser:
     return parser
 
 
-def _run(argv: Sequence[str]) -> int:
+def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
     from inference import checks
     from inference.runs import stream
 
     scoring, problems = checks.check_scoring(flags)
-    source = stream.open_input(flags.input, problems)
-    predicted, failed = stream.label(source, scoring, flags)
+    lines = stream.open_input(flags.input, problems)
+    predicted, failed = stream.label(lines, scoring, flags)
     print(f"{predicted:,} predicted, {failed:,} failed", file=sys.stderr)
     return 3 if failed > flags.max_failure_rate * (predicted + failed) else 0
 

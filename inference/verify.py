@@ -1,8 +1,8 @@
-"""Checks a run: every line of the input is accounted for, and every file is what its receipt says.
+"""Check a run: every line of the input is accounted for, and every file is what its receipt says.
 
     python -m inference.verify runs/ai
 
-Prints a line for each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
+A line is printed for each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
 """
 
 import sys
@@ -13,8 +13,8 @@ from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check and print. Return 0 if there is no problem, 1 if there is one, 2 if there is no such run."""
-    return exit_code(lambda: _run(sys.argv[1:] if argv is None else argv))
+    """Check a run and print its problems. Return 0 if there are none, 1 if there are any, 2 after wrong use."""
+    return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def make_parser() -> BeamParser:
@@ -25,7 +25,7 @@ def make_parser() -> BeamParser:
     return parser
 
 
-def _run(argv: Sequence[str]) -> int:
+def _main(argv: Sequence[str]) -> int:
     flags, beam_flags = make_parser().parse_with_beam(argv)
     from inference.corpus import storage
     from inference.runs import integrity
@@ -39,9 +39,7 @@ def _run(argv: Sequence[str]) -> int:
     if flags.json:
         print_json({"run": flags.run, "problems": problems})
     elif problems:
-        print(
-            f"{len(problems):,} problems: to mend them, delete the receipts at fault and repeat the command of the run."
-        )
+        print(f"{len(problems):,} problems; delete the receipts at fault and repeat the command of the run.")
     else:
         print(f"{flags.run}: every line is accounted for, and every file is what its receipt says.")
     return 1 if problems else 0

@@ -1,4 +1,4 @@
-"""What a trained text classifier is: labels, text recipe, network, decision, and the directory that holds them.
+"""Defines a trained text classifier: labels, text recipe, network, decision, and the directory that holds them.
 
-Needs torch and transformers; knows nothing of Beam, of training or of any cloud.
+The package needs torch and transformers. It knows nothing about Beam, training or any cloud.
 """

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from models.errors import UserError
 
-KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}  # what a message calls the values of a type
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}  # names of the values of a type in messages
 NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 WRONG = object()  # stands in the namespace for a value that was refused
 

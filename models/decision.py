@@ -1,4 +1,4 @@
-"""From logits to probabilities to labels, for the three tasks. Arrays are numpy, float32 or wider."""
+"""Turns logits into probabilities and labels, for the three tasks. Arrays are numpy, float32 or wider."""
 
 from typing import Any
 
@@ -12,16 +12,20 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Decision(BaseModel):
-    """What turns a network's logits into labels: fitted on validation data and carried by the model."""
+    """The parameters that turn a network's logits into labels; they are fitted on validation data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(1.0, gt=0)
-    thresholds: tuple[float, ...] = ()  # binary: the positive label's; multi_label: one a label; multi_class: none
+    temperature: float = Field(1.0, gt=0)  # divisor of the logits
+    # thresholds of probabilities: the positive label's for binary, one per label for multi_label, none for multi_class
+    thresholds: tuple[float, ...] = ()
 
 
 def probabilities(logits: Floats, task: Task, temperature: float = 1.0) -> Floats:
-    """Logits (documents, labels) to probabilities of the same shape: sigmoid for multi_label, softmax otherwise."""
+    """Return the probabilities of logits, both (documents, labels).
+
+    Divide the logits by the temperature; use a sigmoid for multi_label and a softmax otherwise.
+    """
     scaled = logits.astype(np.float64) / temperature
     if task is Task.MULTI_LABEL:
         return np.exp(-np.logaddexp(0.0, -scaled))
@@ -30,10 +34,11 @@ def probabilities(logits: Floats, task: Task, temperature: float = 1.0) -> Float
 
 
 def decide(probs: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) -> NDArray[np.bool_]:
-    """Which labels each document gets: probabilities (documents, labels) to booleans of the same shape.
+    """Return whether each label applies, as booleans, from probabilities, both (documents, labels).
 
-    binary: exactly one of the two, the positive one from its threshold up; multi_class: the most probable one;
-    multi_label: every label from its own threshold up.
+    A binary document gets exactly one label: the positive one if its probability is at least its threshold. A
+    multi_class document gets the most probable label. A multi_label document gets every label whose probability is at
+    least its own threshold.
     """
     if labels.task is Task.BINARY:
         positive = probs[:, 1] >= thresholds[0]
@@ -45,6 +50,6 @@ def decide(probs: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) ->
 
 
 def thresholds_of(labels: LabelSchema, decision: Decision) -> dict[str, float]:
-    """The threshold of each label that has one: all for multi_label, the positive one for binary."""
+    """Return thresholds by label name: of all labels for multi_label, of the positive one for binary, else none."""
     names = {Task.BINARY: labels.names[1:], Task.MULTI_CLASS: (), Task.MULTI_LABEL: labels.names}[labels.task]
     return dict(zip(names, decision.thresholds, strict=True))

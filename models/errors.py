@@ -1,7 +1,7 @@
-"""The project's exceptions, mistakes that a user can mend, and how a command ends with one.
+"""Declares the exceptions for mistakes that a user can correct, and ends a command that raises one.
 
-UserError           one clear sentence, exit code 2, no traceback
-└── ModelError      a trained model's directory is missing, damaged or does not fit
+UserError           a mistake of the user: one sentence, exit code 2, no traceback
+└── ModelError      a trained model's directory that is missing, damaged or unsuitable
 """
 
 import sys
@@ -9,22 +9,23 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake in flags, configuration or data: says what was expected, what was found and what to do."""
+    """A mistake in flags, configuration or data; the message says what was expected, what was found, what to do."""
 
 
 class ModelError(UserError):
-    """A trained model that cannot be used: the message names the file at fault."""
+    """A trained model cannot be used; the message names the directory or the file at fault."""
 
 
-def exit_code(work: Callable[[], int | None], go_on: str = "The same command begins anew.") -> int:
-    """Does the work. Returns its exit code, or 2 after a UserError, with a line on stderr for each mistake.
+def exit_code(work: Callable[[], int | None], resume_hint: str = "The same command starts over.") -> int:
+    """Do the work and return its exit code.
 
-    After Ctrl-C it returns 1, and `go_on` is said.
+    After a UserError, print a line on stderr for each mistake and return 2. After Ctrl-C, print `resume_hint` on stderr
+    and return 1.
     """
     try:
         return work() or 0
     except KeyboardInterrupt:
-        print(f"\nstopped. {go_on}", file=sys.stderr)
+        print(f"\nstopped. {resume_hint}", file=sys.stderr)
         return 1
     except UserError as error:
         print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)

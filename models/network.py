@@ -1,4 +1,4 @@
-"""Builds the network from its configuration. Whatever the architecture, `forward` gives raw logits."""
+"""Builds the network from its configuration; `forward` returns raw logits for every architecture."""
 
 import torch
 from torch import Tensor, nn
@@ -8,32 +8,32 @@ from models.trained_model import Pooling
 
 
 class StockClassifier(nn.Module):
-    """A transformers sequence-classification model, so that `state_dict` keys are the library's own."""
+    """A sequence-classification model of transformers; the keys of its `state_dict` are the library's own."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Token ids and mask (documents, tokens) to logits (documents, labels)."""
+        """Return logits (documents, labels) for token ids and mask (documents, tokens); no mask means no padding."""
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits
 
 
 class PooledClassifier(nn.Module):
-    """An encoder, its token states pooled into one vector, dropout, one linear layer."""
+    """An encoder whose token states are pooled into one vector, followed by dropout and one linear layer."""
 
     def __init__(self, encoder: PreTrainedModel, pooling: Pooling, num_labels: int, dropout: float = 0.1) -> None:
         super().__init__()
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # a layer for another task: it would be trained, stored and computed for nothing
+            encoder.pooler = None  # this layer serves another task and would be stored and computed for nothing
         self.encoder = encoder
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.config.hidden_size, num_labels)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Token ids and mask (documents, tokens) to logits (documents, labels); no mask means no padding."""
+        """Return logits (documents, labels) for token ids and mask (documents, tokens); no mask means no padding."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled = self._pool(states, attention_mask).to(self.head.weight.dtype)
         logits: Tensor = self.head(self.dropout(pooled))
@@ -50,14 +50,14 @@ class PooledClassifier(nn.Module):
 
 
 def from_config(config: PretrainedConfig, pooling: Pooling) -> nn.Module:
-    """An untrained network for `config.num_labels` labels, ready for `load_state_dict`."""
+    """Return an untrained network for `config.num_labels` labels, ready for `load_state_dict`."""
     if pooling == "stock":
         return StockClassifier(AutoModelForSequenceClassification.from_config(config))
     return PooledClassifier(AutoModel.from_config(config), pooling, config.num_labels)
 
 
 def from_pretrained(base_model: str, pooling: Pooling, config: PretrainedConfig, revision: str | None) -> nn.Module:
-    """A network on pretrained weights, from a local folder or a hub name, with a fresh head."""
+    """Return a network with pretrained weights, from a local folder or a hub name, and with an untrained head."""
     if pooling == "stock":
         return StockClassifier(
             AutoModelForSequenceClassification.from_pretrained(base_model, config=config, revision=revision)
@@ -67,12 +67,12 @@ def from_pretrained(base_model: str, pooling: Pooling, config: PretrainedConfig,
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Trainable numbers in the network."""
+    """Return the number of parameters of the network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def full_precision_state(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict on the CPU, floating-point tensors in fp32: the form in which weights are kept."""
+    """Return the state dict as weights are stored: on the CPU, with floating-point tensors in fp32."""
     return {
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in network.state_dict().items()

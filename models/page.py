@@ -1,15 +1,19 @@
-"""Renders self-contained pages: one style, no request to any other host, and no text in them can act."""
+"""Renders self-contained pages with one style; all text is escaped, so none can run as code."""
 
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-SHARED = Path(__file__).with_name("templates")  # the frame and the style of every page
+SHARED = Path(__file__).with_name("templates")  # this folder holds the frame and the style of every page
 
 
 def render(template: Path, **content: Any) -> str:
-    """Return the page that a template file makes of the content; a name that the content lacks is an error."""
+    """Return the page that a template file renders from the content.
+
+    Raises:
+        jinja2.UndefinedError: the template uses a name that the content lacks.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, SHARED]),
         autoescape=True,

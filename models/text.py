@@ -1,4 +1,4 @@
-"""The text recipe: how a record becomes the text a model reads. Training and inference call the same function."""
+"""Declares the text recipe, which turns a record into the text that a model reads, in training and in inference."""
 
 import html
 import re
@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-TextProblem = Literal["no_text", "text_not_string", "empty_text"]  # why a record has no usable text
+TextProblem = Literal["no_text", "text_not_string", "empty_text"]  # reasons why a record has no usable text
 
 _WHITESPACE = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+\b")
 _HANDLE = re.compile(r"(?<!\w)@\w+")
 
-# Formulas of at most 2,000 characters, inline or displayed. As in Pandoc, a dollar opens one only before and closes it
-# only after something that is no space, and no digit follows the closing one: "$5 and $10" is prose.
+# This pattern matches formulas of up to 2,000 characters, inline or displayed. The rules for dollars are Pandoc's. No
+# space follows the opening dollar; no space precedes and no digit follows the closing one. So "$5 and $10" is prose.
 _LATEX_MATHS = re.compile(
     r"\$\$.{1,2000}?\$\$|\\\(.{1,2000}?\\\)|\\\[.{1,2000}?\\\]"
     r"|(?<!\\)\$(?!\s)(?:\\.|[^$\\]){1,2000}?(?<!\s)\$(?!\d)",
@@ -44,7 +44,7 @@ CLEANING_STEPS: dict[str, Callable[[str], str]] = {
 
 
 class TextError(ValueError):
-    """A record has no usable text. `reason` is a short code for counting, the message says what was found."""
+    """A record has no usable text; `reason` is a short code for counting, and the message says what was found."""
 
     def __init__(self, reason: TextProblem, detail: str) -> None:
         super().__init__(detail)
@@ -52,28 +52,29 @@ class TextError(ValueError):
 
 
 class TextRecipe(BaseModel):
-    """Which fields are joined, how they are cleaned, and how many tokens the model reads of the result."""
+    """The recipe that turns a record into a text: the fields, the cleaning, and the number of tokens that are read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fields: tuple[str, ...] = Field(("text",), min_length=1)  # joined in this order
-    separator: str = "\n"  # between the fields
-    cleaning: tuple[str, ...] = ("nfc", "whitespace")  # steps, in this order
-    max_tokens: int = Field(256, ge=3)  # read at most, special tokens included; the rest of a text is not read
+    fields: tuple[str, ...] = Field(("text",), min_length=1)  # fields to join, in this order
+    separator: str = "\n"  # text between two fields
+    cleaning: tuple[str, ...] = ("nfc", "whitespace")  # cleaning steps, in this order
+    max_tokens: int = Field(256, ge=3)  # most tokens to read of a text, including special tokens
 
     @field_validator("cleaning")
     @classmethod
     def _steps_exist(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [step for step in steps if step not in CLEANING_STEPS]
         if unknown:
-            raise ValueError(f"unknown cleaning steps {unknown}; there are {sorted(CLEANING_STEPS)}")
+            raise ValueError(f"unknown cleaning steps {unknown}; choose from {sorted(CLEANING_STEPS)}")
         return steps
 
     def text_of(self, record: Mapping[str, Any]) -> str:
-        """Joins and cleans the recipe's fields of one record; an absent or null field counts as empty.
+        """Join and clean the recipe's fields of one record; treat an absent or null field as empty.
 
         Raises:
-            TextError: `no_text` (every field absent or null), `text_not_string`, `empty_text` (after cleaning).
+            TextError: the reason is `no_text` if all fields are absent or null, `text_not_string`, or `empty_text` if
+                nothing is left after cleaning.
         """
         parts = []
         for field in self.fields:
@@ -84,7 +85,7 @@ class TextRecipe(BaseModel):
                 raise TextError("text_not_string", f"field {field!r} holds {type(value).__name__}, not a string")
             parts.append(value)
         if not parts:
-            raise TextError("no_text", f"none of the fields {list(self.fields)} is there")
+            raise TextError("no_text", f"none of the fields {list(self.fields)} has a value")
         text = self.separator.join(part for part in parts if part)
         for step in self.cleaning:
             text = CLEANING_STEPS[step](text)

@@ -1,8 +1,8 @@
-"""Describes and checks a trained model's directory; the only module that knows its file names.
+"""Describes and checks a trained model's directory; no other module knows the names of its files.
 
-It imports neither torch nor transformers, so a command can check a model before it loads them (models.weights).
+The module imports neither torch nor transformers, so a command can check a model before it loads them (models.weights).
 
-model.json    labels, text recipe, decision, where it comes from, and the SHA-256 of every other file
+model.json    the manifest: labels, text recipe, decision, origin, and the SHA-256 of every other file
 model.pth     the state dict, fp32
 config.json   the architecture, as transformers writes it
 tokenizer.json, tokenizer_config.json, ...
@@ -27,26 +27,26 @@ MANIFEST = "model.json"
 WEIGHTS = "model.pth"
 CONFIG = "config.json"
 
-# stock: the architecture's own sequence-classification head; first, mean: a linear layer on the pooled tokens.
+# `stock` is the architecture's own classification head; `first` and `mean` are linear layers on the pooled tokens.
 Pooling = Literal["stock", "first", "mean"]
 
 
 class Manifest(BaseModel):
-    """What `model.json` says. `files` maps every other file's name to its SHA-256."""
+    """The content of `model.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    format_version: int = FORMAT_VERSION  # a newer one than this version knows is refused
-    labels: LabelSchema  # task, and names in the order of the outputs
-    text: TextRecipe  # fields, separator, cleaning, max_tokens
-    decision: Decision = Decision()  # temperature, and thresholds in the order of the labels
-    pooling: Pooling = "stock"  # stock, first or mean, as in training
-    base_model: str = ""  # what training started from
-    base_revision: str | None = None  # its revision on the hub
-    metrics: dict[str, Any] = Field(default_factory=dict)  # by split, with the hash of its data
-    training: dict[str, Any] = Field(default_factory=dict)  # configuration, data, time
-    versions: dict[str, str] = Field(default_factory=dict)  # of Python and packages, at the training
-    files: dict[str, str] = Field(default_factory=dict)  # SHA-256 of every other file that is loaded, by its name
+    format_version: int = FORMAT_VERSION  # version of this format; labelbeam refuses versions newer than its own
+    labels: LabelSchema  # the task, and the label names in the order of the outputs
+    text: TextRecipe  # the text recipe: fields, separator, cleaning, max_tokens
+    decision: Decision = Decision()  # the temperature, and the thresholds in the order of the labels
+    pooling: Pooling = "stock"  # kind of head: stock, first or mean
+    base_model: str = ""  # base model that training started from
+    base_revision: str | None = None  # revision of the base model on the hub
+    metrics: dict[str, Any] = Field(default_factory=dict)  # metrics by split, with the hash of the split's data
+    training: dict[str, Any] = Field(default_factory=dict)  # configuration, data and time of the training
+    versions: dict[str, str] = Field(default_factory=dict)  # versions of Python and packages used in training
+    files: dict[str, str] = Field(default_factory=dict)  # SHA-256 of every other file that is loaded, by file name
 
     @field_validator("files")
     @classmethod
@@ -65,15 +65,15 @@ class Manifest(BaseModel):
 
 
 def model_name(directory: str | os.PathLike[str]) -> str:
-    """The model's name: its directory's last part with everything but letters, digits and _ replaced by _."""
+    """Return the model's name: the last part of its path, with all but ASCII letters, digits and _ replaced by _."""
     return re.sub(r"\W", "_", Path(os.path.abspath(directory)).name, flags=re.ASCII)
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
-    """Reads and validates `model.json` alone, without looking at the other files.
+    """Read and validate `model.json` alone, without a look at the other files.
 
     Raises:
-        ModelError: the directory or the file is missing, unreadable, or of a newer format.
+        ModelError: the directory or the file is missing, or the file is invalid or has a newer format.
     """
     path = Path(directory) / MANIFEST
     if not Path(directory).is_dir():
@@ -82,12 +82,12 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
             f"{'a file' if Path(directory).exists() else 'nothing'}; check the path."
         )
     if not path.is_file():
-        raise ModelError(f"{path} is missing: this is not a trained model's directory, or it was copied in part.")
+        raise ModelError(f"{path} is missing from this directory; check the path, or copy the whole model again.")
     try:
         return Manifest.model_validate_json(_refuse_newer_format(path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
-        raise ModelError(f"{path} is not valid: {problems}. Export the model again.") from None
+        raise ModelError(f"{path} is not valid ({problems}); export the model again.") from None
 
 
 def _refuse_newer_format(path: Path) -> bytes:
@@ -95,16 +95,16 @@ def _refuse_newer_format(path: Path) -> bytes:
     version = re.search(rb'"format_version"\s*:\s*(\d+)', content)
     if version and int(version[1]) > FORMAT_VERSION:
         raise ModelError(
-            f"{path} has format {int(version[1])}, this version reads up to {FORMAT_VERSION}: upgrade labelbeam."
+            f"{path}: expected at most format {FORMAT_VERSION}, found format {int(version[1])}; upgrade labelbeam."
         )
     return content
 
 
 def verify(directory: str | os.PathLike[str]) -> Manifest:
-    """Checks every file of the directory against its SHA-256 and the labels against the head.
+    """Check every file of the directory against its SHA-256, and the number of labels against the head.
 
     Raises:
-        ModelError: one line for each file that is missing, changed, or does not fit.
+        ModelError: has a line for each file that is missing, has changed, or does not fit.
     """
     manifest = read_manifest(directory)
     problems = []
@@ -115,9 +115,9 @@ def verify(directory: str | os.PathLike[str]) -> Manifest:
         path = Path(directory) / name
         if not path.is_file():
             problems.append(f"{path} is missing; copy the whole directory again.")
-        elif (found := sha256(path)) != expected:
+        elif (actual := sha256(path)) != expected:
             problems.append(
-                f"{path} is not the file that was saved: expected SHA-256 {expected[:12]}…, found {found[:12]}…; "
+                f"{path} is not the file that was saved: expected SHA-256 {expected[:12]}…, found {actual[:12]}…; "
                 "copy it again or export the model again."
             )
     if problems:
@@ -127,7 +127,7 @@ def verify(directory: str | os.PathLike[str]) -> Manifest:
 
 
 def _check_head(directory: Path, manifest: Manifest) -> None:
-    """Compare the labels with the outputs that config.json describes; transformers omits two, its default."""
+    """Compare the number of labels with the outputs in config.json; transformers omits its default of two there."""
     config = json.loads((directory / CONFIG).read_bytes())
     names, outputs = len(manifest.labels.names), len(config.get("id2label", "01"))
     if outputs != names:
@@ -138,17 +138,17 @@ def _check_head(directory: Path, manifest: Manifest) -> None:
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """SHA-256 of `model.json`, which holds the hash of every other file: equal for equal models only."""
+    """Return the SHA-256 of `model.json`; it holds the hashes of all other files, so only equal models share it."""
     return sha256(Path(directory) / MANIFEST)
 
 
 def tokenizer_fingerprint(manifest: Manifest) -> str:
-    """Equal for models whose tokenizers are the same, whatever their weights."""
+    """Return a hash of the tokenizer's files; models with the same tokenizer share it."""
     names = sorted(name for name in manifest.files if name not in (WEIGHTS, CONFIG))
     return hashlib.sha256("".join(f"{name}={manifest.files[name]}\n" for name in names).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Return the SHA-256 of a file's bytes in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

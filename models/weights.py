@@ -1,4 +1,4 @@
-"""Writes and loads a trained model's directory with its network: the part that needs torch and transformers."""
+"""Writes and loads a trained model's directory with its network, which needs torch and transformers."""
 
 import os
 import shutil
@@ -17,11 +17,11 @@ from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model ready for use: the network is in evaluation mode, on the CPU, in fp32."""
+    """A model ready for use."""
 
     name: str
     manifest: Manifest
-    network: nn.Module
+    network: nn.Module  # in evaluation mode, on the CPU, in fp32
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -32,7 +32,7 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     manifest: Manifest,
 ) -> None:
-    """Writes the directory whole or not at all; one that is already there is replaced."""
+    """Write the directory whole or not at all; replace one that exists."""
     target = Path(os.path.abspath(directory))
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -52,10 +52,10 @@ def save(
 
 
 def load(directory: str | os.PathLike[str]) -> TrainedModel:
-    """Verifies the directory, builds the network and loads its weights (`weights_only`, `strict`).
+    """Verify the directory, build the network and load its weights (`weights_only`, `strict`).
 
     Raises:
-        ModelError: what `verify` finds, or weights that do not fit the architecture.
+        ModelError: `verify` finds a problem, or the weights do not fit the architecture.
     """
     manifest = verify(directory)
     config = AutoConfig.from_pretrained(directory)
@@ -63,30 +63,32 @@ def load(directory: str | os.PathLike[str]) -> TrainedModel:
     weights = Path(directory) / WEIGHTS
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
-    except Exception as error:  # torch raises several kinds; each means that the file does not hold these weights
-        first_lines = " ".join(str(error).split())[:300]
-        raise ModelError(f"{weights} does not fit {CONFIG} and {MANIFEST}: {first_lines}") from error
+    except Exception as error:  # torch raises several exceptions; each means that the file holds other weights
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelError(
+            f"{weights} does not fit {CONFIG} and {MANIFEST} ({reason}); export the model again."
+        ) from error
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return TrainedModel(model_name(directory), manifest, network.eval(), tokenizer)
 
 
 def positions(config: PretrainedConfig) -> int | None:
-    """How many tokens the architecture can read; None where it sets no limit."""
-    found: int | None = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and its kin number positions from the padding token's id on.
+    """Return the number of tokens that the architecture can read; None if it sets no limit."""
+    embeddings: int | None = getattr(config, "max_position_embeddings", None)
+    # RoBERTa and related architectures number positions from the padding token's id + 1.
     reserved = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return found - reserved if found else None
+    return embeddings - reserved if embeddings else None
 
 
 def check_max_tokens(directory: str | os.PathLike[str], max_tokens: int) -> None:
-    """Refuses more tokens than the architecture has positions for.
+    """Refuse more tokens than the architecture can read.
 
     Raises:
-        ModelError: says how many there are.
+        ModelError: `max_tokens` is too large; the message names the limit.
     """
     readable = positions(AutoConfig.from_pretrained(directory))
     if readable and max_tokens > readable:
         raise ModelError(
-            f"Model {str(directory)!r} reads at most {readable} tokens, but {max_tokens} were asked for: "
+            f"Model {str(directory)!r} reads at most {readable} tokens, but {max_tokens} were asked for; "
             "lower --max_tokens."
         )

@@ -1,4 +1,4 @@
-"""Cloud Storage for tests: the emulator, taught preconditions, made to fail on demand."""
+"""Cloud Storage for tests: an emulator that checks preconditions and fails on demand."""
 
 import io
 import re
@@ -16,14 +16,14 @@ from gcp_storage_emulator.exceptions import NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-# What happens to a request (method, path) instead of being answered: nothing, an HTTP status, its connection is cut, or
-# it is done and the answer is lost.
+# A fault maps the method and path of a request to what goes wrong: nothing (None), an HTTP status as the answer, a cut
+# connection (DROP), or a lost answer after the request was carried out (LOST).
 Fault = Callable[[str, str], "str | int | None"]
 DROP, LOST = "drop", "lost"
 
 
 class CloudStorage:
-    """A running emulator. `fault` may be set at any time; `requests` are the methods and paths that came."""
+    """A running emulator. `fault` may be set at any time, and `requests` lists methods and paths of all requests."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -33,24 +33,24 @@ class CloudStorage:
 
     @property
     def client(self) -> storage.Client:
-        """Works whatever the environment says."""
-        options = {"api_endpoint": self.url}
-        return storage.Client("test", credentials=AnonymousCredentials(), client_options=options)
+        """Return a client that works with any environment."""
+        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]  # google-auth has no types for it
+        return storage.Client("test", credentials=credentials, client_options={"api_endpoint": self.url})
 
     def upload(self, bucket: str, name: str, content: bytes) -> str:
-        """Writes an object; returns its path."""
+        """Write an object, and return its path."""
         self.client.bucket(bucket).blob(name).upload_from_string(content)
         return f"gs://{bucket}/{name}"
 
     def contents(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
-        """Every object of a bucket below a prefix, by the rest of its name."""
+        """Return the content of every object below a prefix, by the rest of its name."""
         blobs = self.client.list_blobs(bucket, prefix=prefix)
         return {blob.name.removeprefix(prefix): blob.download_as_bytes() for blob in blobs}
 
 
 @contextmanager
 def running(bucket: str) -> Iterator[CloudStorage]:
-    """Starts the emulator with one bucket. To set STORAGE_EMULATOR_HOST is up to the caller."""
+    """Run the emulator with one bucket. The caller has to set STORAGE_EMULATOR_HOST."""
     state = CloudStorage()
     handlers = tuple(
         (pattern, {method: _with_precondition(handle) for method, handle in methods.items()})
@@ -104,16 +104,16 @@ class _Handler(server.RequestHandler):
 
 
 def _with_precondition(handle: Callable[..., None]) -> Callable[..., None]:
-    """The emulator does not know ifGenerationMatch: compares it first. Requests come one at a time."""
+    """Compare ifGenerationMatch before the emulator, which ignores it, answers. Requests come one at a time."""
 
     def checked(request: Any, response: Any, store: Any) -> None:
-        if wanted := request.query.get("ifGenerationMatch"):
+        if expected := request.query.get("ifGenerationMatch"):
             name = request.params.get("object_id") or request.query.get("name", [""])[0] or request.data["meta"]["name"]
             try:
                 generation = store.get_file_obj(request.params["bucket_name"], name)["generation"]
             except NotFound:
                 generation = "0"
-            if generation != wanted[0]:
+            if generation != expected[0]:
                 response.status = HTTPStatus.PRECONDITION_FAILED
                 return
         handle(request, response, store)
@@ -121,13 +121,13 @@ def _with_precondition(handle: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
-def every(count: int, fault: str | int, of: str = "") -> Fault:
-    """A fault that hits one in `count` of the requests whose path matches."""
+def every(count: int, fault: str | int, pattern: str = "") -> Fault:
+    """Return a fault that hits every `count`-th request whose path matches the pattern."""
     seen = 0
 
     def decide(method: str, path: str) -> str | int | None:
         nonlocal seen
-        if not re.search(of, path):
+        if not re.search(pattern, path):
             return None
         seen += 1
         return fault if seen % count == 0 else None
@@ -136,7 +136,7 @@ def every(count: int, fault: str | int, of: str = "") -> Fault:
 
 
 def serve(folder: Path) -> None:
-    """Holds what lies in FOLDER/in as a bucket until standard input ends, then writes the bucket to FOLDER/out."""
+    """Serve the files of FOLDER/in as a bucket until standard input ends, then write the bucket to FOLDER/out."""
     with running("bucket") as cloud:
         for file in (folder / "in").iterdir():
             cloud.upload("bucket", file.name, file.read_bytes())

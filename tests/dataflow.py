@@ -1,4 +1,4 @@
-"""Dataflow for tests, up to its door: a stub of the service, of a registry with one image, and of an engine."""
+"""Stubs for tests of a launch: Dataflow's service, a registry with one image, and a container engine."""
 
 import json
 import re
@@ -18,7 +18,7 @@ JOB = {"id": "2026-11-21_job", "projectId": "paper-labels", "name": "x", "locati
 
 
 class Service:
-    """Answers for a registry with one image, for Dataflow, and for an engine that has no image."""
+    """Answers requests to a registry with one image, to Dataflow, and to an engine without images."""
 
     def __init__(self, model: Path) -> None:
         self.labels = {
@@ -56,7 +56,7 @@ class Service:
 
 @contextmanager
 def running(model: Path) -> Iterator[Service]:
-    """Serves until the context ends."""
+    """Serve the stubs until the context ends."""
     stub = Service(model)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Looks at HTML pages: their cells and what they would load, and a browser's opinion."""
+"""Reads HTML pages in tests: their cells, the addresses that they load, and what a browser makes of them."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ needs_browser = pytest.mark.skipif(not shutil.which("chromium"), reason="Chromiu
 
 
 class Page(HTMLParser):
-    """What a browser would do with a page: the cells of its tables, the elements, and the addresses they name."""
+    """The parts of a page: the cells of its tables, its elements, and the addresses in them."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Page(HTMLParser):
 
 
 def in_browser(path: Path) -> str:
-    """The page as Chromium has built it; an error or warning on its console fails."""
+    """Return the page as Chromium renders it. Fail if its console shows an error or a warning."""
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [*browser, f"--user-data-dir={profile}", "--dump-dom", f"file://{path}"]

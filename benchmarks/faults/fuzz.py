@@ -66,7 +66,7 @@ def target() -> None:
         assert read.lines == len(read.documents) + len(read.failures) + read.blank
         assert read.lines in (content.count(b"\n"), content.count(b"\n") + 1)
         for document in read.documents:
-            orjson.dumps([document.id, document.texts, document.kept])
+            orjson.dumps([document.id, document.texts, document.kept_fields])
         for failure in read.failures:
             orjson.dumps(failure.row("fuzz.jsonl"))
 

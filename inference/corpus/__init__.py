@@ -1,1 +1,1 @@
-"""Where documents come from: files, slices of them, the records in a slice, storage."""
+"""Reads the corpus: storage, files, the slices of a file, and the records of a slice."""

@@ -1,4 +1,4 @@
-"""Finds the input files, opens them whatever their compression, and splits bytes into lines."""
+"""Finds the input files, opens them with or without compression, and splits their bytes into lines."""
 
 import bz2
 import gzip
@@ -25,46 +25,46 @@ else:
 
 TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 DECOMPRESSORS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
-DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError)  # what reading a damaged file raises
+DAMAGE_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError)  # a damaged file raises one of these
 CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file of the corpus. `max_lines` caps how many of its lines the run reads (`--limit`)."""
+    """One file of the corpus."""
 
     path: str
     size: int  # bytes as stored
-    max_lines: int | None = None
+    max_lines: int | None = None  # most lines that the run reads of it (`--limit`); None for all
 
 
 class SourceError(UserError):
-    """A file is gone, has changed, or its storage failed while it was read: worth another try, unlike a damaged one."""
+    """A file is gone or has changed, or its storage failed. A retry may help, unlike with a damaged file."""
 
 
 def find_files(patterns: Iterable[str]) -> list[InputFile]:
-    """The files that the globs match, in order, each once.
+    """Return the files that the globs match, sorted by path, each once.
 
     Raises:
-        UserError: a glob matches nothing, or a file whose name no reader knows; all of them in one message.
+        UserError: a glob matches nothing, or a file that is not JSON lines by its name; has a line for each problem.
     """
     files: dict[str, InputFile] = {}
     problems = []
     for pattern in patterns:
         try:
             matched = FileSystems.match([pattern])[0].metadata_list
-        except Exception as error:  # each storage raises its own kinds
-            problems.append(f"--input {storage.explained(pattern, error)}")
+        except Exception as error:  # each storage raises its own exceptions
+            problems.append(f"--input {storage.explanation(pattern, error)}")
             continue
         if not matched:
             problems.append(f"--input {pattern}: expected at least one file, found none; check the path and the glob.")
-        for found in matched:
-            if _is_readable_name(found.path):
-                files.setdefault(found.path, InputFile(found.path, found.size_in_bytes))
+        for metadata in matched:
+            if _is_readable_name(metadata.path):
+                files.setdefault(metadata.path, InputFile(metadata.path, metadata.size_in_bytes))
             else:
                 problems.append(
-                    f"--input {pattern}: {found.path} is not one of {', '.join(TEXT_SUFFIXES)} "
-                    f"(also with {', '.join(DECOMPRESSORS)}); name the JSON lines files alone."
+                    f"--input {pattern}: expected only files that end in {', '.join(TEXT_SUFFIXES)} (also with "
+                    f"{', '.join(DECOMPRESSORS)}), found {metadata.path}; narrow the glob."
                 )
     if problems:
         raise UserError("\n".join(problems))
@@ -77,15 +77,20 @@ def _is_readable_name(path: str) -> bool:
 
 
 def compression_of(path: str) -> str | None:
-    """The suffix that names the compression, or None."""
+    """Return the suffix of a compressed file, such as `.gz`; None if the file is not compressed."""
     return next((suffix for suffix in DECOMPRESSORS if path.endswith(suffix)), None)
 
 
 def read_bytes(file: InputFile, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The decompressed bytes from `start` to `end`, or to the end of the file.
+    """Yield chunks of the decompressed bytes from `start` to `end`, or to the end of the file.
 
-    A compressed file is always read from its beginning by the same steps: what a truncated one still gives before it
-    raises depends on them, and every pass must see the same bytes. read1 hands those over instead of losing them.
+    A compressed file is always read from its beginning in chunks of the same size. The chunk size decides how many
+    bytes a truncated file yields before it raises, and every pass must see the same bytes. `read` would lose the bytes
+    before the damage; `read1` returns them.
+
+    Raises:
+        SourceError: the file cannot be opened, or storage fails below a decompressor.
+        Exception: one of DAMAGE_ERRORS, if the compressed data is truncated or corrupt.
     """
     compressed = compression_of(file.path) is not None
     with open_file(file) as stream:
@@ -99,46 +104,50 @@ def read_bytes(file: InputFile, start: int = 0, end: int | None = None) -> Itera
             position += len(chunk)
 
 
-def read_beginning(file: InputFile, most: int) -> tuple[bytes, int]:
-    """The first `most` decompressed bytes of a compressed file, and about how many stored bytes hold them."""
+def read_beginning(file: InputFile, max_bytes: int) -> tuple[bytes, int]:
+    """Return the first `max_bytes` decompressed bytes of a compressed file, and roughly their size as stored."""
     with _opened(file.path) as raw:
-        source = _Source(raw, 4_096)  # little is read ahead, so that the position tells what was needed
+        source = _StorageReader(raw, 4_096)  # small reads keep the position close to the bytes that were needed
         content = bytearray()
         with DECOMPRESSORS[compression_of(file.path) or ""](source) as expanded:
             try:
-                while len(content) < most and (chunk := expanded.read1(most - len(content))):
+                while len(content) < max_bytes and (chunk := expanded.read1(max_bytes - len(content))):
                     content += chunk
                 position = source.tell() if expanded.read1(1) else file.size
-            except DAMAGE:
+            except DAMAGE_ERRORS:
                 position = file.size
     return bytes(content), position
 
 
 @contextmanager
 def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
-    """Opens a file for reading decompressed bytes, from local disk or gs://."""
+    """Open a file on local disk or in Cloud Storage to read its decompressed bytes.
+
+    Raises:
+        SourceError: the file cannot be opened.
+    """
     suffix = compression_of(file.path)
     with _opened(file.path) as raw:
         if suffix is None or file.size == 0:
             yield cast(io.BufferedReader, raw)
         else:
-            with DECOMPRESSORS[suffix](_Source(raw)) as expanded:
+            with DECOMPRESSORS[suffix](_StorageReader(raw)) as expanded:
                 yield cast(io.BufferedReader, expanded)
 
 
 def _opened(path: str) -> BinaryIO:
     try:
         return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
-    except Exception as error:  # each storage raises its own kinds
-        raise SourceError(storage.explained(path, error)) from error
+    except Exception as error:  # each storage raises its own exceptions
+        raise SourceError(storage.explanation(path, error)) from error
 
 
-class _Source(io.RawIOBase):
-    """Passes reads on, of at most so many bytes; an error of the storage, no decompressor's own, is a SourceError."""
+class _StorageReader(io.RawIOBase):
+    """A file as a decompressor reads it; storage errors become SourceError, and `max_read` caps each read."""
 
-    def __init__(self, raw: Any, at_once: int = sys.maxsize) -> None:
+    def __init__(self, raw: Any, max_read: int = sys.maxsize) -> None:
         self._raw = raw
-        self._at_once = at_once
+        self._max_read = max_read
 
     def readable(self) -> bool:
         return True
@@ -148,7 +157,7 @@ class _Source(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._raw.read(min(len(buffer), self._at_once))
+            data = self._raw.read(min(len(buffer), self._max_read))
         except Exception as error:
             raise SourceError(str(error)) from error
         buffer[: len(data)] = data
@@ -162,22 +171,23 @@ class _Source(io.RawIOBase):
 
 
 def split_lines(chunks: Iterable[bytes], offset: int) -> Iterator[tuple[int, bytes, int]]:
-    """Lines as (offset, bytes without the newline, length).
+    """Yield each line as its offset, its bytes without the newline, and its length in bytes.
 
-    Of a line longer than MAX_LINE_BYTES only the beginning is kept, so that memory stays bounded.
+    `offset` is the position of the first chunk. A line longer than MAX_LINE_BYTES yields only its beginning, which
+    bounds memory; its length is that of the whole line.
     """
     pending, dropped = b"", 0
     for chunk in chunks:
-        *whole, rest = chunk.split(b"\n")
-        for part in whole:
+        *line_ends, unfinished = chunk.split(b"\n")
+        for part in line_ends:
             data = pending + part if not dropped else pending
             size = len(pending) + len(part) + dropped
             yield offset, data, size
             offset += size + 1
             pending, dropped = b"", 0
-        if dropped or len(pending) + len(rest) > MAX_LINE_BYTES:
-            dropped += len(rest)
+        if dropped or len(pending) + len(unfinished) > MAX_LINE_BYTES:
+            dropped += len(unfinished)
         else:
-            pending += rest
+            pending += unfinished
     if pending or dropped:
         yield offset, pending, len(pending) + dropped

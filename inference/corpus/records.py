@@ -1,4 +1,4 @@
-"""One dataclass for each kind of data, how an input line becomes a Document, and the schema of what is written."""
+"""Declares one dataclass for each kind of data, turns input lines into documents, and derives the output schemas."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from models.text import TextError, TextProblem, TextRecipe
 
-# Why a line got no prediction: the line, its record, its text, or the model.
+# A reason says why a line has no prediction. The four groups concern the line, its record, its text, and the model.
 Reason = (
     Literal["line_too_long", "damaged_file", "not_utf8", "not_json", "not_an_object"]
     | Literal["no_id", "id_not_string", "too_deep"]
@@ -19,44 +19,44 @@ Reason = (
     | Literal["model_failed", "process_ended"]
 )
 
-RAW_CAP_BYTES = 1024  # how much of a failed line is kept
+RAW_CAP_BYTES = 1024  # a failure holds at most this much of its line
 MAX_LINE_BYTES = 10 * 1024 * 1024
 _HUGE_INTEGER = re.compile(rb"[0-9]{19}")
-_PARSE_ERRORS = (ValueError, RecursionError)  # orjson's and json's decode errors are ValueErrors
+_PARSE_ERRORS = (ValueError, RecursionError)  # the decode errors of orjson and json are ValueErrors
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of an input file, without its line end. `problem` is set where it could not be read as a line."""
+    """One line of an input file, without its newline."""
 
-    number: int  # from 1, in the decompressed file
+    number: int  # line number in the decompressed file, from 1
     data: bytes
-    problem: tuple[Reason, str] | None = None  # reason, detail
+    problem: tuple[Reason, str] | None = None  # reason and detail if the line could not be read
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A record ready for scoring: one text for each distinct text recipe of the run."""
+    """A record ready for scoring."""
 
-    line: int
+    line: int  # line number, from 1
     id: str
-    texts: tuple[str, ...]
-    kept: dict[str, Any]
-    raw: bytes  # at most RAW_CAP_BYTES of the line, for the failure that scoring may end in
+    texts: tuple[str, ...]  # one text for each distinct text recipe of the run
+    kept_fields: dict[str, Any]  # values of the fields that predictions keep, by field name
+    raw: bytes  # at most RAW_CAP_BYTES of the line, needed if scoring fails
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A line that got no prediction, and why."""
+    """A line without a prediction, and the reason."""
 
-    line: int
+    line: int  # line number, from 1
     id: str | None
     reason: Reason
-    detail: str
+    detail: str  # what was found
     raw: str  # at most RAW_CAP_BYTES of the line
 
     def row(self, file: str) -> dict[str, Any]:
-        """The row of the failures file."""
+        """Return the row of the failures file; `file` is the input file."""
         return {
             "file": file,
             "line": self.line,
@@ -68,19 +68,19 @@ class Failure:
 
 
 def redacted(failure: Failure) -> Failure:
-    """Without the line, and without what a model said of it, which may quote it."""
+    """Return the failure without its line, and without the message of a model, which may quote the text."""
     return replace(failure, raw="", detail="" if failure.reason == "model_failed" else failure.detail)
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """What one model says of one document."""
+    """The labels and scores that one model gives to one document."""
 
     labels: tuple[str, ...]
-    scores: tuple[tuple[str, float], ...]  # label name, probability rounded to 6 places
+    scores: tuple[tuple[str, float], ...]  # pairs of label name and probability, rounded to 6 places
 
     def row(self) -> dict[str, Any]:
-        """The nested record of one model in a row of predictions."""
+        """Return the record of one model in a row of predictions."""
         return {
             "labels": list(self.labels),
             "scores": [{"label": label, "score": score} for label, score in self.scores],
@@ -89,39 +89,40 @@ class Labelling:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What every model says of one document."""
+    """The labellings of one document by every model of the run."""
 
-    line: int
+    line: int  # line number, from 1
     id: str
-    kept: dict[str, Any]
+    kept_fields: dict[str, Any]  # values by field name
     by_model: dict[str, Labelling]
 
     def row(self) -> dict[str, Any]:
-        """The row of the predictions file: id, kept fields, one nested record a model."""
-        return {"id": self.id, **self.kept, **{name: labelling.row() for name, labelling in self.by_model.items()}}
+        """Return the row of the predictions file: the id, the kept fields, and a record for each model."""
+        by_model = {name: labelling.row() for name, labelling in self.by_model.items()}
+        return {"id": self.id, **self.kept_fields, **by_model}
 
 
 @dataclass(frozen=True)
 class DocumentRecipe:
-    """How a record becomes a Document. `id_field` empty: the id is made of file and line number."""
+    """How a record becomes a Document."""
 
-    recipes: tuple[TextRecipe, ...]
-    id_field: str = "id"
-    keep_fields: tuple[str, ...] = ()
+    recipes: tuple[TextRecipe, ...]  # distinct text recipes of the run
+    id_field: str = "id"  # field with the id; if empty, file and line number make up the id
+    keep_fields: tuple[str, ...] = ()  # fields to copy into the predictions
 
 
 @dataclass
 class Documents:
-    """What was read of a stretch of lines: `lines == len(documents) + len(failures) + blank`."""
+    """The outcome of reading some lines: `lines == len(documents) + len(failures) + blank`."""
 
-    lines: int = 0
-    blank: int = 0
+    lines: int = 0  # number of lines read
+    blank: int = 0  # number of blank lines
     documents: list[Document] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 
 class RecordError(ValueError):
-    """A line that is no usable record. `reason` is a short code, the message says what was found."""
+    """A line holds no usable record; the message says what was found."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -129,7 +130,7 @@ class RecordError(ValueError):
 
 
 def read_documents(lines: Iterable[Line], file: str, options: DocumentRecipe) -> Documents:
-    """Turns every line into a Document or a Failure, or counts it as blank."""
+    """Turn every line into a Document or a Failure, or count it as blank."""
     read = Documents()
     for line in lines:
         read.lines += 1
@@ -143,25 +144,25 @@ def read_documents(lines: Iterable[Line], file: str, options: DocumentRecipe) ->
             record = parse_record(line.data)
             identifier = _identifier(record, options.id_field) or f"{file}:{line.number}"
             texts = tuple(recipe.text_of(record) for recipe in options.recipes)
-            kept = {name: _keepable(name, record.get(name)) for name in options.keep_fields}
-            read.documents.append(Document(line.number, identifier, texts, kept, line.data[:RAW_CAP_BYTES]))
+            kept_fields = {name: _keepable(name, record.get(name)) for name in options.keep_fields}
+            read.documents.append(Document(line.number, identifier, texts, kept_fields, line.data[:RAW_CAP_BYTES]))
         except (RecordError, TextError) as error:
             read.failures.append(Failure(line.number, identifier, error.reason, str(error), capped(line.data)))
     return read
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """One JSON object from one line.
+    """Return the JSON object on a line.
 
-    What strict JSON forbids but a text can survive is accepted: raw control characters inside strings, and unpaired
-    surrogates, which become U+FFFD. Integers beyond 64 bits become text.
+    Accept two kinds of faulty strings: raw control characters stay, and unpaired surrogates become U+FFFD. Integers
+    beyond 64 bits become strings.
 
     Raises:
-        RecordError: `not_utf8`, `not_json`, `not_an_object`.
+        RecordError: the reason is `not_utf8`, `not_json` or `not_an_object`.
     """
     try:
         record = orjson.loads(data)
-        if _HUGE_INTEGER.search(data):  # orjson would round it to a float
+        if _HUGE_INTEGER.search(data):  # orjson would round such an integer to a float
             record = _parse_leniently(data)
     except _PARSE_ERRORS:
         record = _parse_leniently(data)
@@ -186,7 +187,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _portable(value: Any) -> Any:
-    """The value with only what UTF-8 and 64-bit JSON can hold."""
+    """Return the value with everything replaced that UTF-8 or 64-bit JSON cannot hold."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return str(value)
     if isinstance(value, str):
@@ -210,22 +211,26 @@ def _identifier(record: dict[str, Any], id_field: str) -> str:
 
 
 def _keepable(name: str, value: Any) -> Any:
-    """The value of a field to keep; one nested deeper than orjson writes (254 levels) would end the run later."""
+    """Return the value of a field to keep.
+
+    Raises:
+        RecordError: the value is nested deeper than the 254 levels that orjson writes, and would end the run later.
+    """
     if isinstance(value, list | dict):
         try:
-            orjson.dumps({name: value})  # as it will stand in its row
+            orjson.dumps({name: value})  # the row of predictions nests the value in the same way
         except TypeError as error:
             raise RecordError("too_deep", f"field {name!r} cannot be kept: {error}") from None
     return value
 
 
 def capped(data: bytes) -> str:
-    """The first RAW_CAP_BYTES bytes as text, with bytes that are not UTF-8 shown as escapes."""
+    """Return the first RAW_CAP_BYTES bytes as text; show bytes that are not UTF-8 as escapes."""
     return data[:RAW_CAP_BYTES].decode("utf-8", "backslashreplace")
 
 
 def predictions_schema(keep_fields: Sequence[str], models: Sequence[str]) -> pa.Schema:
-    """The Arrow schema of predictions; kept fields are strings there, values of other kinds as JSON text."""
+    """Return the Arrow schema of predictions; kept fields are strings, and values of other types are JSON text."""
     labelling = pa.struct(
         [
             ("labels", pa.list_(pa.string())),
@@ -237,7 +242,7 @@ def predictions_schema(keep_fields: Sequence[str], models: Sequence[str]) -> pa.
 
 
 def bigquery_schema(schema: pa.Schema, keep_fields: Sequence[str], file_format: str) -> list[dict[str, Any]]:
-    """The same schema as `bq load` reads it; in JSON lines a kept field may hold any JSON value."""
+    """Return the schema in the form that `bq load` reads; in JSON lines, a kept field may hold any JSON value."""
     fields = [_bigquery_field(column.name, column.type) for column in schema]
     for column in fields:
         if column["name"] in keep_fields and file_format == "jsonl":
@@ -246,17 +251,18 @@ def bigquery_schema(schema: pa.Schema, keep_fields: Sequence[str], file_format: 
     return fields
 
 
-def _bigquery_field(name: str, kind: pa.DataType) -> dict[str, Any]:
+def _bigquery_field(name: str, data_type: pa.DataType) -> dict[str, Any]:
     mode = "NULLABLE"
-    if pa.types.is_list(kind):
-        mode, kind = "REPEATED", kind.value_type
-    if pa.types.is_struct(kind):
-        return {"name": name, "type": "RECORD", "mode": mode, "fields": [_bigquery_field(f.name, f.type) for f in kind]}
-    return {"name": name, "type": "FLOAT" if pa.types.is_floating(kind) else "STRING", "mode": mode}
+    if pa.types.is_list(data_type):
+        mode, data_type = "REPEATED", data_type.value_type
+    if pa.types.is_struct(data_type):
+        fields = [_bigquery_field(member.name, member.type) for member in data_type]
+        return {"name": name, "type": "RECORD", "mode": mode, "fields": fields}
+    return {"name": name, "type": "FLOAT" if pa.types.is_floating(data_type) else "STRING", "mode": mode}
 
 
 def arrow_row(row: dict[str, Any], keep_fields: Sequence[str]) -> dict[str, Any]:
-    """A row of predictions as the Arrow schema wants it."""
+    """Return the row of predictions with its kept fields changed in place: JSON text for all but strings and nulls."""
     for name in keep_fields:
         if row[name] is not None and not isinstance(row[name], str):
             row[name] = orjson.dumps(row[name]).decode()

@@ -1,7 +1,7 @@
 """Cuts files into slices and reads one slice.
 
-A slice is a byte range of one file, or of what a compressed file expands to. A line belongs to the slice in which its
-first byte lies, so ranges can be cut blindly and each line is still read exactly once.
+A slice is a byte range of one file; offsets count decompressed bytes. A line belongs to the slice that holds its first
+byte. Files can therefore be cut at any byte, and each line is still read exactly once.
 """
 
 import hashlib
@@ -14,132 +14,147 @@ from typing import IO
 
 import numpy as np
 
-from inference.corpus.files import CHUNK_BYTES, DAMAGE, InputFile, SourceError, compression_of, read_bytes, split_lines
+from inference.corpus.files import (
+    CHUNK_BYTES,
+    DAMAGE_ERRORS,
+    InputFile,
+    SourceError,
+    compression_of,
+    read_bytes,
+    split_lines,
+)
 from inference.corpus.records import MAX_LINE_BYTES, Line
 
 MIB = 1024 * 1024
-LARGEST_BYTES, SMALLEST_BYTES = 8 * MIB, MIB // 4
-FEWEST = 64  # slices of a corpus that is large enough: progress shows, and a kill costs little
+MIN_SLICE_BYTES, MAX_SLICE_BYTES = MIB // 4, 8 * MIB
+MIN_SLICES = 64  # a corpus is cut into this many if it is large enough: progress shows, and a kill costs little
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NEWLINE = ord("\n")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A byte range not yet numbered. `end` is None for a compressed file, whose length is known after reading it."""
+class ByteRange:
+    """A byte range of a file whose lines are not counted yet."""
 
     file: InputFile
     start: int
-    end: int | None
-    slice_bytes: int
+    end: int | None  # None for a compressed file, whose length is known only after reading it
+    slice_bytes: int  # size at which a compressed file is cut
 
 
 @dataclass(frozen=True)
-class CountedStretch:
-    """A byte range, how many whole lines begin in it, and its share of the file's stored bytes."""
+class CountedRange:
+    """A byte range whose lines are counted; the fields have the same meaning as in Slice."""
 
     file: InputFile
     start: int
     end: int
     lines: int
-    checksum: int  # CRC-32 of the bytes
+    checksum: int
     source_bytes: int
     damage: str | None = None
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What one worker reads, scores and writes whole or not at all. Offsets count decompressed bytes."""
+    """A byte range that one worker reads, scores and writes whole or not at all."""
 
     file: InputFile
-    start: int
-    end: int
+    start: int  # first byte, in the decompressed file
+    end: int  # byte after the last
     first_line: int  # number of the first line that begins in the slice, from 1
-    lines: int  # how many begin in it, a damaged file's broken last one not counted
-    checksum: int  # CRC-32 of its bytes: whether it is still what it was
-    source_bytes: int  # its share of the file as stored: shares add up to the file's size
-    damage: str | None = None  # set on the last readable slice of a truncated or corrupt file
+    lines: int  # number of lines that begin in the slice, without the broken last line of a damaged file
+    checksum: int  # CRC-32 of the slice's bytes, which shows whether the input has changed
+    source_bytes: int  # share of the file's stored bytes; the shares add up to the file's size
+    damage: str | None = None  # description of the damage, on the last readable slice of a truncated or corrupt file
 
     @property
     def name(self) -> str:
-        """Depends on the file's path and the byte range alone, and sorts in input order within a file."""
+        """The slice's name: depends on path and byte range alone, and sorts in input order within a file."""
         digest = hashlib.sha256(self.file.path.encode()).hexdigest()[:8]
         return f"{posixpath.basename(self.file.path)}-{digest}-{self.start:015d}-{self.end:015d}"
 
 
 def limit_lines(files: Iterable[InputFile], limit: int) -> list[InputFile]:
-    """The files that hold the first `limit` lines, the last of them capped."""
+    """Return the files that hold the first `limit` lines, each with the number of its lines to read."""
     chosen = []
     for file in files:
         if limit == 0:
             break
-        present = 0
+        lines = 0
         try:
             for _ in zip(range(limit), split_lines(read_bytes(file), 0), strict=False):
-                present += 1
-        except DAMAGE:
-            present += 1  # the line that reports the damage
-        chosen.append(InputFile(file.path, file.size, max_lines=present))
-        limit -= present
+                lines += 1
+        except DAMAGE_ERRORS:
+            lines += 1  # the line that reports the damage
+        chosen.append(InputFile(file.path, file.size, max_lines=lines))
+        limit -= lines
     return chosen
 
 
 def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:
-    """Return the size at which files are cut.
+    """Return the slice size in bytes: that of `slice_mb` (MiB), or one that suits the total size of the files.
 
-    It depends on the input alone, so that the same command cuts the same slices again.
+    The size depends on the input alone, so the same command cuts the same slices again.
     """
     if slice_mb:
         return max(int(slice_mb * MIB), 1)
     expanded = sum(file.size * (4 if compression_of(file.path) else 1) for file in files)
-    return min(max(expanded // FEWEST, SMALLEST_BYTES), LARGEST_BYTES)
+    return min(max(expanded // MIN_SLICES, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
 
 
-def cut(file: InputFile, slice_bytes: int) -> list[Stretch]:
-    """Byte ranges of about `slice_bytes`; a compressed file is one stretch until it has been read once."""
+def cut(file: InputFile, slice_bytes: int) -> list[ByteRange]:
+    """Cut a file into ranges of `slice_bytes` bytes; a compressed file stays one range until its lines are counted."""
     if compression_of(file.path) and file.size:
-        return [Stretch(file, 0, None, slice_bytes)]
+        return [ByteRange(file, 0, None, slice_bytes)]
     starts = range(0, max(file.size, 1), slice_bytes)
-    return [Stretch(file, start, min(start + slice_bytes, file.size), slice_bytes) for start in starts]
+    return [ByteRange(file, start, min(start + slice_bytes, file.size), slice_bytes) for start in starts]
 
 
-def count_lines(stretch: Stretch) -> list[CountedStretch]:
-    """Counts the lines that begin in a stretch: what gives every line its number, at reading speed."""
-    if stretch.end is None:
-        return _count_compressed(stretch)
-    file, start, end = stretch.file, stretch.start, stretch.end
-    lines, last, checksum = int(start == 0 and end > 0), 0, 0
+def count_lines(byte_range: ByteRange) -> list[CountedRange]:
+    """Count the lines that begin in a range, and cut a compressed file.
+
+    Line numbers come from these counts. Counting needs no parsing, so it is as fast as reading.
+
+    Raises:
+        SourceError: the file cannot be opened, or storage fails below a decompressor.
+    """
+    if byte_range.end is None:
+        return _count_compressed(byte_range)
+    file, start, end = byte_range.file, byte_range.start, byte_range.end
+    lines, last_byte, checksum = int(start == 0 and end > 0), 0, 0
     # A newline just before the range starts a line in it; one on its last byte starts a line in the next.
     for chunk in read_bytes(file, max(start - 1, 0), end):
         lines += chunk.count(b"\n")
-        last = chunk[-1]
+        last_byte = chunk[-1]
         checksum = zlib.crc32(chunk, checksum)
-    return [CountedStretch(file, start, end, lines - (last == NEWLINE), checksum, source_bytes=end - start)]
+    return [CountedRange(file, start, end, lines - (last_byte == NEWLINE), checksum, source_bytes=end - start)]
 
 
-def _count_compressed(stretch: Stretch) -> list[CountedStretch]:
-    file, size = stretch.file, stretch.slice_bytes
-    lines = Counter({0: 1})  # how many lines begin in each range of `size` bytes
+def _count_compressed(byte_range: ByteRange) -> list[CountedRange]:
+    """Read a compressed file once, and count the lines that begin in each range of `slice_bytes` bytes."""
+    file, size = byte_range.file, byte_range.slice_bytes
+    lines = Counter({0: 1})  # number of lines that begin in each range, by the range's index
     checksums: Counter[int] = Counter()
     length, last_start, damage = 0, 0, None
     try:
         for chunk in read_bytes(file):
-            for place, part in _parts(chunk, length, size):
-                checksums[place] = zlib.crc32(part, checksums[place])
+            for index, part in _parts(chunk, length, size):
+                checksums[index] = zlib.crc32(part, checksums[index])
             starts = np.flatnonzero(np.frombuffer(chunk, np.uint8) == NEWLINE) + (length + 1)
             lines.update((starts // size).tolist())
             last_start = int(starts[-1]) if len(starts) else last_start
             length += len(chunk)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         damage = f"{str(error).rstrip('.') or type(error).__name__}, at byte {length:,} of the decompressed data"
     if last_start == length or damage:
-        lines[last_start // size] -= 1  # nothing begins at the end, or a broken line does
-    # A damaged file's last slice is the one in which its broken line begins, and runs to the last readable byte.
+        lines[last_start // size] -= 1  # no line begins at the end of the file, and a broken line is not counted
+    # The last slice of a damaged file holds the start of the broken line, and ends at the last readable byte.
     last_byte = max(length - 1, 0)
     count = (min(last_start, last_byte) if damage else last_byte) // size + 1
     bounds = [file.size * min(k * size, length) // max(length, 1) for k in range(count)] + [file.size]
     return [
-        CountedStretch(
+        CountedRange(
             file,
             start=k * size,
             end=(k + 1) * size if k < count - 1 else length,
@@ -153,45 +168,48 @@ def _count_compressed(stretch: Stretch) -> list[CountedStretch]:
 
 
 def _parts(chunk: bytes, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """The chunk's part of each range of `size` bytes, and which range that is."""
-    for place in range(offset // size, (offset + len(chunk) - 1) // size + 1):
-        yield place, chunk[max(place * size - offset, 0) : (place + 1) * size - offset]
+    """Split a chunk that begins at `offset` at the bounds of ranges; yield each range's index with its part."""
+    for index in range(offset // size, (offset + len(chunk) - 1) // size + 1):
+        yield index, chunk[max(index * size - offset, 0) : (index + 1) * size - offset]
 
 
-def number(stretches: Iterable[CountedStretch]) -> list[Slice]:
-    """All stretches of one file, in any order, to slices with line numbers; those past `max_lines` are left out."""
+def number(ranges: Iterable[CountedRange]) -> list[Slice]:
+    """Turn all ranges of one file, in any order, into slices with line numbers; drop those past `max_lines`."""
     slices = []
     first_line = 1
-    for s in sorted(stretches, key=lambda stretch: stretch.start):
-        allowed = max(s.file.max_lines - first_line + 1, 0) if s.file.max_lines is not None else s.lines + 1
-        if allowed or s.start == 0:
-            damage = s.damage if allowed > s.lines else None
-            lines = min(s.lines, allowed)
-            slices.append(Slice(s.file, s.start, s.end, first_line, lines, s.checksum, s.source_bytes, damage))
-        first_line += s.lines
+    for r in sorted(ranges, key=lambda counted: counted.start):
+        allowed = max(r.file.max_lines - first_line + 1, 0) if r.file.max_lines is not None else r.lines + 1
+        if allowed or r.start == 0:
+            damage = r.damage if allowed > r.lines else None
+            lines = min(r.lines, allowed)
+            slices.append(Slice(r.file, r.start, r.end, first_line, lines, r.checksum, r.source_bytes, damage))
+        first_line += r.lines
     return slices
 
 
 def read_lines(piece: Slice) -> Iterator[Line]:
-    """The lines that begin in the slice, in order; a damaged file's last slice ends with a Line that says so.
+    """Yield the lines that begin in the slice, in order; the last Line of a damaged file reports the damage.
 
     Raises:
-        SourceError: the file holds fewer lines than were counted: it changed during the run.
+        SourceError: the file holds fewer lines than were counted, so it changed during the run.
     """
     if not piece.lines and not piece.damage:
         return
     last_line = piece.first_line + piece.lines - 1
     position = max(piece.start - 1, 0)
     chunks = read_bytes(piece.file, position, piece.end if piece.damage else None)
-    found = (line for line in split_lines(chunks, position) if line[0] >= piece.start)
+    lines = (line for line in split_lines(chunks, position) if line[0] >= piece.start)
     missing = piece.lines
-    for number, (start, data, size) in zip(range(piece.first_line, last_line + 1), found, strict=False):
+    for number, (start, data, size) in zip(range(piece.first_line, last_line + 1), lines, strict=False):
         yield _line(number, data.removeprefix(BYTE_ORDER_MARK) if start == 0 else data, size)
         missing = last_line - number
     if missing:
-        raise SourceError(f"{piece.file.path} has {missing} lines fewer than when the run began: was it replaced?")
+        raise SourceError(
+            f"{piece.file.path}: expected the lines that were counted when the run began, found {missing} lines fewer; "
+            "put the original file back."
+        )
     if piece.damage:
-        broken = next(found, (0, b"", 0))[1]
+        broken = next(lines, (0, b"", 0))[1]
         yield Line(last_line + 1, broken, ("damaged_file", f"{piece.file.path}: {piece.damage}"))
 
 
@@ -202,24 +220,24 @@ def _line(number: int, data: bytes, size: int) -> Line:
 
 
 def lines_of(stream: IO[bytes]) -> Iterator[Line]:
-    """All lines of an open stream, such as standard input."""
+    """Yield all lines of an open stream, such as standard input."""
     return _numbered(iter(lambda: stream.read(CHUNK_BYTES), b""))
 
 
 def lines_in(content: bytes) -> Iterator[Line]:
-    """All lines of bytes in memory."""
+    """Yield all lines of bytes in memory."""
     return _numbered([content])
 
 
 def all_lines(file: InputFile) -> Iterator[Line]:
-    """All lines of a file; a damaged one's last Line says so."""
-    last = 0
+    """Yield all lines of a file; the last Line of a damaged file reports the damage."""
+    last_number = 0
     try:
         for line in _numbered(read_bytes(file)):
             yield line
-            last = line.number
-    except DAMAGE as error:
-        yield Line(last + 1, b"", ("damaged_file", f"{file.path}: {error}"))
+            last_number = line.number
+    except DAMAGE_ERRORS as error:
+        yield Line(last_number + 1, b"", ("damaged_file", f"{file.path}: {error}"))
 
 
 def _numbered(chunks: Iterable[bytes]) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""Files on local disk and objects in Cloud Storage, by their paths: what Beam's FileSystems do not do by themselves."""
+"""Adds to Beam's FileSystems: whole-file writes, leases, and messages about files on disk and in Cloud Storage."""
 
 import contextlib
 import io
@@ -21,52 +21,54 @@ from google.cloud import storage
 from models.errors import UserError
 
 GS = "gs://"
-PART = ".part"  # ends the name of a local file that is still being written
-LEASE_SECONDS = 120.0  # without a sign of life for so long its owner is taken to be gone
-RENEWALS = 4  # in that time
+PART_SUFFIX = ".part"  # suffix of a local file that is still being written
+LEASE_SECONDS = 120.0  # a lease that is not renewed for this long is free
+RENEWALS = 4  # number of renewals in LEASE_SECONDS
 
 
 def configure(beam_flags: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options. They decide from now on how files are read, such as with whose credentials.
+    """Return Beam's options, and use them for all later access to files, such as for the credentials.
 
     Raises:
         UserError: a flag of Beam has a wrong value.
     """
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):  # argparse prints the mistake below its usage
+        with contextlib.redirect_stderr(stderr):  # argparse prints its usage and then the mistake
             options = PipelineOptions(list(beam_flags))
-            options.get_all_options()  # reads every flag
+            options.get_all_options()  # this call parses every flag
     except SystemExit:
-        mistake = said.getvalue().strip().rpartition("error: argument ")[2]
+        mistake = stderr.getvalue().strip().rpartition("error: argument ")[2]
         raise UserError(f"{mistake}; this is a flag of Apache Beam.") from None
     FileSystems.set_options(options)
     return options
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names an object of some storage, such as gs://bucket/name."""
+    """Return whether a path names an object in remote storage, such as gs://bucket/name."""
     return "://" in path
 
 
 def read_file(path: str) -> bytes:
-    """A file's bytes, as they are stored."""
+    """Return a file's bytes as they are stored, without decompression."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         content: bytes = file.read()
         return content
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Writes a file that is seen whole or not at all: an object appears on closing, a local file is renamed.
+    """Write a file so that readers see all of it or nothing.
+
+    An object appears when its upload is complete; a local file is written under another name and renamed.
 
     Raises:
-        UserError: this machine's disk is full, may not be written, or fails.
+        UserError: the local disk is full, is read-only, or fails.
     """
     if is_remote(path):
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(content)
         return
-    staging = f"{path}.{uuid.uuid4().hex}{PART}"
+    staging = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(staging, "wb") as file:
@@ -75,34 +77,34 @@ def write_file(path: str, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(staging, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}; check the disk and its permissions.") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(staging)
 
 
 def matching(pattern: str) -> Iterator[str]:
-    """Yield the paths that a glob matches now, in the storage's order."""
+    """Yield the paths that a glob matches, in the storage's order."""
     for match in FileSystems.match([pattern]):
         yield from (metadata.path for metadata in match.metadata_list)
 
 
 def delete_remote(path: str) -> None:
-    """Deletes an object and all objects below its path, where there are any."""
+    """Delete an object and all objects below its path, if there are any."""
     matches = FileSystems.match([path, FileSystems.join(path, "**")])
-    if found := [metadata.path for match in matches for metadata in match.metadata_list]:
-        FileSystems.delete(found)
+    if paths := [metadata.path for match in matches for metadata in match.metadata_list]:
+        FileSystems.delete(paths)
 
 
 def bucket_of(path: str) -> str:
-    """The bucket of a gs:// path; empty for others."""
+    """Return the bucket of a gs:// path; an empty string for other paths."""
     return path.removeprefix(GS).split("/")[0] if path.startswith(GS) else ""
 
 
 def bucket_location(bucket: str) -> str | None:
-    """Where a bucket is, such as US-CENTRAL1 or EU; None where this account may not look at it.
+    """Return the location of a bucket, such as US-CENTRAL1 or EU; None if this account may not read it.
 
-    Roles for objects alone, such as objectAdmin, do not include buckets.get.
+    Reading it needs buckets.get, which roles for objects alone, such as objectAdmin, do not include.
     """
     try:
         return str(_client().get_bucket(bucket).location)
@@ -111,21 +113,22 @@ def bucket_location(bucket: str) -> str | None:
 
 
 def bucket_problem(path: str) -> str | None:
-    """What is wrong with the bucket that a gs:// path is in; None where its objects can be listed."""
+    """Return what is wrong with the bucket of a gs:// path; None if its objects can be listed, or for other paths."""
     if not path.startswith(GS):
         return None
     try:
         next(iter(_client().list_blobs(bucket_of(path), max_results=1)), None)
-    except Exception as error:  # credentials, network and storage raise their own kinds
-        return explained(path, error)
+    except Exception as error:  # credentials, network and storage raise their own exceptions
+        return explanation(path, error)
     return None
 
 
 class Lease:
-    """One owner at a time, by an object in Cloud Storage whose generation every write names: a context manager.
+    """A context manager that admits one owner at a time, on any machine, through an object in Cloud Storage.
 
-    The owner renews it while the body runs. One that was killed leaves the object behind; after LEASE_SECONDS
-    without a renewal another may take it.
+    Every write names the generation of the object that it replaces, so of two writers only one succeeds. The owner
+    renews the lease while the body runs. A killed owner leaves the object behind, and another may take the lease after
+    LEASE_SECONDS without a renewal.
     """
 
     def __init__(self, path: str, owner: str) -> None:
@@ -136,37 +139,41 @@ class Lease:
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        """Takes the lease.
+        """Take the lease.
 
         Raises:
-            UserError: another holds it, or the bucket cannot be written.
+            UserError: another owner holds it, or the bucket cannot be written.
         """
         try:
             self._blob = storage.Blob.from_uri(self._path, client=_client())
             generation = self._free_generation()
             self._write(generation)
         except PreconditionFailed:
-            raise UserError(f"{self._path}: another run has just begun here; wait for it or stop it.") from None
+            raise UserError(f"{self._path}: another run has just started here; wait for it or stop it.") from None
         except GoogleAPIError as error:
-            raise UserError(explained(self._path, error)) from None
+            raise UserError(explanation(self._path, error)) from None
         self._renewer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives it back."""
+        """Release the lease."""
         self._stop.set()
         self._renewer.join()
-        with contextlib.suppress(Exception):  # left behind, it runs out
+        with contextlib.suppress(Exception):  # a lease that cannot be deleted runs out
             self._blob.delete(if_generation_match=self._generation)
 
     def _free_generation(self) -> int:
-        """The generation to replace: 0 where there is none."""
+        """Return the generation to replace; 0 if there is no object.
+
+        Raises:
+            UserError: another owner holds the lease.
+        """
         generation, held = self._read()
         age = time.time() - held.get("renewed", 0.0)
         if age < LEASE_SECONDS:
             raise UserError(
-                f"{self._path}: another run ({held['owner']}) is at work here, last seen {age:.0f} s ago; wait for it "
-                f"or stop it. If it was killed, try again in {LEASE_SECONDS - age:.0f} s."
+                f"{self._path}: another run ({held['owner']}) is at work here, last seen {age:.0f} s ago; wait for it, "
+                f"stop it, or try again in {LEASE_SECONDS - age:.0f} s if it was killed."
             )
         return generation
 
@@ -176,13 +183,13 @@ class Lease:
             self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
             self._generation = int(self._blob.generation)
         except PreconditionFailed:
-            found, held = self._read()
-            if held.get("token") != self._token:  # else it was written, and the answer was lost
+            current, held = self._read()
+            if held.get("token") != self._token:  # with this token, the write succeeded and only its answer was lost
                 raise
-            self._generation = found
+            self._generation = current
 
     def _read(self) -> tuple[int, dict[str, Any]]:
-        """The object's generation and what it says; 0 and nothing where there is none."""
+        """Return the object's generation and content; 0 and an empty dict if there is no object."""
         try:
             self._blob.reload()
             generation = int(self._blob.generation)
@@ -192,14 +199,17 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE_SECONDS / RENEWALS):
-            with contextlib.suppress(Exception):  # of storage or network; the next renewal may do better
+            with contextlib.suppress(Exception):  # storage or network may fail; the next renewal may succeed
                 self._write(self._generation)
 
 
 def create_file(path: str, content: bytes) -> bool:
-    """Writes a file only where there is none; False where there is one.
+    """Write a file unless it exists; return whether it was written.
 
-    Two that try at once, on whatever machines, never both succeed in Cloud Storage.
+    If two machines try at once in Cloud Storage, only one succeeds.
+
+    Raises:
+        UserError: the local disk is full, is read-only, or fails.
     """
     if not path.startswith(GS):
         if FileSystems.exists(path):
@@ -214,13 +224,13 @@ def create_file(path: str, content: bytes) -> bool:
 
 
 def _client() -> storage.Client:
-    """A client with the credentials that Beam's own reads and writes use, flags such as --no_auth included."""
+    """Return a client with the credentials of Beam's own reads and writes, including flags such as --no_auth."""
     return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
 
 
-def explained(path: str, error: Exception) -> str:
-    """What is wrong with a path that a storage refuses, and what to do, in one sentence."""
-    while details := getattr(error, "exception_details", None):  # Beam wraps what the storage raises, even twice
+def explanation(path: str, error: Exception) -> str:
+    """Return one sentence about a path that storage refuses: what is wrong and what to do."""
+    while details := getattr(error, "exception_details", None):  # Beam wraps the error of the storage, even twice
         error = next(iter(details.values()))
     if isinstance(error, NotFound):
         return f"{path}: there is no such bucket or object; check the name."
@@ -229,5 +239,5 @@ def explained(path: str, error: Exception) -> str:
             f"{path}: permission denied; run `gcloud auth application-default login`, or grant this account access "
             "to the bucket."
         )
-    said = getattr(error, "strerror", None) or " ".join(str(error).split())[:300].rstrip(".")
-    return f"{path} cannot be reached: {said}."
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300].rstrip(".")
+    return f"{path} cannot be reached: {reason}; check the path and the connection."

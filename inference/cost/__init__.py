@@ -1,1 +1,1 @@
-"""What a run takes and costs: prices, a sample of the corpus, an estimate, the bill of a job."""
+"""Estimates the time and the cost of a run from a sample of the corpus, and prices finished jobs."""

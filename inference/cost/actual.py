@@ -1,4 +1,4 @@
-"""What a job on Dataflow has cost, from the metrics that the service keeps of it."""
+"""Computes the cost of a finished Dataflow job from the metrics that the service keeps."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,39 +18,39 @@ FINISHED = (dataflow.JobState.JOB_STATE_DONE, dataflow.JobState.JOB_STATE_FAILED
 
 @dataclass(frozen=True)
 class Usage:
-    """What a job used."""
+    """The resources that a job used."""
 
     vcpu_seconds: float
     memory_mb_seconds: float
     disk_gb_seconds: float
-    shuffle_gb: float  # what is billed of it
+    shuffle_gb: float  # shuffled data that is billed
     gpu_seconds: float
 
 
 def fetch(project: str, region: str, job_id: str) -> tuple[dataflow.Job, Usage]:
-    """Asks the service for a job and its usage.
+    """Fetch a job and its usage from the service.
 
     Raises:
-        UserError: there is no such job, or it may not be seen.
+        UserError: there is no such job, or this account may not read it.
     """
-    place = {"project_id": project, "job_id": job_id, "location": region}
+    job_path = {"project_id": project, "job_id": job_id, "location": region}
     try:
         view = dataflow.JobView.JOB_VIEW_ALL
-        job = dataflow.JobsV1Beta3Client().get_job(dataflow.GetJobRequest(view=view, **place))
-        found = dataflow.MetricsV1Beta3Client().get_job_metrics(dataflow.GetJobMetricsRequest(**place))
+        job = dataflow.JobsV1Beta3Client().get_job(dataflow.GetJobRequest(view=view, **job_path))
+        job_metrics = dataflow.MetricsV1Beta3Client().get_job_metrics(dataflow.GetJobMetricsRequest(**job_path))
     except (GoogleAPIError, GoogleAuthError) as error:
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--actual {job_id}: the job cannot be read ({said}); check --project, --region and your login."
+            f"--actual {job_id}: the job cannot be read ({reason}); check --project, --region and your login."
         ) from None
-    return job, usage(found.metrics)
+    return job, usage(job_metrics.metrics)
 
 
 def usage(metrics: Iterable[dataflow.MetricUpdate]) -> Usage:
-    """Adds up the service's metrics; of those that come twice the tentative ones are left out.
+    """Add up the service's metrics. Tentative metrics are left out, because each also has a final value.
 
-    Units as apache_beam/testing/load_tests/dataflow_cost_benchmark.py of apache-beam 2.77.0 takes them; that of
-    TotalGpuTime is said nowhere and taken to be seconds.
+    The units are those in apache_beam/testing/load_tests/dataflow_cost_benchmark.py of apache-beam 2.77.0. The unit of
+    TotalGpuTime is not documented, and is assumed to be seconds.
     """
     totals: dict[str, float] = {}
     for metric in metrics:
@@ -66,16 +66,18 @@ def usage(metrics: Iterable[dataflow.MetricUpdate]) -> Usage:
 
 
 def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
-    """Prices what a job used.
+    """Return the bill of a job for the resources that it used.
 
     Raises:
-        UserError: it has not ended, or used a GPU that has no price.
+        UserError: the job has not ended, or it used a GPU without a price.
     """
     if job.current_state not in FINISHED:
-        raise UserError(f"--actual {job.id}: expected a job that has ended, found {job.current_state.name}; wait.")
+        raise UserError(
+            f"--actual {job.id}: expected a job that has ended, found {job.current_state.name}; wait for its end."
+        )
     gpu = pricing.gpu_of(job.environment.service_options)
     if gpu and gpu not in prices.gpu_hour:
-        raise UserError(f"--actual {job.id}: the prices file has no GPU {gpu}.")
+        raise UserError(f"--actual {job.id}: the prices file has no GPU {gpu}; add its price to gpu_hour.")
     flexrs = job.environment.flex_resource_scheduling_goal == FLEXRS
     discount = 1 - prices.flexrs_discount if flexrs else 1.0
     hours = (job.current_state_time - job.start_time).total_seconds() / 3600
@@ -95,20 +97,20 @@ def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
     )
 
 
-def show(paid: Bill) -> None:
-    """Prints what a job has cost."""
-    parts = ", ".join(f"{name} {getattr(paid, name):,.2f}" for name in ("vcpu", "memory", "disk", "shuffle", "gpu"))
+def show(job_bill: Bill) -> None:
+    """Print the actual cost of a job."""
+    parts = ", ".join(f"{name} {getattr(job_bill, name):,.2f}" for name in ("vcpu", "memory", "disk", "shuffle", "gpu"))
     print(
-        f"actual: ${paid.total:,.2f} ({parts}) on {paid.workers:,} workers {paid.machine}"
-        f"{', FlexRS' if paid.flexrs else ''}, {paid.hours:.1f} hours"
+        f"actual: ${job_bill.total:,.2f} ({parts}) on {job_bill.workers:,} workers {job_bill.machine}"
+        f"{', FlexRS' if job_bill.flexrs else ''}, {job_bill.hours:.1f} hours"
     )
 
 
-def show_difference(paid: Bill, offers: Iterable[Offer]) -> None:
-    """Sets what a job has cost beside the estimate for the same machine."""
+def show_difference(job_bill: Bill, offers: Iterable[Offer]) -> None:
+    """Print the estimate for the same machine type, and how far the actual cost of the job is from it."""
     for offer in offers:
-        if (offer.bill.machine, offer.bill.flexrs) == (paid.machine, paid.flexrs):
-            within = "within" if offer.low <= paid.total <= offer.high else "outside of"
-            share = (paid.total / offer.bill.total - 1) * 100 if offer.bill.total else 0.0
+        if (offer.bill.machine, offer.bill.flexrs) == (job_bill.machine, job_bill.flexrs):
+            within = "within" if offer.low <= job_bill.total <= offer.high else "outside of"
+            difference = (job_bill.total / offer.bill.total - 1) * 100 if offer.bill.total else 0.0
             dollars = f"${offer.low:,.2f} to ${offer.high:,.2f}"
-            print(f"estimate: ${offer.bill.total:,.2f}; actual {share:+.0f} %, {within} {dollars}")
+            print(f"estimate: ${offer.bill.total:,.2f}; actual {difference:+.0f} %, {within} {dollars}")

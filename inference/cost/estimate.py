@@ -1,4 +1,4 @@
-"""Measures on a sample how fast this machine labels a corpus, and what the whole will take and cost."""
+"""Measures on a sample how fast this machine labels a corpus, and estimates time and cost of the whole."""
 
 import math
 import os
@@ -20,7 +20,7 @@ from inference.cost.sample import Estimate, Sample
 from inference.runs import sink
 from inference.runs.handler import SliceDocuments, score_slice
 from inference.runs.options import RunOptions
-from inference.runs.pipeline import read_options
+from inference.runs.pipeline import document_recipe
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions
 from inference.scoring.runtimes import has_bf16
@@ -28,80 +28,84 @@ from inference.scoring.scorer import Scorer
 from models import trained_model
 from models.errors import UserError
 
-WARM_UP = 32  # documents
-OTHER_MACHINE = 1.5  # how much faster or slower than here a core elsewhere may be, unless it was measured
-PIPELINE_SECONDS = 3.0  # DirectRunner's own, to build, start and end: measured on two cores at 2.5 GHz
+WARM_UP = 32  # documents that are scored before the measurement
+UNMEASURED_SPREAD = 1.5  # factor by which a core of an unmeasured machine type may be faster or slower than one here
+PIPELINE_SECONDS = 3.0  # time in which DirectRunner builds, starts and ends, measured on two cores at 2.5 GHz
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How fast one machine labels with these models."""
+    """The speed at which one machine labels with these models."""
 
-    models: dict[str, str]  # name: SHA-256
-    runtime: str
-    cores: float  # physical ones that were used
-    documents: int
-    tokens: int
-    seconds: float  # reading, scoring and writing them
-    start_seconds: float  # from the command to the first document, the models' loading included
+    models: dict[str, str]  # SHA-256 of each model, by name
+    runtime: str  # runtime and precision
+    cores: float  # number of physical cores that computed
+    documents: int  # documents of the sample
+    tokens: int  # tokens of the sample, of all models together
+    seconds: float  # time to read, score and write the sample
+    start_seconds: float  # time from the start of the command until the models are loaded
 
     def __str__(self) -> str:
         return f"{self.documents / self.seconds:.1f} docs/s, {self.runtime}"
 
     @property
     def core_seconds_per_token(self) -> float:
-        """What makes machines comparable."""
+        """Return the seconds that one core needs for a token, which makes machines comparable."""
         return self.seconds * self.cores / max(self.tokens, 1)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What there is to label."""
+    """The size of a corpus."""
 
     files: int
     stored_bytes: int
     slices: int
-    text_bytes: Estimate
+    text_bytes: Estimate  # bytes after decompression
     documents: Estimate
-    tokens: Estimate  # of all models together
-    expand_seconds: float  # decompression: once to count lines, and up to each slice again
+    tokens: Estimate  # tokens of all models together
+    expand_seconds: float  # time to decompress each file once to count its lines, and again up to each of its slices
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A bill with its range."""
+    """The estimated bill of a run on one machine type."""
 
     bill: Bill
-    speed: str  # that it is made with
-    low: float  # dollars
-    high: float
-    measured: bool  # on this machine type
+    speed: str  # speed that the bill assumes
+    low: float  # low end of the total, in dollars
+    high: float  # high end of the total, in dollars
+    measured: bool  # whether the speed was measured on this machine type
 
 
 def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> tuple[Profile, Corpus]:
-    """Reads, scores and writes pieces of the corpus; what that took, and what it says of the whole."""
+    """Read, score and write pieces of the corpus. Return the speed, and the size of the whole corpus.
+
+    Raises:
+        UserError: no document of the sample could be read.
+    """
     scorer = Scorer(options.scoring)
     start_seconds = _age_of_process()
-    sampled = sample.read(files, read_options(options), documents)
-    read = [document for piece in sampled.pieces for document in piece.documents]
-    if not read:
+    sampled = sample.read(files, document_recipe(options), documents)
+    sample_documents = [document for piece in sampled.pieces for document in piece.documents]
+    if not sample_documents:
         raise UserError("no document of the sample could be read: check --text_fields and --id_field.")
-    scorer.score(read[:: max(len(read) // WARM_UP, 1)])
+    scorer.score(sample_documents[:: max(len(sample_documents) // WARM_UP, 1)])
     tokens = [scorer.count_tokens(piece.documents) for piece in sampled.pieces]
-    manifests = zip(options.model_names, model_files.all_local(options.scoring.models), strict=True)
+    directories = zip(options.model_names, model_files.all_local(options.scoring.models), strict=True)
     profile = Profile(
-        models={name: trained_model.fingerprint(directory) for name, directory in manifests},
+        models={name: trained_model.fingerprint(directory) for name, directory in directories},
         runtime=str(scorer.runtime),
         cores=scorer.runtime.threads / _threads_per_core(),
-        documents=len(read),
+        documents=len(sample_documents),
         tokens=sum(tokens),
-        seconds=sampled.read_seconds + _label(read, options, scorer),
+        seconds=sampled.read_seconds + _label(sample_documents, options, scorer),
         start_seconds=start_seconds,
     )
     return profile, _corpus(files, sampled, tokens, options.slice_bytes)
 
 
-def estimate(  # noqa: PLR0913  (each is a choice of the user's)
+def estimate(  # noqa: PLR0913  (each argument is a flag of the user)
     prices: Prices,
     files: Sequence[InputFile],
     options: RunOptions,
@@ -109,16 +113,22 @@ def estimate(  # noqa: PLR0913  (each is a choice of the user's)
     profiles: Mapping[str, Path],
     workers: int | None,
 ) -> tuple[Profile, Corpus, list[Offer]]:
-    """Return this machine's speed, what there is to do, and offers for every machine type, the cheapest first.
+    """Return this machine's speed, the size of the corpus, and offers with the cheapest first.
 
-    `profiles` names files that were written on such machines; the others are taken to be as fast as this one.
+    Args:
+        prices: The prices and machine types.
+        files: The input files of the run.
+        options: The options of the run.
+        documents: The approximate number of documents in the sample.
+        profiles: Profile files by machine type. Other types without a GPU are assumed to be as fast as this machine.
+        workers: The number of workers; None for as many as finish in DEADLINE_HOURS.
 
     Raises:
-        UserError: nothing of the sample could be read, or a profile is of other models.
+        UserError: no document of the sample could be read, or a profile was measured with other models.
     """
     here, corpus = measure(files, options, documents)
     measured = {machine: read_profile(path, here) for machine, path in profiles.items()}
-    others = {name: kind for name, kind in prices.machines.items() if not kind.gpu and name not in measured}
+    others = {name: machine for name, machine in prices.machines.items() if not machine.gpu and name not in measured}
     assumed = _assume(others, here, files, options, documents)
     by_price = sorted(offers(prices, corpus, measured, assumed, workers), key=lambda offer: offer.bill.total)
     return here, corpus, by_price
@@ -127,19 +137,19 @@ def estimate(  # noqa: PLR0913  (each is a choice of the user's)
 def _assume(
     machines: Mapping[str, Machine], here: Profile, files: Sequence[InputFile], options: RunOptions, documents: int
 ) -> dict[str, Profile]:
-    """Return the speed that each machine is taken to have: this one's, measured in fp32 if the other has no bf16."""
-    ways = {name: as_on(kind, options.scoring) for name, kind in machines.items()}
+    """Return the speed that each machine is assumed to have, which is the speed of equivalent scoring here."""
+    scorings = {name: equivalent_scoring(machine, options.scoring) for name, machine in machines.items()}
     profiles = {options.scoring: here}
-    for way in set(ways.values()) - profiles.keys():
-        profiles[way], _ = measure(files, replace(options, scoring=way), documents)
-    return {name: profiles[way] for name, way in ways.items()}
+    for scoring in set(scorings.values()) - profiles.keys():
+        profiles[scoring], _ = measure(files, replace(options, scoring=scoring), documents)
+    return {name: profiles[scoring] for name, scoring in scorings.items()}
 
 
-def as_on(machine: Machine, scoring: ScoringOptions) -> ScoringOptions:
-    """How to score here so that it takes as long as on such a machine, core for core.
+def equivalent_scoring(machine: Machine, scoring: ScoringOptions) -> ScoringOptions:
+    """Return the options with which scoring here takes as long as on another machine, core for core.
 
-    One without bf16 in hardware, which is several times slower, is measured in fp32 where this one has it; so is int8,
-    whose attention is in bf16 here: that errs on the dear side.
+    If only this machine has bf16 in hardware, the options say fp32, because bf16 is several times faster. They also say
+    fp32 instead of int8, whose attention is computed in bf16 here. For int8 this makes the estimate rather too high.
     """
     if machine.bf16 or scoring.precision == "bf16" or not has_bf16(torch.device("cpu")):
         return scoring
@@ -147,31 +157,32 @@ def as_on(machine: Machine, scoring: ScoringOptions) -> ScoringOptions:
 
 
 def read_profile(path: Path, here: Profile) -> Profile:
-    """A profile that `python -m inference.estimate_cost --json` wrote on another machine, of the same models as here.
+    """Read a profile that `python -m inference.estimate_cost --json` wrote on another machine.
 
     Raises:
-        UserError: it is none, or of other models.
+        UserError: the file does not hold a profile, or the profile was measured with other models than `here`.
     """
     try:
-        found = Profile(**orjson.loads(path.read_bytes())["profile"])
+        profile = Profile(**orjson.loads(path.read_bytes())["profile"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"--profile {path}: expected what `python -m inference.estimate_cost --json` wrote; give that file."
+            f"--profile {path}: expected the output of `python -m inference.estimate_cost --json`, found something "
+            "else; name that file."
         ) from None
-    if found.models != here.models:
+    if profile.models != here.models:
         raise UserError(
             f"--profile {path}: expected a profile of the models {', '.join(here.models)} as they are now, found one "
-            f"of {', '.join(found.models)}, or of other weights; measure again there."
+            f"of {', '.join(profile.models)}, or of other weights; measure again on that machine."
         )
-    return found
+    return profile
 
 
 def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> float:
-    """Seconds to score and write the documents as one slice."""
+    """Score and write the documents as one slice. Return the seconds that it took."""
     began = time.perf_counter()
     piece = Slice(InputFile("sample", 0), 0, 0, 1, len(documents), 0, 0)
-    read = Documents(lines=len(documents), documents=documents)
-    scored = score_slice(SliceDocuments(piece, read, time.time()), scorer)
+    content = Documents(lines=len(documents), documents=documents)
+    scored = score_slice(SliceDocuments(piece, content, time.time()), scorer)
     with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder:
         sink.write_slice(scored, replace(options, output=folder))
     return time.perf_counter() - began
@@ -184,7 +195,7 @@ def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], 
     stored = sum(file.size for file in compressed)
     growth = (sampled.text_bytes.value - plain_bytes) / max(stored, 1)
     slices = sum(math.ceil(file.size / slice_bytes) for file in plain)
-    expanded = 0.0  # bytes of text: once to count lines, and for each slice from the file's start
+    expanded = 0.0  # decompressed bytes: the whole file to count lines, and again from its start for each slice
     for file in compressed:
         count = math.ceil(file.size * growth / slice_bytes)
         slices += count
@@ -201,7 +212,7 @@ def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], 
 
 
 def seconds_here(profile: Profile, corpus: Corpus) -> Estimate:
-    """How long the run takes on this machine, start-up included."""
+    """Return the seconds that the run takes on this machine, including start-up."""
     fixed = PIPELINE_SECONDS + profile.start_seconds + corpus.expand_seconds
     each = profile.seconds / max(profile.tokens, 1)
     return Estimate(*(fixed + each * tokens for tokens in (corpus.tokens.value, corpus.tokens.low, corpus.tokens.high)))
@@ -210,17 +221,17 @@ def seconds_here(profile: Profile, corpus: Corpus) -> Estimate:
 def offers(
     prices: Prices, corpus: Corpus, measured: Mapping[str, Profile], assumed: Mapping[str, Profile], workers: int | None
 ) -> Iterator[Offer]:
-    """Bills for each machine type measured or assumed to be so fast: standard and, without a GPU, FlexRS."""
-    for profiles, spread in ((measured, 1.0), (assumed, OTHER_MACHINE)):
+    """Yield a standard offer for each machine type, and one with FlexRS for each machine type without a GPU."""
+    for profiles, spread in ((measured, 1.0), (assumed, UNMEASURED_SPREAD)):
         for machine, profile in profiles.items():
             for flexrs in (False,) if prices.machines[machine].gpu else (False, True):
                 yield offer(prices, corpus, profile, machine, workers, flexrs=flexrs, spread=spread)
 
 
-def offer(  # noqa: PLR0913  (each is a choice of the user's)
+def offer(  # noqa: PLR0913  (each argument is a choice of the user)
     prices: Prices, corpus: Corpus, profile: Profile, machine: str, workers: int | None, *, flexrs: bool, spread: float
 ) -> Offer:
-    """A bill and its range: `spread` is how much faster or slower than measured the machine may be."""
+    """Return a bill with its range. `spread` is the factor by which the machine may be faster or slower."""
     work = _work(corpus, profile, corpus.tokens.value)
     count = workers or pricing.workers_for(work, prices.machines[machine], pricing.DEADLINE_HOURS)
     low, high = (
@@ -237,7 +248,7 @@ def _work(corpus: Corpus, profile: Profile, tokens: float) -> Work:
 
 
 def _age_of_process() -> float:
-    """Seconds since this process began, as Linux tells it; elsewhere the processor time it has used."""
+    """Return the seconds since this process began on Linux, and the processor time that it used on other systems."""
     try:
         began = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return float(Path("/proc/uptime").read_text().split()[0]) - began
@@ -246,7 +257,7 @@ def _age_of_process() -> float:
 
 
 def _threads_per_core() -> int:
-    """How many of the operating system's processors share a core; 1 where it cannot be told."""
+    """Return how many processors of the operating system share a core, or 1 if that is unknown."""
     try:
         siblings = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").read_text()
     except OSError:

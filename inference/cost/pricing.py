@@ -1,4 +1,4 @@
-"""What a run on Dataflow costs: prices and machines from a file, and the bill. Numbers in, numbers out."""
+"""Reads prices and machine types from a file, and computes the bill of a run on Dataflow."""
 
 import datetime
 import math
@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from models.errors import UserError
 
 PRICES = Path(__file__).with_name("prices.toml")
-OLD_DAYS = 365
-DEADLINE_HOURS = 6.0  # sets the number of workers if the user does not
+OLD_DAYS = 365  # age of the prices above which a warning is printed
+DEADLINE_HOURS = 6.0  # time in which the workers have to finish if the user does not give their number
 
-# GPUs, as prices and flags name them: as Dataflow does.
+# Prices and flags use the short names of GPUs, and Dataflow the long ones.
 GPUS = {"l4": "nvidia-l4", "t4": "nvidia-tesla-t4", "a100": "nvidia-tesla-a100"}
 
-# Assumptions that no measurement here can replace.
-START_SECONDS = 300.0  # a worker's boot and the pull of its image, billed like work
-DISK_GB = 50.0  # of each worker: holds an image of some gigabytes, packed and unpacked
-SHUFFLED_BYTES_A_DOCUMENT = 16.0  # the hash of its id, once out and once back
-SHUFFLED_BYTES_A_SLICE = 4_096.0  # its name and its receipt
+# These assumptions about Dataflow cannot be measured on this machine.
+START_SECONDS = 300.0  # billed time in which a worker boots and pulls its image
+DISK_GB = 50.0  # disk of each worker, which holds an image of some gigabytes both packed and unpacked
+SHUFFLED_BYTES_PER_DOCUMENT = 16.0  # hash of the id, which is written once and read once
+SHUFFLED_BYTES_PER_SLICE = 4_096.0  # name and receipt of the slice
 
 
 class _Strict(BaseModel):
@@ -34,60 +34,60 @@ class Machine(_Strict):
     """A Compute Engine machine type."""
 
     vcpus: int = Field(ge=1)
-    cores: float = Field(gt=0)  # two vCPUs share one on most types
+    cores: float = Field(gt=0)  # physical cores, each of which two vCPUs share on most machine types
     memory_gb: float = Field(gt=0)
-    bf16: bool = False  # its processor multiplies that in hardware
-    gpu: str | None = None  # one of Prices.gpu_hour, attached to each
+    bf16: bool = False  # whether the processor multiplies bf16 in hardware
+    gpu: str | None = None  # name in gpu_hour of the GPU in each machine
 
 
 class Prices(_Strict):
-    """Dollars, where they were read and when."""
+    """Prices in dollars, and the machine types."""
 
-    source: str
-    region: str
-    date: datetime.date
+    source: str  # publication that the prices come from
+    region: str  # region that the prices apply to
+    date: datetime.date  # day on which the prices were read
     vcpu_hour: float = Field(ge=0)
     memory_gb_hour: float = Field(ge=0)
     disk_gb_hour: float = Field(ge=0)
     shuffle_gb: float = Field(ge=0)
-    flexrs_discount: float = Field(ge=0, lt=1)
+    flexrs_discount: float = Field(ge=0, lt=1)  # share of the price of vCPUs and memory that FlexRS saves
     gpu_hour: dict[str, float]
     machines: dict[str, Machine]
 
     @model_validator(mode="after")
     def _gpus_have_prices(self) -> Self:
-        unpriced = sorted({kind.gpu for kind in self.machines.values() if kind.gpu} - self.gpu_hour.keys())
+        unpriced = sorted({machine.gpu for machine in self.machines.values() if machine.gpu} - self.gpu_hour.keys())
         if unpriced:
             raise ValueError(f"gpu_hour has no price for {', '.join(unpriced)}, which machines name")
         return self
 
     def find(self, machine_type: str, gpu: str | None = None) -> str | None:
-        """The name here of a machine type with this GPU; None where there is none."""
-        for name, kind in self.machines.items():
-            if name.split("+")[0] == machine_type and kind.gpu == gpu:
+        """Return the name in `machines` of a machine type with this GPU, or None if it is not there."""
+        for name, machine in self.machines.items():
+            if name.split("+")[0] == machine_type and machine.gpu == gpu:
                 return name
         return None
 
     def warning(self, today: datetime.date) -> str | None:
-        """A sentence where the prices are more than a year old."""
+        """Return a warning if the prices are more than a year old, else None."""
         days = (today - self.date).days
         return (
-            f"the prices are of {self.date}, {days} days ago: compare them with {self.source}"
+            f"the prices are of {self.date}, {days} days ago; compare them with {self.source}"
             if days > OLD_DAYS
             else None
         )
 
 
 def load_prices(path: Path = PRICES) -> Prices:
-    """Reads a prices file.
+    """Read a prices file.
 
     Raises:
-        UserError: it is missing, no TOML, or a line for each key that is missing or wrong.
+        UserError: the file is missing or is not TOML, or keys are missing or wrong. Each key has a line.
     """
     try:
         return Prices.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise UserError(f"--prices {path} cannot be read: {error.strerror}.") from None
+        raise UserError(f"--prices {path} cannot be read: {error.strerror}; name another file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--prices {path} is not valid TOML: {error}.") from None
     except ValidationError as error:
@@ -96,26 +96,26 @@ def load_prices(path: Path = PRICES) -> Prices:
 
 
 def gpu_of(service_options: Iterable[str]) -> str | None:
-    """The GPU that Dataflow's service options ask for, as prices name it, or else as Dataflow does; None without."""
+    """Return the GPU in Dataflow's service options, by its short name if it has one. Return None without a GPU."""
     for option in service_options:
         if "worker_accelerator=" in option:
-            asked = option.split("type:")[-1].split(";")[0]
-            return next((name for name, kind in GPUS.items() if kind == asked), asked)
+            accelerator = option.split("type:")[-1].split(";")[0]
+            return next((name for name, long_name in GPUS.items() if long_name == accelerator), accelerator)
     return None
 
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do."""
+    """The amount of work in a run."""
 
     documents: float
     slices: float
-    core_seconds: float  # of one physical core, reading and writing included
+    core_seconds: float  # time that one physical core needs, including reading and writing
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What some workers of one machine type take and cost, in hours and dollars."""
+    """The time in hours and the cost in dollars of a number of workers of one machine type."""
 
     machine: str
     workers: int
@@ -129,7 +129,7 @@ class Bill:
 
     @property
     def total(self) -> float:
-        """Dollars in all."""
+        """Return the total cost in dollars."""
         return self.vcpu + self.memory + self.disk + self.shuffle + self.gpu
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,25 +138,25 @@ class Bill:
 
 
 def workers_for(work: Work, machine: Machine, hours: float) -> int:
-    """How many workers finish the work in so many hours."""
+    """Return the smallest number of workers that finish the work in this many hours."""
     return max(math.ceil(work.core_seconds / machine.cores / (hours * 3600 - START_SECONDS)), 1)
 
 
 def bill(prices: Prices, machine: str, workers: int, work: Work, *, flexrs: bool = False) -> Bill:
-    """Prices the work on so many workers that share it evenly."""
-    kind = prices.machines[machine]
-    hours = (START_SECONDS + work.core_seconds / (workers * kind.cores)) / 3600
+    """Return the bill of the work on this many workers that share it evenly."""
+    machine_type = prices.machines[machine]
+    hours = (START_SECONDS + work.core_seconds / (workers * machine_type.cores)) / 3600
     machine_hours = workers * hours
     discount = 1 - prices.flexrs_discount if flexrs else 1.0
-    shuffled = work.documents * SHUFFLED_BYTES_A_DOCUMENT + work.slices * SHUFFLED_BYTES_A_SLICE
+    shuffled = work.documents * SHUFFLED_BYTES_PER_DOCUMENT + work.slices * SHUFFLED_BYTES_PER_SLICE
     return Bill(
         machine=machine,
         workers=workers,
         flexrs=flexrs,
         hours=hours,
-        vcpu=prices.vcpu_hour * kind.vcpus * machine_hours * discount,
-        memory=prices.memory_gb_hour * kind.memory_gb * machine_hours * discount,
+        vcpu=prices.vcpu_hour * machine_type.vcpus * machine_hours * discount,
+        memory=prices.memory_gb_hour * machine_type.memory_gb * machine_hours * discount,
         disk=prices.disk_gb_hour * DISK_GB * machine_hours,
         shuffle=prices.shuffle_gb * shuffled / 1e9,
-        gpu=prices.gpu_hour[kind.gpu] * machine_hours if kind.gpu else 0.0,
+        gpu=prices.gpu_hour[machine_type.gpu] * machine_hours if machine_type.gpu else 0.0,
     )

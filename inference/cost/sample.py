@@ -1,4 +1,4 @@
-"""A sample of a corpus: what the whole will hold, with an interval."""
+"""Reads a sample of a corpus, and estimates amounts of the whole corpus with an interval."""
 
 import math
 import random
@@ -11,15 +11,17 @@ from scipy.special import stdtrit
 from inference.corpus import slices
 from inference.corpus.files import InputFile, compression_of, read_beginning
 from inference.corpus.records import Document, DocumentRecipe, read_documents
-from inference.corpus.slices import Slice, Stretch
+from inference.corpus.slices import ByteRange, Slice
 
-PIECES = 32
-FIRST_LOOK, LARGEST_PIECE, HEAD = 64 << 10, 4 << 20, 64 << 20  # bytes of text
+PIECES = 32  # number of pieces in a sample
+FIRST_LOOK = 64 << 10  # bytes of text by which the size of a piece is chosen
+LARGEST_PIECE = 4 << 20  # largest size of a piece, in bytes of text
+HEAD = 64 << 20  # bytes of text at the start of a compressed file that pieces are taken from
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number for the whole corpus and its 95 % interval."""
+    """An amount of the whole corpus, with its 95 % interval."""
 
     value: float
     low: float
@@ -33,35 +35,35 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the corpus that was read."""
+    """A part of a file that was read for the sample."""
 
-    text_bytes: int
+    text_bytes: int  # size in bytes of text
     documents: list[Document]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pieces of a corpus, and how many bytes of text it has when everything is decompressed."""
+    """Pieces of a corpus."""
 
     pieces: list[Piece]
-    text_bytes: Estimate
-    expand_seconds: float  # to decompress a byte of text, where anything is compressed
-    read_seconds: float  # to find and parse the documents, decompression aside
+    text_bytes: Estimate  # size of the whole corpus after decompression
+    expand_seconds: float  # time to decompress one byte of text
+    read_seconds: float  # time to read and parse the documents, without decompression
 
     def whole(self, amounts: Sequence[float]) -> Estimate:
-        """The amount in the whole corpus, from the amount in each piece."""
-        found = ratio(amounts, [piece.text_bytes for piece in self.pieces], self.text_bytes.value)
+        """Return the amount in the whole corpus, from the amount in each piece."""
+        total = ratio(amounts, [piece.text_bytes for piece in self.pieces], self.text_bytes.value)
         below, above = (
-            math.hypot(found.value - found.low, found.value * (1 - self.text_bytes.low / self.text_bytes.value)),
-            math.hypot(found.high - found.value, found.value * (self.text_bytes.high / self.text_bytes.value - 1)),
+            math.hypot(total.value - total.low, total.value * (1 - self.text_bytes.low / self.text_bytes.value)),
+            math.hypot(total.high - total.value, total.value * (self.text_bytes.high / self.text_bytes.value - 1)),
         )
-        return Estimate(found.value, max(found.value - below, sum(amounts)), found.value + above)
+        return Estimate(total.value, max(total.value - below, sum(amounts)), total.value + above)
 
 
 def ratio(amounts: Sequence[float], sizes: Sequence[float], whole: float) -> Estimate:
-    """An amount of the whole, from its amounts in parts, in proportion to the sizes of these.
+    """Return the amount in the whole, from the amounts in parts and the sizes of the parts.
 
-    The interval is the ratio estimator's, with Student's t (Cochran, Sampling Techniques, 3rd edition, chapter 6).
+    The interval is that of the ratio estimator with Student's t (Cochran, Sampling Techniques, 3rd edition, chapter 6).
     """
     seen, count = sum(sizes), len(sizes)
     if not seen:
@@ -70,37 +72,37 @@ def ratio(amounts: Sequence[float], sizes: Sequence[float], whole: float) -> Est
     if seen >= whole:
         return Estimate(rate * whole, rate * whole, rate * whole)
     if count == 1:
-        return Estimate(rate * whole, sum(amounts), 2 * rate * whole)  # nothing tells how parts differ
+        return Estimate(rate * whole, sum(amounts), 2 * rate * whole)  # one part does not show how parts differ
     variance = sum((amount - rate * size) ** 2 for amount, size in zip(amounts, sizes, strict=True)) / (count - 1)
     spread = float(stdtrit(count - 1, 0.975)) * math.sqrt(variance / count) / (seen / count) * whole
     return Estimate(rate * whole, max(rate * whole - spread, sum(amounts)), rate * whole + spread)
 
 
-def read(files: Sequence[InputFile], options: DocumentRecipe, documents: int) -> Sample:
-    """Pieces from all over the stored bytes, always the same ones, with about so many documents together.
+def read(files: Sequence[InputFile], recipe: DocumentRecipe, documents: int) -> Sample:
+    """Read pieces from the whole corpus that hold about this many documents. They are the same in every call.
 
-    A compressed file can only be read from its start: its pieces lie in its first HEAD bytes of text.
+    A compressed file can only be read from its start, so its pieces are taken from its first HEAD bytes of text.
     """
     start = time.perf_counter()
     total = sum(file.size for file in files)
-    size = _piece_bytes(_place(files, total // 2)[0], options, documents)
-    places: dict[InputFile, list[int]] = {}
+    size = _piece_bytes(_locate(files, total // 2)[0], recipe, documents)
+    offsets_by_file: dict[InputFile, list[int]] = {}
     chance = random.Random(0)
     for number in range(PIECES):
-        file, offset = _place(files, int(total * (number + chance.random()) / PIECES))
-        places.setdefault(file, []).append(offset)
+        file, offset = _locate(files, int(total * (number + chance.random()) / PIECES))
+        offsets_by_file.setdefault(file, []).append(offset)
     pieces: list[Piece] = []
-    heads: list[tuple[int, int]] = []  # bytes of text and the stored bytes that hold them
+    heads: list[tuple[int, int]] = []  # bytes of text, and the stored bytes that hold them
     seconds = 0.0
-    for file, offsets in places.items():
+    for file, offsets in offsets_by_file.items():
         if compression_of(file.path):
             began = time.perf_counter()
             head, stored = read_beginning(file, HEAD)
             seconds += time.perf_counter() - began
             heads.append((len(head), stored))
-            pieces += _pieces_of_head(head, len(offsets), size, (file.path, options), cut=stored < file.size)
+            pieces += _pieces_of_head(head, len(offsets), size, (file.path, recipe), cut=stored < file.size)
         else:
-            pieces += _pieces(file, offsets, size, options)
+            pieces += _pieces(file, offsets, size, recipe)
     compressed = sum(file.size for file in files if compression_of(file.path))
     text = ratio([text for text, _ in heads], [stored for _, stored in heads], compressed)
     plain = total - compressed
@@ -113,18 +115,18 @@ def read(files: Sequence[InputFile], options: DocumentRecipe, documents: int) ->
     )
 
 
-def _piece_bytes(file: InputFile, options: DocumentRecipe, documents: int) -> int:
-    """Bytes of text that hold a PIECES-th of the documents wanted, judged by the beginning of one file."""
+def _piece_bytes(file: InputFile, recipe: DocumentRecipe, documents: int) -> int:
+    """Return the size of a piece, so that PIECES pieces hold the documents. The start of one file decides."""
     if compression_of(file.path):
         head, _ = read_beginning(file, FIRST_LOOK)
     else:
         head = b"\n".join(line.data for line in slices.read_lines(_slice(file, 0, min(FIRST_LOOK, file.size))))
-    found = len(read_documents(slices.lines_in(head), file.path, options).documents)
-    return min(max(int(len(head) * documents / max(found, 1) / PIECES), 1024), LARGEST_PIECE)
+    count = len(read_documents(slices.lines_in(head), file.path, recipe).documents)
+    return min(max(int(len(head) * documents / max(count, 1) / PIECES), 1024), LARGEST_PIECE)
 
 
-def _place(files: Sequence[InputFile], position: int) -> tuple[InputFile, int]:
-    """The file and the offset in it where this byte of all stored bytes lies."""
+def _locate(files: Sequence[InputFile], position: int) -> tuple[InputFile, int]:
+    """Return the file that holds a position in all stored bytes, and the offset in that file."""
     for file in files:
         if position < file.size:
             return file, position
@@ -133,27 +135,30 @@ def _place(files: Sequence[InputFile], position: int) -> tuple[InputFile, int]:
 
 
 def _slice(file: InputFile, start: int, end: int) -> Slice:
-    counted = slices.count_lines(Stretch(file, start, end, end - start))[0]
+    counted = slices.count_lines(ByteRange(file, start, end, end - start))[0]
     return Slice(file, start, end, 1, counted.lines, counted.checksum, end - start)
 
 
-def _pieces(file: InputFile, offsets: Sequence[int], size: int, options: DocumentRecipe) -> list[Piece]:
-    """Stretches of a plain file; all of it where they would overlap."""
+def _pieces(file: InputFile, offsets: Sequence[int], size: int, recipe: DocumentRecipe) -> list[Piece]:
+    """Read pieces of a plain file, or one piece of the whole file if it is too small for them."""
     starts = [min(offset, file.size - size) for offset in offsets]
     if len(offsets) * size >= file.size or min(starts) < 0:
         starts, size = [0], file.size
-    found = []
+    pieces = []
     for start in starts:
-        read = read_documents(slices.read_lines(_slice(file, start, start + size)), file.path, options)
-        found.append(Piece(size, read.documents))
-    return found
+        content = read_documents(slices.read_lines(_slice(file, start, start + size)), file.path, recipe)
+        pieces.append(Piece(size, content.documents))
+    return pieces
 
 
 def _pieces_of_head(
     head: bytes, count: int, size: int, source: tuple[str, DocumentRecipe], *, cut: bool
 ) -> Iterator[Piece]:
-    """Stretches of the text with which a compressed file begins; all of it where they would overlap."""
-    if cut:  # in the middle of a line
+    """Read pieces of the head of a compressed file, or one piece of the whole head if it is too small for them.
+
+    `cut` says that the file goes on after the head, so the last line of the head may be incomplete.
+    """
+    if cut:
         head = head[: head.rfind(b"\n") + 1]
     if count * size >= len(head):
         yield Piece(len(head), read_documents(slices.lines_in(head), *source).documents)
@@ -163,13 +168,13 @@ def _pieces_of_head(
         start = max(_line_start(head, int(len(head) * (number + chance.random()) / count)), end)
         end = max(_line_start(head, min(start + size, len(head))), start)
         if end > start:
-            read = read_documents(slices.lines_in(head[start:end]), *source)
-            yield Piece(end - start, read.documents)
+            content = read_documents(slices.lines_in(head[start:end]), *source)
+            yield Piece(end - start, content.documents)
 
 
 def _line_start(content: bytes, offset: int) -> int:
-    """Where the first line begins that begins at this offset or after it."""
+    """Return the position of the first line that begins at this offset or after it."""
     if offset == 0:
         return 0
-    found = content.find(b"\n", offset - 1)
-    return len(content) if found < 0 else found + 1
+    newline = content.find(b"\n", offset - 1)
+    return len(content) if newline < 0 else newline + 1

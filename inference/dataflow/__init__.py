@@ -1,1 +1,1 @@
-"""What a job on Dataflow needs: checks before it starts, and the container image of its workers."""
+"""Prepares a job on Dataflow: checks the launch, and builds, inspects and compares container images."""

@@ -1,4 +1,4 @@
-"""Builds the container image of Dataflow's workers from a clone of the project, and compares one with this machine."""
+"""Builds the image of Dataflow's workers from a clone of the project, and compares an image with this machine."""
 
 import shutil
 import subprocess
@@ -28,14 +28,14 @@ SOURCES = (
 )
 PACKAGES = ("inference", "models", "training")
 GPU_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"
-SCORES_DIFFER = 1e-4  # torch in fp32 on another processor may round otherwise
+SCORE_TOLERANCE = 1e-4  # largest difference of a score, because torch in fp32 may round differently elsewhere
 
 
 def check_models(directories: Sequence[str], tag: str) -> list[str]:
-    """Check what an image would be built of; return the folder of each model on this machine.
+    """Check the models and the tag of an image. Return the folder of each model on this machine.
 
     Raises:
-        UserError: a line for each model that is damaged, or a tag that will not stay.
+        UserError: has a line for each damaged model, for equal model names, and for a tag that may change.
     """
     local = model_files.all_local(directories)
     problems = [problem for problem in [images.tag_problem(tag)] if problem]
@@ -46,13 +46,13 @@ def check_models(directories: Sequence[str], tag: str) -> list[str]:
             problems.append(str(error))
     names = [trained_model.model_name(directory) for directory in local]
     if len(set(names)) < len(names):
-        problems.append(f"--model: two folders have the same name among {', '.join(names)}; rename one.")
+        problems.append(f"--model: expected folders with different names, found {', '.join(names)}; rename one.")
     refuse(problems)
     return local
 
 
 def arguments(directories: Sequence[str], *, gpu: bool) -> dict[str, str]:
-    """Return the build arguments of the Dockerfile."""
+    """Return the build arguments that the Dockerfile needs."""
     arguments = {
         "COMMIT": commit(),
         "MODELS": ",".join(f"{trained_model.model_name(d)}={trained_model.fingerprint(d)}" for d in directories),
@@ -61,7 +61,7 @@ def arguments(directories: Sequence[str], *, gpu: bool) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The clone's commit, marked where something in it was changed."""
+    """Return the clone's commit with `-dirty` if tracked files have changed, or `unknown` without git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -70,13 +70,13 @@ def commit() -> str:
 
 
 def fill_context(directories: Sequence[str], context: Path) -> None:
-    """Copies what the Dockerfile needs, and no more, into an empty folder.
+    """Copy the files that the Dockerfile needs, and no others, into an empty folder.
 
     Raises:
         UserError: this is not a clone of the project.
     """
     if not (ROOT / "Dockerfile").is_file():
-        raise UserError(f"expected a clone of the project with a Dockerfile, found {ROOT}: run this from a clone.")
+        raise UserError(f"expected a clone of the project with a Dockerfile, found {ROOT}; run this in a clone.")
     for name in SOURCES:
         (context / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, context / name)
@@ -101,11 +101,11 @@ def build(
     arguments: dict[str, str],
     network: str | None,
 ) -> None:
-    """Builds the image and says each step.
+    """Build the image and print each step.
 
     Raises:
         BuildError: a step failed.
-        UserError: the engine refused, or this is no clone.
+        UserError: the engine refused to build, or this is not a clone of the project.
     """
     with tempfile.TemporaryDirectory(prefix="labelbeam_image_") as folder:
         fill_context(directories, Path(folder))
@@ -129,10 +129,10 @@ def _steps(lines: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 
 def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> ImageFacts:
-    """Compares an image on this machine with what is installed and lies here.
+    """Compare the versions, models and scores in an image with those on this machine. Return the image's facts.
 
     Raises:
-        UserError: a line for each version, model or score that differs.
+        UserError: the image is missing or does not work, or has a line for each version, model or score that differs.
     """
     try:
         facts = ImageFacts.from_labels(tag, client.images.get(tag).labels, "this machine's engine")
@@ -141,9 +141,9 @@ def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> 
     inside = _probe_inside(client, directories, tag)
     options = ScoringOptions(tuple(directories), runtime="torch", precision="fp32", device="cpu", scores="all")
     problems = list(_differences(inside, probe(options)))
-    for name, sha256 in ((n, m["sha256"]) for n, m in inside["models"].items()):
-        if facts.models.get(name) != sha256:
-            problems.append(f"model {name} in the image is not the one that its labels name")
+    for name, model in inside["models"].items():
+        if facts.models.get(name) != model["sha256"]:
+            problems.append(f"model {name} differs from the one that the image's labels name")
     if problems:
         raise UserError("\n".join(f"image {tag}: {problem}; build it again." for problem in problems))
     return facts
@@ -155,30 +155,31 @@ def _probe_inside(client: docker.DockerClient, directories: Sequence[str], tag: 
     try:
         output = client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True)
     except ContainerError as error:
-        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        raise UserError(f"image {tag} does not work: {said[-1] if said else error}") from None
+        messages = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        raise UserError(f"image {tag} does not work: {messages[-1] if messages else error}") from None
     except APIError as error:
         raise UserError(f"image {tag} cannot be started: {error.explanation or error}.") from None
-    found: dict[str, Any] = orjson.loads(output)
-    return found
+    probed: dict[str, Any] = orjson.loads(output)
+    return probed
 
 
 def _differences(inside: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
     if inside["python"] != here["python"]:
         yield f"Python is {inside['python']}, here {here['python']}"
     for name, version in here["versions"].items():
-        found = inside["versions"].get(name)
-        if found is None or found.split("+")[0] != version.split("+")[0]:  # 2.13.0+cpu and +cu128 are one version
-            yield f"{name} is {found}, here {version}"
+        version_inside = inside["versions"].get(name)
+        # 2.13.0+cpu and 2.13.0+cu128 are the same version.
+        if version_inside is None or version_inside.split("+")[0] != version.split("+")[0]:
+            yield f"{name} is {version_inside}, here {version}"
     for name, model in here["models"].items():
-        found = inside["models"][name]
-        if found["sha256"] != model["sha256"]:
-            yield f"model {name} is another than here"
+        model_inside = inside["models"][name]
+        if model_inside["sha256"] != model["sha256"]:
+            yield f"model {name} differs from the one here"
             continue
-        pairs = zip(found["scores"], model["scores"], strict=True)
+        pairs = zip(model_inside["scores"], model["scores"], strict=True)
         difference = max(abs(a[label] - b[label]) for a, b in pairs for label in b)
-        if difference > SCORES_DIFFER:
-            yield f"model {name} scores a probe text {difference:.6f} apart from here"
+        if difference > SCORE_TOLERANCE:
+            yield f"model {name} gives a probe text a score that differs by {difference:.6f} from the one here"
 
 
 def show_layers(client: docker.DockerClient, tag: str) -> None:
@@ -187,5 +188,5 @@ def show_layers(client: docker.DockerClient, tag: str) -> None:
     print(f"{tag}: {image.attrs['Size'] / 1e6:,.0f} MB, by layer:")
     for layer in reversed(image.history()):
         if layer["Size"] > 100_000:
-            made = layer["CreatedBy"].split("#(nop)")[-1].split("/bin/sh -c")[-1]
-            print(f"{layer['Size'] / 1e6:8,.1f} MB  {' '.join(made.split())[:100]}")
+            instruction = layer["CreatedBy"].split("#(nop)")[-1].split("/bin/sh -c")[-1]
+            print(f"{layer['Size'] / 1e6:8,.1f} MB  {' '.join(instruction.split())[:100]}")

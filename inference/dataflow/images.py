@@ -1,6 +1,6 @@
-"""What a container image says of itself, asked of the registry that holds it or of the engine on this machine.
+"""Reads the labels of a container image from its registry, or from the container engine on this machine.
 
-The build writes it into the image's labels: versions of Python and Beam, and each model's name and SHA-256.
+The build writes the labels: the versions of Python and Beam, and the name and SHA-256 of each model.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from google.auth.exceptions import GoogleAuthError
 
 from models.errors import UserError
 
-MODELS_FOLDER = "/models"  # in the image
+MODELS_FOLDER = "/models"  # folder of the models in an image
 PREFIX = "org.labelbeam."
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -31,37 +31,37 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-SECONDS = 30.0  # for an answer of a registry
+TIMEOUT_SECONDS = 30.0  # time in which a registry has to answer
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the labels of an image built by this project say."""
+    """The labels of an image that this project built."""
 
-    reference: str
-    python: str  # minor version, such as 3.11
-    beam: str
+    reference: str  # name and tag of the image
+    python_version: str  # minor version of Python, such as 3.11
+    beam_version: str
     commit: str
-    models: dict[str, str]  # name: SHA-256 of model.json
-    found_in: str  # where it was asked
+    models: dict[str, str]  # SHA-256 of each model's model.json, by name
+    found_in: str  # registry or engine that gave the labels
 
     @classmethod
     def from_labels(cls, reference: str, labels: dict[str, str], found_in: str) -> "ImageFacts":
-        """Reads the labels.
+        """Return the facts in the labels of an image.
 
         Raises:
-            UserError: the image was not built by this project.
+            UserError: this project did not build the image.
         """
         if f"{PREFIX}beam" not in labels:
             raise UserError(
                 f"image {reference}: expected one that `python -m inference.container build` made, found one without "
-                f"labels {PREFIX}*; build it again."
+                f"the labels {PREFIX}*; build it again."
             )
         models = dict(part.split("=", 1) for part in labels.get(f"{PREFIX}models", "").split(",") if part)
         return cls(
             reference=reference,
-            python=labels.get(f"{PREFIX}python", ""),
-            beam=labels[f"{PREFIX}beam"],
+            python_version=labels.get(f"{PREFIX}python", ""),
+            beam_version=labels[f"{PREFIX}beam"],
             commit=labels.get("org.opencontainers.image.revision", ""),
             models=models,
             found_in=found_in,
@@ -69,68 +69,72 @@ class ImageFacts:
 
 
 def python_version() -> str:
-    """The minor version of this Python, as images name it."""
+    """Return the minor version of this Python, such as 3.11."""
     return "{}.{}".format(*sys.version_info)
 
 
 def tag_of(reference: str) -> str:
-    """The image's tag or digest; empty where none is named."""
+    """Return the tag or digest in the reference of an image, or an empty string without one."""
     name = reference.rsplit("/", 1)[-1]
     return name.partition("@")[2] or name.partition(":")[2]
 
 
 def tag_problem(reference: str) -> str | None:
-    """Why a reference would not name the same image tomorrow; None where it does."""
+    """Return a sentence if a reference may name another image tomorrow, else None."""
     if tag_of(reference) in ("", "latest"):
-        return f"image {reference}: expected a tag that stays, such as a commit, found {tag_of(reference) or 'none'!r}."
+        return (
+            f"image {reference}: expected a tag that stays, such as a commit, found {tag_of(reference) or 'none'!r}; "
+            "name another tag."
+        )
     return None
 
 
 def inspect(reference: str) -> ImageFacts:
-    """Asks the registry, which is where workers pull from; then the engine on this machine.
+    """Return the facts of an image from its registry, where workers pull it, or else from this machine's engine.
 
     Raises:
-        UserError: neither has the image or can be asked, or the project did not build it.
+        UserError: neither gives the labels, or this project did not build the image.
     """
     try:
         return ImageFacts.from_labels(reference, _labels_in_registry(reference), "its registry")
     except (requests.RequestException, GoogleAuthError, KeyError, ValueError) as error:
-        in_registry = " ".join(str(error).split())[:200]
+        registry_error = " ".join(str(error).split())[:200]
     try:
         with engine() as client:
             labels = client.images.get(reference).labels
     except ImageNotFound:
-        here = "this machine's engine does not have it"
+        engine_error = "this machine's engine does not have it"
     except UserError:
-        here = "no engine answers here"
+        engine_error = "no container engine is running here"
     else:
         return ImageFacts.from_labels(reference, labels, "this machine's engine")
     raise UserError(
-        f"image {reference}: its registry cannot be asked ({in_registry}), and {here}; push it, or check its name."
+        f"image {reference}: its registry cannot be read ({registry_error}), and {engine_error}; push it, or check its "
+        "name."
     )
 
 
 @contextlib.contextmanager
 def engine() -> Iterator[docker.DockerClient]:
-    """A client of this machine's container engine, closed at the end.
+    """Open a client of this machine's container engine, and close it at the end.
 
     Raises:
-        UserError: none answers.
+        UserError: no engine is running.
     """
     with contextlib.ExitStack() as stack:
         try:
             client = stack.enter_context(contextlib.closing(docker.from_env()))
             client.ping()
         except (DockerException, requests.RequestException):
-            raise UserError("no container engine answers: start Docker, and check that you may use it.") from None
+            raise UserError("no container engine is running: start Docker, and check that you may use it.") from None
         yield client
 
 
 def copy_out(reference: str, path: str, target: Path) -> None:
-    """Copies a folder of an image on this machine into an empty one, without running the image.
+    """Copy a folder out of an image on this machine into an empty folder, without running the image.
 
     Raises:
-        UserError: the engine does not answer, or has no such image or folder.
+        UserError: no engine is running, or it has no such image, or the image has no such folder.
     """
     with engine() as client, tempfile.TemporaryFile() as packed:
         try:
@@ -141,7 +145,7 @@ def copy_out(reference: str, path: str, target: Path) -> None:
             for chunk in container.get_archive(path)[0]:
                 packed.write(chunk)
         except NotFound:
-            raise UserError(f"image {reference} has no folder {path}.") from None
+            raise UserError(f"image {reference} has no folder {path}; check the path.") from None
         finally:
             container.remove()
         packed.seek(0)
@@ -151,7 +155,7 @@ def copy_out(reference: str, path: str, target: Path) -> None:
 
 
 def _labels_in_registry(reference: str) -> dict[str, str]:
-    """The labels in the image's configuration, by the registry's HTTP interface."""
+    """Return the labels in the image's configuration, which the registry's HTTP interface gives."""
     host, name, tag = _address(reference)
     scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
     base = f"{scheme}://{host}/v2/{name}"
@@ -159,7 +163,7 @@ def _labels_in_registry(reference: str) -> dict[str, str]:
         if host.endswith((".pkg.dev", "gcr.io")):
             session.headers["Authorization"] = f"Bearer {_google_token()}"
         manifest = _get(session, f"{base}/manifests/{tag}", ", ".join(MANIFEST_TYPES))
-        if "manifests" in manifest:  # one for each platform: workers are amd64
+        if "manifests" in manifest:  # the image has a manifest for each platform, and workers are amd64
             chosen = next(m for m in manifest["manifests"] if m.get("platform", {}).get("architecture") == "amd64")
             manifest = _get(session, f"{base}/manifests/{chosen['digest']}", ", ".join(MANIFEST_TYPES))
         config = _get(session, f"{base}/blobs/{manifest['config']['digest']}", "*/*")
@@ -168,7 +172,7 @@ def _labels_in_registry(reference: str) -> dict[str, str]:
 
 
 def _get(session: requests.Session, url: str, accept: str) -> dict[str, Any]:
-    response = session.get(url, headers={"Accept": accept}, timeout=SECONDS)
+    response = session.get(url, headers={"Accept": accept}, timeout=TIMEOUT_SECONDS)
     response.raise_for_status()
     content: dict[str, Any] = response.json()
     return content
@@ -177,7 +181,7 @@ def _get(session: requests.Session, url: str, accept: str) -> dict[str, Any]:
 def _address(reference: str) -> tuple[str, str, str]:
     host, _, path = reference.partition("/")
     if not path or not re.search(r"[.:]|^localhost$", host):
-        raise ValueError("it names no registry")
+        raise ValueError("its name has no registry")
     tag = tag_of(reference)
     return host, path.removesuffix(tag).rstrip(":@"), tag
 

@@ -1,4 +1,4 @@
-"""What a job on Dataflow needs: settings that suit this work, with reasons, and every check before it starts."""
+"""Prepares a job on Dataflow: chooses settings and gives their reasons, and checks everything before the launch."""
 
 import hashlib
 import os
@@ -29,16 +29,16 @@ from inference.scoring import model_files
 from models import trained_model
 from models.errors import UserError
 
-MACHINE = "n2-highcpu-8"
-ONE_PROCESS = "no_use_multiple_sdk_containers"
-THREADS = 4  # of the one process: while one computes, others read, tokenise and write
-GPU_MACHINES = {"l4": "g2-standard-8", "t4": "n1-standard-8", "a100": "a2-highgpu-1g"}  # that carry one
-MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}
+MACHINE = "n2-highcpu-8"  # machine type of workers without a GPU
+ONE_PROCESS = "no_use_multiple_sdk_containers"  # experiment of Beam with which a worker runs a single process
+THREADS = 4  # threads of a worker's process, of which one computes while others read, tokenise and write
+GPU_MACHINES = {"l4": "g2-standard-8", "t4": "n1-standard-8", "a100": "a2-highgpu-1g"}  # machine types with one GPU
+MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}  # prefix of the regions in each multi-region
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A flag of Beam that was set because the user did not."""
+    """A flag of Beam that is set because the user did not set it."""
 
     flag: str
     value: Any
@@ -54,10 +54,10 @@ class Job:
 
     settings: tuple[Setting, ...]
     image: ImageFacts
-    fingerprints: tuple[str, ...]  # of the models, in order
+    fingerprints: tuple[str, ...]  # SHA-256 of each model, in the order of --model
     machine_type: str
-    gpu: str | None  # as the prices name it
-    flexrs: bool
+    gpu: str | None  # name of the GPU in the prices file
+    flexrs: bool  # whether the job uses FlexRS
 
 
 def prepare(
@@ -67,10 +67,10 @@ def prepare(
     output: str,
     accelerator: str | None,
 ) -> tuple[Job | None, list[str]]:
-    """Sets what the user did not set, and checks everything; nothing is submitted.
+    """Set the flags that the user did not set, and check everything. Submit nothing.
 
     Returns:
-        The launch, and what stands against it: one sentence for each problem.
+        The job, and a sentence for each problem. If there are problems, the job is None.
     """
     settings = tuple(_set_defaults(beam_options, output, accelerator))
     cloud = beam_options.view_as(GoogleCloudOptions)
@@ -78,13 +78,10 @@ def prepare(
     problems = [*_missing(beam_options, output, files), *_region_problems(beam_options, files, output)]
     if gpu and flexrs:
         problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
-    image, found = _image(beam_options)
-    problems += found
-    fingerprints, found = _models(models, image)
-    problems += found
-    problems = (
-        problems or PipelineOptionsValidator(beam_options, DataflowRunner()).validate()
-    )  # what Beam itself would refuse
+    image, image_problems = _image(beam_options)
+    fingerprints, model_problems = _models(models, image)
+    problems += [*image_problems, *model_problems]
+    problems = problems or PipelineOptionsValidator(beam_options, DataflowRunner()).validate()  # Beam's own checks
     if problems or not image:
         return None, problems
     machine_type = beam_options.view_as(WorkerOptions).machine_type
@@ -92,13 +89,13 @@ def prepare(
 
 
 def models_here(models: Sequence[str], image: ImageFacts) -> tuple[str, ...]:
-    """Folders on this machine that hold the models of a launch.
+    """Return folders on this machine that hold the models of a job.
 
-    A model lies in its own place where this machine has the image's layout, as a template's launcher does; else it is
-    copied out of the image, if the engine here has it.
+    If this machine has the image's folders, as a template's launcher does, they are used. Otherwise the models are
+    copied out of the image, if this machine's engine has it.
 
     Raises:
-        UserError: one can be read neither way.
+        UserError: a model can be read in neither way.
     """
     return tuple(_model_here(path, image) for path in models)
 
@@ -111,40 +108,42 @@ def _model_here(path: str, image: ImageFacts) -> str:
         return path
     try:
         copy = partial(images.copy_out, image.reference, path)
-        return model_files.kept(sha256, trained_model.model_name(path), copy)
+        return model_files.cached(sha256, trained_model.model_name(path), copy)
     except UserError as error:
-        raise UserError(f"{path} would be timed on this machine, but {error} A model in gs:// needs none.") from None
+        raise UserError(
+            f"the speed of {path} cannot be measured on this machine: {error} A model in gs:// needs no engine."
+        ) from None
 
 
 def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str | None) -> Iterator[Setting]:
-    """Sets Beam's flags that were left out; every one can be given by hand instead."""
+    """Set the flags of Beam that the user left out, and yield a setting for each."""
     setup, worker = beam_options.view_as(SetupOptions), beam_options.view_as(WorkerOptions)
     debug, cloud = beam_options.view_as(DebugOptions), beam_options.view_as(GoogleCloudOptions)
     if setup.sdk_location in (None, "default"):
         setup.sdk_location = "container"
-        yield Setting("sdk_location", "container", "the image holds all that workers need")
-    setup.save_main_session = False  # all of the code is in modules that the image holds
+        yield Setting("sdk_location", "container", "the image holds everything that workers need")
+    setup.save_main_session = False  # the image holds all modules
     if not worker.machine_type:
         worker.machine_type = GPU_MACHINES[accelerator] if accelerator else MACHINE
-        reason = "carries the GPU" if accelerator else "few gigabytes are needed, so memory is not paid for"
+        reason = "has the GPU" if accelerator else "a run needs little memory, so more is not paid for"
         yield Setting("machine_type", worker.machine_type, reason)
     if not worker.disk_size_gb:
         worker.disk_size_gb = int(pricing.DISK_GB)
-        yield Setting("disk_size_gb", worker.disk_size_gb, "holds the image; nothing else is kept there")
+        yield Setting("disk_size_gb", worker.disk_size_gb, "holds the image and nothing else")
     if not debug.number_of_worker_harness_threads:
         debug.number_of_worker_harness_threads = THREADS
-        reason = "while one slice is computed, others are read, tokenised and written"
+        reason = "one slice is computed while others are read, tokenised and written"
         yield Setting("number_of_worker_harness_threads", THREADS, reason)
     if not any("use_multiple_sdk_containers" in experiment for experiment in debug.experiments or ()):
         debug.add_experiment(ONE_PROCESS)
-        yield Setting("experiments", ONE_PROCESS, "one process a worker: each model is in memory once")
+        yield Setting("experiments", ONE_PROCESS, "one process per worker holds each model in memory once")
     if accelerator and not pricing.gpu_of(cloud.dataflow_service_options or ()):
         value = f"worker_accelerator=type:{pricing.GPUS[accelerator]};count:1;install-nvidia-driver"
         cloud.dataflow_service_options = [*(cloud.dataflow_service_options or ()), value]
-        yield Setting("dataflow_service_options", f"'{value}'", "one GPU a worker, with its driver")
+        yield Setting("dataflow_service_options", f"'{value}'", "one GPU per worker, with its driver")
     if not cloud.job_name:
         cloud.job_name = _job_name(output)
-        reason = "made of --output: Dataflow refuses a second job of one name while the first is at work"
+        reason = "derived from --output, because Dataflow refuses a second job of the same name while one is running"
         yield Setting("job_name", cloud.job_name, reason)
 
 
@@ -155,46 +154,46 @@ def _job_name(output: str) -> str:
 
 def _missing(beam_options: PipelineOptions, output: str, files: Sequence[InputFile]) -> Iterator[str]:
     cloud, worker = beam_options.view_as(GoogleCloudOptions), beam_options.view_as(WorkerOptions)
-    for flag, value, what in (
+    for flag, value, expected in (
         ("project", cloud.project, "the project that pays"),
         ("region", cloud.region, "a region such as us-central1"),
         ("temp_location", cloud.temp_location, "a folder such as gs://BUCKET/tmp"),
         ("sdk_container_image", worker.sdk_container_image, "the image that `python -m inference.container` built"),
     ):
         if not value:
-            yield f"--{flag}: expected {what}, found nothing; Dataflow needs it."
+            yield f"--{flag}: expected {expected}, found nothing; add the flag."
     for flag, path in (("output", output), ("temp_location", cloud.temp_location or storage.GS)):
         if not path.startswith(storage.GS):
-            yield f"--{flag} {path}: expected a gs:// path, which every worker can reach."
-    if here := [file.path for file in files if not file.path.startswith(storage.GS)]:
-        yield f"--input {here[0]}: lies on this machine; copy the corpus to a gs:// path, which every worker can reach."
+            yield f"--{flag} {path}: expected a gs:// path, which every worker can read; name one."
+    if local := [file.path for file in files if not file.path.startswith(storage.GS)]:
+        yield f"--input {local[0]}: expected a gs:// path, which every worker can read; copy the corpus to one."
 
 
 def _region_problems(beam_options: PipelineOptions, files: Sequence[InputFile], output: str) -> Iterator[str]:
     cloud = beam_options.view_as(GoogleCloudOptions)
     staging = cloud.temp_location or ""
     paths = [("input", file.path) for file in files] + [("output", output), ("temp_location", staging)]
-    used = {bucket: f"--{flag} {path}" for flag, path in paths if (bucket := storage.bucket_of(path))}
-    for bucket, what in used.items():
+    flags_by_bucket = {bucket: f"--{flag} {path}" for flag, path in paths if (bucket := storage.bucket_of(path))}
+    for bucket, flag in flags_by_bucket.items():
         try:
             location = storage.bucket_location(bucket)
-        except Exception as error:  # credentials, network and storage raise their own kinds
-            yield storage.explained(what, error)
+        except Exception as error:  # credentials, network and storage raise errors of their own types
+            yield storage.explanation(flag, error)
             continue
         if location is None and bucket == storage.bucket_of(staging):
             yield (
-                f"{what}: this account may not look at the bucket, which staging the job needs: grant it "
-                "storage.buckets.get there, which roles/storage.legacyBucketReader has."
+                f"{flag}: this account may not read the bucket's metadata, which staging the job needs; grant it "
+                "storage.buckets.get on the bucket, which is in roles/storage.legacyBucketReader."
             )
-        if location and cloud.region and not _is_in(location, cloud.region):
+        if location and cloud.region and not _is_near(location, cloud.region):
             yield (
-                f"{what}: its bucket is in {location.lower()}, the job would run in {cloud.region}: every byte between "
-                "them is paid for; take --region where the bucket is, or another bucket."
+                f"{flag}: expected a bucket in {cloud.region}, where the job runs, found one in {location.lower()}; "
+                "change --region or the bucket, because transfers between them cost money."
             )
 
 
-def _is_in(location: str, region: str) -> bool:
-    """Whether a region's machines read a bucket without crossing; places not known here are taken to be right."""
+def _is_near(location: str, region: str) -> bool:
+    """Return whether a region lies in a bucket's location. Locations that are not known here count as near."""
     if location in MULTI_REGIONS:
         return region.startswith(MULTI_REGIONS[location])
     return "-" not in location or location.lower() == region
@@ -209,15 +208,20 @@ def _image(beam_options: PipelineOptions) -> tuple[ImageFacts | None, list[str]]
         facts = images.inspect(reference)
     except UserError as error:
         return None, [*problems, str(error)]
-    here = {"Python": images.python_version(), "Beam": apache_beam.__version__}
-    for name, found in (("Python", facts.python), ("Beam", facts.beam)):
-        if found != here[name]:
-            problems.append(f"image {reference}: it has {name} {found}, this machine {here[name]}; they must be equal.")
+    for name, here, inside in (
+        ("Python", images.python_version(), facts.python_version),
+        ("Beam", apache_beam.__version__, facts.beam_version),
+    ):
+        if inside != here:
+            problems.append(
+                f"image {reference}: expected {name} {here} as on this machine, found {name} {inside}; build the image "
+                "again."
+            )
     return facts, problems
 
 
 def _models(models: Sequence[str], image: ImageFacts | None) -> tuple[list[str], list[str]]:
-    """The models' fingerprints, and what stands against using them on a worker."""
+    """Return the fingerprint of each model, and a sentence for each problem of using a model on a worker."""
     fingerprints, problems = [], []
     for path in models:
         name = trained_model.model_name(path)
@@ -226,11 +230,15 @@ def _models(models: Sequence[str], image: ImageFacts | None) -> tuple[list[str],
                 fingerprints.append(trained_model.fingerprint(model_files.local(path)))
             elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
                 problems.append(
-                    f"--model {path}: lies on this machine; name one in the image, {MODELS_FOLDER}/{name}, or in gs://."
+                    f"--model {path}: expected a model that every worker can read, found one on this machine; name one "
+                    f"in the image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
             elif image and name not in image.models:
-                has = ", ".join(image.models) or "none"
-                problems.append(f"--model {path}: image {image.reference} has no such model, it has {has}.")
+                names = ", ".join(image.models) or "none"
+                problems.append(
+                    f"--model {path}: expected a model in image {image.reference}, which has {names}; build it again "
+                    "or name another model."
+                )
             elif image:
                 fingerprints.append(image.models[name])
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Labels fixed texts, so that an image and this machine can be compared: same versions, same models, same scores."""
+"""Scores the probe texts, so that the versions, models and scores of an image can be compared with this machine's."""
 
 from importlib import metadata
 from typing import Any
@@ -7,7 +7,7 @@ from inference.corpus.records import Document
 from inference.dataflow.images import python_version
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
-from inference.scoring.runtimes import PROBES
+from inference.scoring.runtimes import PROBE_TEXTS
 from inference.scoring.scorer import Scorer
 from models import trained_model
 from models.errors import UserError
@@ -16,16 +16,16 @@ COMPARED = ("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "
 
 
 def probe(options: ScoringOptions) -> dict[str, Any]:
-    """Versions, and for each model its SHA-256 and the scores of the probe texts: label by label, text by text.
+    """Return the versions, and for each model its SHA-256 and the score of each label for each probe text.
 
     Raises:
-        UserError: a model that cannot be loaded, or cannot label a probe text.
+        UserError: a model cannot be loaded, or cannot label a probe text.
     """
     scorer = Scorer(options)
     names = [trained_model.model_name(directory) for directory in options.models]
     manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(options.models)]
     recipes = len(text_recipes(options, manifests))
-    documents = [Document(i, str(i), (text,) * recipes, {}, b"") for i, text in enumerate(PROBES)]
+    documents = [Document(i, str(i), (text,) * recipes, {}, b"") for i, text in enumerate(PROBE_TEXTS)]
     predictions, failures, _ = scorer.score(documents)
     if failures:
         raise UserError(f"a probe text could not be labelled: {failures[0].detail}")

@@ -1,4 +1,4 @@
-"""Sorts the documents of a new corpus by what an earlier run knows of them: new, changed, kept or gone."""
+"""Compares a new corpus with an earlier run: each document is new, changed, kept, unreadable or gone."""
 
 import hashlib
 import posixpath
@@ -24,32 +24,32 @@ from models.trained_model import Manifest
 
 DOCUMENTS, KEPT, DELTA = "documents", "kept", "delta.json"
 TO_LABEL = ("new", "changed", "unreadable")
-PART_BYTES = 64 * slices.MIB  # of input, for each part of the output
+PART_BYTES = 64 * slices.MIB  # bytes of input for each part of the output
 
 
 @dataclass(frozen=True)
-class Previous:
-    """What there was: the corpus, and every row of labels."""
+class EarlierRun:
+    """An earlier run: the corpus, and every row of labels."""
 
-    files: tuple[InputFile, ...]
-    rows: tuple[str, ...]  # paths
-    options: dict[str, Any]  # of the run, as run.json says
-    models: dict[str, str]  # name: SHA-256
+    files: tuple[InputFile, ...]  # input files of the run, or the whole corpus if the run labelled a delta
+    rows: tuple[str, ...]  # paths of the files with rows
+    options: dict[str, Any]  # options of the run in its run.json
+    models: dict[str, str]  # SHA-256 of each model, by name
 
 
-def find(
+def find_changes(
     beam_options: PipelineOptions, models: Sequence[str], patterns: Sequence[str], previous: str, output: str
 ) -> dict[str, int]:
-    """Write the documents to label and the rows to keep into a new folder; return how many became what.
+    """Write the documents to relabel and the rows to keep into a new folder. Return the count of each outcome.
 
     Raises:
-        UserError: the earlier run cannot be built upon, or the folder holds a finished delta.
+        UserError: the earlier run cannot be compared with, or the folder holds a finished delta.
     """
-    files, earlier = find_files(patterns), read_previous(previous)
+    files, earlier = find_files(patterns), read_earlier_run(previous)
     if FileSystems.exists(FileSystems.join(output, DELTA)):
-        raise UserError(f"--output {output} holds a finished delta: name a new folder.")
+        raise UserError(f"--output {output}: expected a new folder, found a finished delta in it; name another.")
     if earlier.options["format"] != "jsonl":
-        raise UserError(f"--previous {previous}: expected a run with --format jsonl, found parquet.")
+        raise UserError(f"--previous {previous}: expected a run with --format jsonl, found parquet; name another run.")
     directories = model_files.all_local(models)
     manifests = [trained_model.verify(directory) for directory in directories]
     fingerprints = map(trained_model.fingerprint, directories)
@@ -63,53 +63,53 @@ def find(
 
 
 def _recipe(options: dict[str, Any], models: Sequence[str], manifests: Sequence[Manifest]) -> DocumentRecipe:
-    """Return how the earlier run, by the options in its `run.json`, reads a record."""
+    """Return the recipe by which the earlier run read a record, from the options in its `run.json`."""
     fields, max_tokens = tuple(options["text_fields"]), options["max_tokens"]
     scoring = ScoringOptions(tuple(models), text_fields=fields, max_tokens=max_tokens)
     return DocumentRecipe(text_recipes(scoring, manifests), options["id_field"], tuple(options["keep_fields"]))
 
 
-def read_previous(run_path: str) -> Previous:
-    """The corpus and the rows of a finished run, and of the delta that it labelled, if it did.
+def read_earlier_run(run: str) -> EarlierRun:
+    """Return the corpus and the rows of a finished run. If it labelled a delta, add the rows that the delta kept.
 
     Raises:
-        UserError: it is no finished run, or its input is not what it was.
+        UserError: there is no finished run in the folder, or its input has changed.
     """
-    run = run_folder.require(run_path, finished=True)
-    files = [InputFile(**file) for file in run["files"]]
-    rows = list(sink.prediction_paths(run_path))
+    description = run_folder.require(run, finished=True)
+    files = [InputFile(**file) for file in description["files"]]
+    rows = list(sink.prediction_paths(run))
     folder = posixpath.dirname(posixpath.dirname(files[0].path))
-    described = FileSystems.join(folder, DELTA)
-    if FileSystems.exists(described):
-        files = [InputFile(**file) for file in orjson.loads(storage.read_file(described))["files"]]
+    delta = FileSystems.join(folder, DELTA)
+    if FileSystems.exists(delta):
+        files = [InputFile(**file) for file in orjson.loads(storage.read_file(delta))["files"]]
         if FileSystems.match([FileSystems.join(folder, KEPT, "*")])[0].metadata_list:
             rows += [file.path for file in find_files([FileSystems.join(folder, KEPT, "*.jsonl")])]
-    found = {file.path: file.size for file in find_files(file.path for file in files)}
-    if changed := [file.path for file in files if found[file.path] != file.size]:
+    sizes = {file.path: file.size for file in find_files(file.path for file in files)}
+    if changed := [file.path for file in files if sizes[file.path] != file.size]:
         raise UserError(
-            f"--previous {run_path}: its input {changed[0]} is not what it was, so that texts cannot be compared; "
-            "label the whole corpus, and keep the input until the next time."
+            f"--previous {run}: its input {changed[0]} has changed, so texts cannot be compared; label the whole "
+            "corpus, and keep its files until the next delta."
         )
-    models = {model["name"]: model["sha256"] for model in run["models"]}
-    return Previous(tuple(files), tuple(rows), run["options"], models)
+    models = {model["name"]: model["sha256"] for model in description["models"]}
+    return EarlierRun(tuple(files), tuple(rows), description["options"], models)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the parts go, and how many there are of each kind."""
+    """The folder for the parts, and the number of parts of each kind."""
 
-    output: str
-    parts: int
+    output: str  # folder of the delta
+    parts: int  # number of parts for each outcome
 
 
 def build(
-    p: beam.Pipeline, files: Sequence[InputFile], previous: Previous | None, recipe: DocumentRecipe, target: Target
+    p: beam.Pipeline, files: Sequence[InputFile], earlier: EarlierRun | None, recipe: DocumentRecipe, target: Target
 ) -> None:
-    """Adds the steps: documents, old and new, and rows meet by their ids."""
+    """Add the steps that compare new with earlier documents by id. Without an earlier run, all documents are new."""
     sides = {"new": _documents(p, "New", files, recipe)}
-    if previous:
-        sides["old"] = _documents(p, "Old", previous.files, recipe)
-        sides["rows"] = p | "Rows" >> beam.Create(previous.rows) | "ReadRows" >> beam.FlatMap(sink.rows_by_id)
+    if earlier:
+        sides["old"] = _documents(p, "Old", earlier.files, recipe)
+        sides["rows"] = p | "Rows" >> beam.Create(earlier.rows) | "ReadRows" >> beam.FlatMap(sink.rows_by_id)
     decided = sides | "ById" >> beam.CoGroupByKey() | "Decide" >> beam.FlatMapTuple(decide)
     (
         decided
@@ -131,33 +131,33 @@ def _documents(p: beam.Pipeline, name: str, files: Sequence[InputFile], recipe: 
 
 
 def read_slice(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[str, tuple[str, dict[str, Any], bytes]]]:
-    """(id, (hash of the texts, kept fields, line)) of each document; an unreadable line has no hash."""
-    read_lines = list(slices.read_lines(piece))
-    lines = {line.number: line.data for line in read_lines}
-    read = read_documents(read_lines, piece.file.path, recipe)
-    for document in read.documents:
-        yield document.id, (digest(document), document.kept, lines[document.line])
-    for failure in read.failures:
-        yield failure.id or f"{piece.file.path}:{failure.line}", ("", {}, lines.get(failure.line, b""))
+    """Yield (id, (digest of the texts, kept fields, line)) of each document. An unreadable line has an empty digest."""
+    lines = list(slices.read_lines(piece))
+    data = {line.number: line.data for line in lines}
+    content = read_documents(lines, piece.file.path, recipe)
+    for document in content.documents:
+        yield document.id, (digest(document), document.kept_fields, data[document.line])
+    for failure in content.failures:
+        yield failure.id or f"{piece.file.path}:{failure.line}", ("", {}, data.get(failure.line, b""))
 
 
 def digest(document: Document) -> str:
-    """Equal for documents that a model reads alike."""
+    """Return a digest of the texts of a document, which is equal for documents with equal texts."""
     return hashlib.blake2b(orjson.dumps(document.texts), digest_size=16).hexdigest()
 
 
 def decide(identifier: str, sides: dict[str, Iterable[Any]]) -> Iterator[tuple[str, str, bytes]]:
-    """(what becomes of it, id, line to write) for everything of one id.
+    """Yield (outcome, id, line to write) for every document with this id.
 
-    What is new, changed or unreadable is written for labelling, what is kept as a row; for what is gone the line is
-    empty. Where an id had been there twice nobody can tell whose the rows are, so that all of it is labelled anew.
+    The line is the document's own if it is new, changed or unreadable, the row if it is kept, and empty if it is gone.
+    If the earlier run had the id more than once, its rows cannot be told apart, so the documents are relabelled.
     """
     old, rows = list(sides.get("old", ())), list(sides.get("rows", ()))
     new = list(sides["new"])
-    for text, kept, line in new:
-        if not text:
+    for text_digest, kept, line in new:
+        if not text_digest:
             yield "unreadable", identifier, line
-        elif len(old) == len(rows) == 1 and old[0][0] == text:
+        elif len(old) == len(rows) == 1 and old[0][0] == text_digest:
             yield "kept", identifier, orjson.dumps({**rows[0], **kept})
         else:
             yield "changed" if old else "new", identifier, line
@@ -166,22 +166,22 @@ def decide(identifier: str, sides: dict[str, Iterable[Any]]) -> Iterator[tuple[s
 
 
 def part_of(identifier: str, parts: int) -> int:
-    """The part that a document belongs to; the same in every run."""
+    """Return the number of the part that an id belongs to, which is the same at each attempt."""
     return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest()) % parts
 
 
 def write_part(gathered: tuple[tuple[str, int], Iterable[tuple[str, bytes]]], target: Target) -> dict[str, int]:
-    """Writes one part, sorted, so that it has the same bytes each time; returns how many lines became what."""
-    (kind, part), lines = gathered
-    found = sorted(lines)
-    if kind != "gone":
-        folder = KEPT if kind == "kept" else DOCUMENTS
-        path = FileSystems.join(target.output, folder, f"{kind}-{part:05d}-of-{target.parts:05d}.jsonl")
-        storage.write_file(path, b"".join(line + b"\n" for _, line in found))
-    return {kind: len(found)}
+    """Write one part in sorted order, so that each attempt writes the same bytes. Return the count of its outcome."""
+    (outcome, part), lines = gathered
+    in_order = sorted(lines)
+    if outcome != "gone":
+        folder = KEPT if outcome == "kept" else DOCUMENTS
+        path = FileSystems.join(target.output, folder, f"{outcome}-{part:05d}-of-{target.parts:05d}.jsonl")
+        storage.write_file(path, b"".join(line + b"\n" for _, line in in_order))
+    return {outcome: len(in_order)}
 
 
 def write_delta(counts: dict[str, int], files: Sequence[InputFile], output: str) -> None:
-    """Writes `delta.json`, last: the corpus that it is of, and the counts."""
+    """Write `delta.json`, which holds the counts and the files of the new corpus. It is written last."""
     content = {"counts": counts, "files": [asdict(file) for file in files]}
     storage.write_file(FileSystems.join(output, DELTA), orjson.dumps(content, option=orjson.OPT_INDENT_2))

@@ -1,4 +1,4 @@
-"""Compares the rows of two runs: documents meet by their ids, and what differs is counted."""
+"""Compares the rows of two runs: matches documents by their ids, and counts the labels and scores that differ."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,36 +11,35 @@ from inference.runs import run_folder, sink
 from inference.scoring import tally
 from models.errors import UserError
 
-LARGEST = 10  # changes of a score that are shown
+LARGEST = 10  # number of score changes to show, the largest first
 
-Pairs = dict[str, str]  # model of the first run: model of the second
+Pairs = dict[str, str]  # names of models in the first run, and the models to compare them with in the second
 Row = dict[str, Any]
 
 
-def pair_models(before: str, after: str, wanted: Pairs) -> Pairs:
-    """Return which model of the first run is compared with which of the second: as wanted, or those of the same name.
+def pair_models(before: str, after: str, requested: Pairs) -> Pairs:
+    """Return the pairs of models to compare: the requested ones, or all models with the same name in both runs.
 
     Raises:
-        UserError: a folder holds no finished run, or a run has no such model.
+        UserError: a folder holds no finished run, or a run does not have a requested model.
     """
-    runs = [run_folder.require(folder, finished=True) for folder in (before, after)]
-    names = [[model["name"] for model in run["models"]] for run in runs]
-    pairs = wanted or {name: name for name in names[0] if name in names[1]}
+    descriptions = [run_folder.require(run, finished=True) for run in (before, after)]
+    names = [[model["name"] for model in description["models"]] for description in descriptions]
+    pairs = requested or {name: name for name in names[0] if name in names[1]}
     if not pairs:
         raise UserError(
-            f"the runs have no model of the same name, {', '.join(names[0])} and {', '.join(names[1])}: pair them with "
-            "--models A=B."
+            f"expected runs with models of the same name, found {', '.join(names[0])} and {', '.join(names[1])}; pair "
+            "them with --models A=B."
         )
-    for place, model in [(0, name) for name in pairs] + [(1, name) for name in pairs.values()]:
-        if model not in names[place]:
-            raise UserError(
-                f"--models: {(before, after)[place]} has no model {model}, it has {', '.join(names[place])}."
-            )
+    for run, requested_names, run_names in ((before, pairs.keys(), names[0]), (after, pairs.values(), names[1])):
+        for name in requested_names:
+            if name not in run_names:
+                raise UserError(f"--models: expected a model of {run}, found {name}; it has {', '.join(run_names)}.")
     return pairs
 
 
 def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) -> None:
-    """Adds the steps: rows of both runs meet by their ids; counts and the largest changes are written."""
+    """Add the steps that join the rows of both runs by id, and that write the counts and the largest changes."""
     sides = {
         side: p
         | f"Run{side}" >> beam.Create([run])
@@ -49,20 +48,21 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
         | f"Read{side}" >> beam.FlatMap(sink.rows_by_id)
         for side, run in zip(("before", "after"), runs, strict=True)
     }
-    met = sides | "ById" >> beam.CoGroupByKey()
-    counted = met | "Count" >> beam.MapTuple(lambda _, sides: count(sides, pairs))
-    changed = met | "Changes" >> beam.FlatMapTuple(lambda identifier, sides: changes(identifier, sides, pairs))
+    joined = sides | "ById" >> beam.CoGroupByKey()
+    counted = joined | "Count" >> beam.MapTuple(lambda _, sides: count(sides, pairs))
+    changed = joined | "Changes" >> beam.FlatMapTuple(lambda identifier, sides: changes(identifier, sides, pairs))
     largest = changed | "Largest" >> beam.combiners.Top.Of(LARGEST, key=_size)
     (
         counted
         | "Add" >> beam.CombineGlobally(tally.add)
-        | "Together" >> beam.Map(lambda found, largest: {**found, "largest": largest}, beam.pvalue.AsSingleton(largest))
-        | "Write" >> beam.Map(lambda found: storage.write_file(output, orjson.dumps(found, option=orjson.OPT_INDENT_2)))
+        | "Together"
+        >> beam.Map(lambda counts, changes: {**counts, "largest": changes}, beam.pvalue.AsSingleton(largest))
+        | "Write" >> beam.Map(_write, output)
     )
 
 
 def count(sides: dict[str, Iterable[Row]], pairs: Pairs) -> dict[str, Any]:
-    """What one id adds to the totals. Ids that stand twice in a run are counted apart, and not compared."""
+    """Return what one id adds to the counts. An id that is not unique in a run is only counted as ambiguous."""
     before, after = list(sides["before"]), list(sides["after"])
     if len(before) > 1 or len(after) > 1:
         return {"ambiguous": 1}
@@ -81,7 +81,7 @@ def count(sides: dict[str, Iterable[Row]], pairs: Pairs) -> dict[str, Any]:
 
 
 def changes(identifier: str, sides: dict[str, Iterable[Row]], pairs: Pairs) -> Iterator[Row]:
-    """Every score that both runs wrote and that differs."""
+    """Yield every score of an id that both runs wrote and that differs."""
     before, after = list(sides["before"]), list(sides["after"])
     if len(before) != 1 or len(after) != 1:
         return
@@ -91,6 +91,10 @@ def changes(identifier: str, sides: dict[str, Iterable[Row]], pairs: Pairs) -> I
             label, new = score["label"], score["score"]
             if label in scores and scores[label] != new:
                 yield {"id": identifier, "model": name, "label": label, "before": scores[label], "after": new}
+
+
+def _write(comparison: dict[str, Any], output: str) -> None:
+    storage.write_file(output, orjson.dumps(comparison, option=orjson.OPT_INDENT_2))
 
 
 def _size(change: Row) -> tuple[float, str, str, str]:

@@ -1,4 +1,4 @@
-"""Holds the files of a run against its receipts, and the receipts against its input."""
+"""Compares the files of a run with its receipts, and the receipts with its input."""
 
 import hashlib
 import itertools
@@ -13,33 +13,33 @@ from inference.runs import receipts, run_folder, sink, summary
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
 
-READERS = 16  # threads: each holds a file
+READERS = 16  # threads that read files, each of which holds one file in memory
 
 
 def verify(output: str) -> Iterator[str]:
-    """A sentence for each thing that is not as it should be.
+    """Yield a sentence for each problem of a run.
 
     Raises:
         UserError: the folder holds no run.
     """
-    run = run_folder.require(output)
-    read = []
+    description = run_folder.require(output)
+    whole_receipts = []
     for path, receipt in receipts.read_all(output):
         if receipt is None:
-            yield f"{path}: is not what was written; its slice counts as not done."
+            yield f"{path}: is damaged or of another version, so its slice counts as unfinished."
         else:
-            read.append(receipt.without_histograms())
+            whole_receipts.append(receipt.without_histograms())
     with ThreadPoolExecutor(READERS) as pool:
-        for problems in pool.map(lambda receipt: list(_file_problems(receipt, output)), read):
+        for problems in pool.map(lambda receipt: list(_file_problems(receipt, output)), whole_receipts):
             yield from problems
-    yield from _unaccounted(run, read)
-    yield from _summary_problems(read, output)
+    yield from _coverage_problems(description, whole_receipts)
+    yield from _summary_problems(whole_receipts, output)
 
 
 def _file_problems(receipt: Receipt, output: str) -> Iterator[str]:
-    """Whether the files that a receipt names are there, unchanged, with as many rows as it says."""
+    """Check that the files of a receipt exist, have its SHA-256 values, and have as many rows as it counts."""
     if receipt.predicted + receipt.failed + receipt.blank != receipt.lines:
-        yield f"{receipt.slice}: its receipt does not add up."
+        yield f"{receipt.slice}: the counts of its receipt do not add up."
     for name, sha256 in receipt.sha256.items():
         path = FileSystems.join(output, name)
         if not FileSystems.exists(path):
@@ -47,41 +47,39 @@ def _file_problems(receipt: Receipt, output: str) -> Iterator[str]:
             continue
         content = storage.read_file(path)
         if hashlib.sha256(content).hexdigest() != sha256:
-            yield f"{path}: is not what was written; its receipt has another SHA-256."
+            yield f"{path}: has changed since it was written: its receipt has another SHA-256."
             continue
         expected = receipt.predicted if name.startswith(sink.PREDICTIONS) else receipt.failed
         if (rows := sink.count_rows(path, content)) != expected:
-            yield f"{path}: expected {expected:,} rows as its receipt says, found {rows:,}."
+            yield f"{path}: expected the {expected:,} rows that its receipt counts, found {rows:,}."
 
 
-def _unaccounted(run: dict[str, Any], read: Sequence[Receipt]) -> Iterator[str]:
-    """Whether the slices of each file follow each other, byte by byte and line by line, from beginning to end."""
-    by_file = {
-        file: list(found)
-        for file, found in itertools.groupby(sorted(read, key=lambda r: (r.file, r.start)), key=lambda r: r.file)
-    }
-    for file in run["files"]:
-        found = by_file.pop(file["path"], [])
+def _coverage_problems(description: dict[str, Any], all_receipts: Sequence[Receipt]) -> Iterator[str]:
+    """Check that the slices of each file cover all its bytes and lines without gaps or overlaps."""
+    in_order = sorted(all_receipts, key=lambda receipt: (receipt.file, receipt.start))
+    by_file = {path: list(group) for path, group in itertools.groupby(in_order, key=lambda receipt: receipt.file)}
+    for file in description["files"]:
+        of_file = by_file.pop(file["path"], [])
         byte, line = 0, 1
-        for receipt in found:
+        for receipt in of_file:
             if (receipt.start, receipt.first_line) != (byte, line):
                 yield f"{file['path']}: no receipt for the bytes from {byte:,} to {receipt.start:,}."
             byte, line = receipt.end, receipt.first_line + receipt.lines
         limited = file["max_lines"] is not None
         if limited and line - 1 != file["max_lines"]:
             yield f"{file['path']}: expected {file['max_lines']:,} lines, found receipts for {line - 1:,}."
-        elif not limited and sum(receipt.source_bytes for receipt in found) != file["size"]:
-            yield f"{file['path']}: no receipt for what follows byte {byte:,}; run the same command again."
+        elif not limited and sum(receipt.source_bytes for receipt in of_file) != file["size"]:
+            yield f"{file['path']}: no receipt for the bytes from {byte:,} on; run the same command again."
     for path in by_file:
-        yield f"{path}: has receipts, but is no input of this run."
+        yield f"{path}: has receipts, but is not an input of this run."
 
 
-def _summary_problems(read: Sequence[Receipt], output: str) -> Iterator[str]:
+def _summary_problems(all_receipts: Sequence[Receipt], output: str) -> Iterator[str]:
     totals = summary.read(output)
     if totals is None:
-        yield f"there is no {summary.SUMMARY}: the run has not ended; run the same command again."
+        yield f"{summary.SUMMARY}: is missing, so the run is unfinished; run the same command again."
         return
-    added = tally.add(map(Receipt.totals, read))
+    expected = tally.add(map(Receipt.totals, all_receipts))
     for name in ("slices", "lines", "predicted", "failed", "blank", "failures", "labels"):
-        if totals.get(name) != added.get(name):
-            yield f"{summary.SUMMARY} says {name} {totals.get(name)}, the receipts {added.get(name)}."
+        if totals.get(name) != expected.get(name):
+            yield f"{summary.SUMMARY}: expected {name} {expected.get(name)} by the receipts, found {totals.get(name)}."

@@ -14,7 +14,7 @@ class RunOptions:
     """The options of a run that a worker needs. A worker reads the list of files from `run.json`."""
 
     output: str  # folder of the run
-    slice_bytes: int  # largest size of a slice, in decompressed bytes
+    slice_bytes: int  # size at which files are cut into slices, in decompressed bytes
     scoring: ScoringOptions
     id_field: str = "id"  # field with the id; empty for ids made of file and line number
     keep_fields: tuple[str, ...] = ()  # input fields that are copied into the rows

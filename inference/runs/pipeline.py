@@ -70,14 +70,14 @@ class Slices(beam.PTransform):
         self._slice_bytes = slice_bytes
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
-        """Cut the files, count the lines of the stretches, and number them."""
+        """Cut the files into byte ranges, count the lines of each range, and number the lines."""
         return (
             files
             | "Cut" >> beam.FlatMap(slices.cut, self._slice_bytes)
             | "SpreadFiles" >> beam.Reshuffle()
             | "CountLines" >> beam.FlatMap(slices.count_lines)
-            | "ByFile" >> beam.GroupBy(lambda stretch: stretch.file.path)
-            | "Number" >> beam.FlatMapTuple(lambda _, stretches: slices.number(stretches))
+            | "ByFile" >> beam.GroupBy(lambda byte_range: byte_range.file.path)
+            | "Number" >> beam.FlatMapTuple(lambda _, byte_ranges: slices.number(byte_ranges))
             | "SpreadSlices" >> beam.Reshuffle()
         )
 

@@ -48,7 +48,7 @@ class Receipt(SliceTotals):
     runtime: str  # runtime and precision that scored the slice
     finished: float  # time when the slice was finished, in seconds since the epoch
     worker: str  # host and process that wrote the slice
-    sha256: dict[str, str] = field(default_factory=dict)  # SHA-256 of each written file, by its path in the run's folder
+    sha256: dict[str, str] = field(default_factory=dict)  # SHA-256 of each written file, by its path in the run
 
     def totals(self) -> Totals:
         """Return the counters that add up over slices, and the number of slices by runtime."""
@@ -78,7 +78,7 @@ def find(output: str, slice_name: str) -> Receipt | None:
 
 
 def read(path: str) -> Receipt | None:
-    """Read a receipt by its path. Return None if it is damaged, so that its slice is labelled again."""
+    """Read a receipt. Return None if it is damaged or of another version, so that its slice is labelled again."""
     content, _, seal = storage.read_file(path).rpartition(SEAL)
     if seal != hashlib.sha256(content).hexdigest().encode() + b'"}':
         return None
@@ -89,7 +89,7 @@ def read(path: str) -> Receipt | None:
 
 
 def read_all(output: str) -> Iterator[tuple[str, Receipt | None]]:
-    """Yield each receipt with its path, sorted by path. Many receipts are read at once."""
+    """Yield the path of each receipt and what `read` returns for it. The paths are sorted."""
     all_paths = sorted(paths(output))
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(all_paths), CHUNK):

@@ -1,4 +1,4 @@
-"""The output folder of a run: what `run.json` says, one run at a time, and no mixing with another run's files."""
+"""Manages the folder of a run: writes `run.json`, locks the folder, and refuses the files of another run."""
 
 import contextlib
 import fcntl
@@ -37,7 +37,7 @@ CONTENTS = (
 
 
 def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence[str], command: str) -> dict[str, Any]:
-    """What `run.json` says: everything that decides which bytes the run writes, and what it began with."""
+    """Return the content of `run.json`: the input, everything that decides the written bytes, and the command."""
     scoring = options.scoring
     return {
         "format_version": FORMAT_VERSION,
@@ -65,21 +65,21 @@ def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence
 
 
 def require(output: str, *, finished: bool = False) -> dict[str, Any]:
-    """The description of a run that has to be there, and to have ended where `finished` says so.
+    """Return the description of a run that must exist, and that must be finished if `finished` is true.
 
     Raises:
-        UserError: it is not there, or is still to end.
+        UserError: there is no run, or it is not finished.
     """
-    run = read(output)
-    if run is None:
+    description = read(output)
+    if description is None:
         raise UserError(f"{output}: expected the folder of a run, found no {RUN} in it; check the path.")
     if finished and summary.read(output) is None:
         raise UserError(f"{output}: expected a finished run, found no {summary.SUMMARY} in it; finish it first.")
-    return run
+    return description
 
 
 def version_of(distribution: str) -> str | None:
-    """The version of an installed distribution; None where it is not."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -87,43 +87,45 @@ def version_of(distribution: str) -> str | None:
 
 
 def read(output: str) -> dict[str, Any] | None:
-    """The run's description, or None where there is none.
+    """Return the description of a run, or None if there is no run in the folder.
 
     Raises:
-        UserError: `run.json` is there but cannot be read.
+        UserError: `run.json` exists but is damaged.
     """
     path = FileSystems.join(output, RUN)
     if not FileSystems.exists(path):
         return None
     try:
-        run: dict[str, Any] = orjson.loads(storage.read_file(path))
+        description: dict[str, Any] = orjson.loads(storage.read_file(path))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): use another --output, or --overwrite to start anew.") from None
-    return run
+        raise UserError(f"{path} is damaged ({error}): use another --output, or --overwrite to start over.") from None
+    return description
 
 
 def read_files(output: str) -> list[InputFile]:
-    """The run's input files."""
-    run = orjson.loads(storage.read_file(FileSystems.join(output, RUN)))
-    return [InputFile(**file) for file in run["files"]]
+    """Return the input files of a run."""
+    description = orjson.loads(storage.read_file(FileSystems.join(output, RUN)))
+    return [InputFile(**file) for file in description["files"]]
 
 
-def check(run: dict[str, Any], output: str, overwrite: bool) -> list[str]:
-    """What stands against writing this run into the folder; nothing is changed."""
+def check(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
+    """Return a sentence for each reason not to write this run into the folder. Change nothing."""
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         return [f"--output {output}: expected a folder, found a file; name another."]
     foreign = _foreign_entries(output)
     if foreign:
-        return [f"--output {output} holds {foreign[0]!r}, which is no part of a run: name an empty or a new folder."]
+        return [
+            f"--output {output} holds {foreign[0]!r}, which does not belong to a run: name an empty or a new folder."
+        ]
     if overwrite:
         return []
     previous = read(output)
-    wanted = orjson.loads(orjson.dumps(run))
-    differences = _differences(previous, wanted) if previous else []
+    current = orjson.loads(orjson.dumps(description))
+    differences = _differences(previous, current) if previous else []
     if differences:
         return [
             f"--output {output} holds another run ({'; '.join(differences)}): "
-            "use another folder, or --overwrite to delete it and start anew."
+            "use another folder, or --overwrite to delete it and start over."
         ]
     return []
 
@@ -131,21 +133,24 @@ def check(run: dict[str, Any], output: str, overwrite: bool) -> list[str]:
 def _foreign_entries(output: str) -> list[str]:
     if storage.is_remote(output) or not os.path.isdir(output):
         return []
-    return sorted(name for name in set(os.listdir(output)) - set(CONTENTS) if not name.endswith(storage.PART))
+    return sorted(name for name in set(os.listdir(output)) - set(CONTENTS) if not name.endswith(storage.PART_SUFFIX))
 
 
-def _differences(previous: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    found = []
-    before, now = previous.get("options", {}), wanted["options"]
+def _differences(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    differences = []
+    before, now = previous.get("options", {}), current["options"]
     for name in now:
         if before.get(name) != now[name]:
-            found.append(f"{name} was {before.get(name)!r}, now {now[name]!r}")
-    models = [{m["name"]: m["sha256"] for m in run.get("models", [])} for run in (previous, wanted)]
+            differences.append(f"{name} was {before.get(name)!r}, now {now[name]!r}")
+    models = [
+        {model["name"]: model["sha256"] for model in description.get("models", [])}
+        for description in (previous, current)
+    ]
     if models[0] != models[1]:
-        found.append(f"models were {_short(models[0])}, now {_short(models[1])}")
-    if previous.get("files") != wanted["files"]:
-        found.append(_file_difference(previous.get("files", []), wanted["files"]))
-    return found
+        differences.append(f"models were {_short(models[0])}, now {_short(models[1])}")
+    if previous.get("files") != current["files"]:
+        differences.append(_file_difference(previous.get("files", []), current["files"]))
+    return differences
 
 
 def _short(models: dict[str, str]) -> str:
@@ -165,36 +170,40 @@ def _file_difference(before: list[dict[str, Any]], now: list[dict[str, Any]]) ->
 
 
 @contextlib.contextmanager
-def claim(options: RunOptions, run: dict[str, Any], overwrite: bool) -> Iterator[None]:
-    """Holds the folder for this run and writes `run.json` and the schema into it where they are not there yet.
+def claim(options: RunOptions, description: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Lock the folder while the body runs. Write the schema, and `run.json` if it is not there yet.
 
     Raises:
-        UserError: another run is at work in the folder, or it cannot be written.
+        UserError: another run is at work in the folder, or the folder cannot be written.
     """
     output = options.output
     with _lock(output):
-        _refuse(run, output, overwrite)  # checked again: another run may have come and gone
-        _sweep(output)
+        _refuse(description, output, overwrite)  # again, because another run may have written since the first check
+        _delete_partial_files(output)
         if overwrite:
             _clear(output)
-        if not storage.create_file(FileSystems.join(output, RUN), orjson.dumps(run, option=orjson.OPT_INDENT_2)):
-            _refuse(run, output)
+        content = orjson.dumps(description, option=orjson.OPT_INDENT_2)
+        if not storage.create_file(FileSystems.join(output, RUN), content):
+            _refuse(description, output)
         schema = records.predictions_schema(options.keep_fields, options.model_names)
         fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
         storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
         yield
         if not storage.is_remote(output):
-            with contextlib.suppress(OSError):  # not empty: slices that were not finished
+            with contextlib.suppress(OSError):  # the folder is not empty if slices are unfinished
                 os.rmdir(os.path.join(output, sink.ATTEMPTS))
 
 
-def _refuse(run: dict[str, Any], output: str, overwrite: bool = False) -> None:
-    refuse(check(run, output, overwrite))
+def _refuse(description: dict[str, Any], output: str, overwrite: bool = False) -> None:
+    refuse(check(description, output, overwrite))
 
 
 @contextlib.contextmanager
 def _lock(output: str) -> Iterator[None]:
-    """One run at a time: by a lock that the operating system frees with the process, or by a lease in Cloud Storage."""
+    """Let one run at a time into a folder, by a lease in Cloud Storage or by a file lock.
+
+    The operating system releases the file lock when the process ends.
+    """
     if output.startswith(storage.GS):
         with storage.Lease(FileSystems.join(output, LOCK), f"{socket.gethostname()}:{os.getpid()}"):
             yield
@@ -212,15 +221,15 @@ def _lock(output: str) -> Iterator[None]:
         yield
 
 
-def _sweep(output: str) -> None:
-    """Removes what a killed run had begun to write."""
+def _delete_partial_files(output: str) -> None:
+    """Delete the local files that a killed run left half-written."""
     if not storage.is_remote(output):
-        for path in glob.glob(f"{glob.escape(output)}/**/*{storage.PART}", recursive=True):
+        for path in glob.glob(f"{glob.escape(output)}/**/*{storage.PART_SUFFIX}", recursive=True):
             os.unlink(path)
 
 
 def _clear(output: str) -> None:
-    """Deletes what a run writes, receipts first: a half-deleted run has no slice that looks whole."""
+    """Delete the files of a run. Receipts go first, so that no slice of a half-deleted run looks finished."""
     for name in reversed(CONTENTS):
         path = FileSystems.join(output, name)
         if storage.is_remote(output):

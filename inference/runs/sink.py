@@ -1,7 +1,7 @@
-"""Writes a slice, its receipt last, and reads the rows of a run back.
+"""Writes a slice with its receipt last, and reads the rows of a run.
 
-The only module that knows the files below predictions/, failures/ and attempts/. Every file appears at once under its
-final name, and a slice that is written again gets the same bytes: retries and races are harmless.
+Only this module knows the files in predictions/, failures/ and attempts/. Every file appears complete under its final
+name, and a slice that is written again gets the same bytes. Therefore retries and races are harmless.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
 
 
 def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
-    """Write predictions, failures if there are any, and last the receipt, which is returned.
+    """Write the predictions, the failures if there are any, and the receipt last. Return the receipt.
 
     Raises:
-        ArithmeticError: a line of the slice is neither predicted, failed nor blank; nothing is written.
+        ArithmeticError: a line of the slice is neither predicted, failed nor blank. Then nothing is written.
     """
     predicted, failed = len(scored.predictions), len(scored.failures)
     if predicted + failed + scored.blank != scored.lines:
@@ -49,17 +49,17 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
         storage.write_file(FileSystems.join(options.output, path), content)
     receipt = _receipt(scored, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()})
     receipts.write(receipt, options.output)
-    with contextlib.suppress(Exception):  # the note of attempts is useless by now; each storage raises its own kinds
+    with contextlib.suppress(Exception):  # the count of attempts has no use now, and each storage raises its own errors
         FileSystems.delete([_attempts_path(options.output, name)])
     return receipt
 
 
-def begin(output: str, slice_name: str) -> int:
-    """Note that a slice is begun; return how many earlier attempts at it never ended."""
+def begin_attempt(output: str, slice_name: str) -> int:
+    """Record that an attempt at a slice begins. Return the number of earlier attempts that did not finish."""
     path = _attempts_path(output, slice_name)
-    before = len(storage.read_file(path)) if FileSystems.exists(path) else 0
-    storage.write_file(path, b"." * (before + 1))
-    return before
+    earlier = len(storage.read_file(path)) if FileSystems.exists(path) else 0
+    storage.write_file(path, b"." * (earlier + 1))
+    return earlier
 
 
 def _attempts_path(output: str, slice_name: str) -> str:
@@ -117,7 +117,7 @@ def _predictions_path(receipt: Receipt, output: str) -> str:
 
 
 def read_ids(receipt: Receipt, output: str) -> list[str]:
-    """Return the ids of a slice's predictions, read back from its file."""
+    """Return the ids in the predictions file of a slice."""
     path = _predictions_path(receipt, output)
     content = storage.read_file(path)
     if path.endswith(".parquet"):
@@ -127,7 +127,7 @@ def read_ids(receipt: Receipt, output: str) -> list[str]:
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
-    """Return the rows of a predictions file, of either format."""
+    """Return the rows of a predictions file in either format."""
     content = storage.read_file(path)
     if path.endswith(".parquet"):
         rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
@@ -136,24 +136,24 @@ def read_rows(path: str) -> list[dict[str, Any]]:
 
 
 def rows_by_id(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (id, row) for each row of a predictions file."""
+    """Yield the id and the row, for each row of a predictions file."""
     for row in read_rows(path):
         yield row["id"], row
 
 
 def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's failures, which its receipt counts."""
+    """Return the rows of a slice's failures file. Its receipt has to count at least one failure."""
     path = next(path for path in receipt.sha256 if path.startswith(FAILURES))
     return [orjson.loads(line) for line in storage.read_file(FileSystems.join(output, path)).splitlines()]
 
 
 def count_rows(path: str, content: bytes) -> int:
-    """Return how many rows a predictions or failures file has."""
+    """Return the number of rows in the content of a predictions or failures file."""
     if path.endswith(".parquet"):
         return int(pq.read_metadata(io.BytesIO(content)).num_rows)
     return content.count(b"\n")
 
 
 def prediction_paths(output: str) -> Iterator[str]:
-    """Yield the paths of all predictions files, whether their slices are finished or not."""
+    """Yield the paths of all predictions files, also of unfinished slices."""
     return storage.matching(FileSystems.join(output, PREDICTIONS, "*"))

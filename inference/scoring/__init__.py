@@ -1,1 +1,1 @@
-"""From texts to labels: models in their runtimes, batches, and the scorer that feeds them."""
+"""Turns texts into labels: loads models into runtimes, cuts batches, and scores them."""

@@ -1,31 +1,32 @@
-"""Cuts documents into batches that waste next to no padding: pure functions on lengths."""
+"""Cuts documents into batches with little padding; all functions work on lengths alone."""
 
 from collections.abc import Sequence
 
-WORTH = 12  # a row of tokens is filled up when that adds at most one token for so many: benchmarks/README.md, "Tiles"
+# A document is padded to whole tiles if that adds at most one token for this many: benchmarks/README.md, "Tiles".
+TOKENS_PER_PADDING = 12
 
 
-def width(length: int, tile: int, longest: int) -> int:
-    """Tokens that a document of `length` tokens is padded to on its own: a multiple of `tile`, if that is near.
+def padded_width(length: int, tile: int, max_tokens: int) -> int:
+    """Return the number of tokens to pad a document of `length` tokens to.
 
-    Where a processor multiplies tiles, what lies beyond the last whole tile costs more than filling up would. Never
-    beyond `longest`, the most tokens that the model reads.
+    A processor that multiplies tiles takes longer for an incomplete tile than for a few tokens of padding. The width
+    is therefore a multiple of `tile` if that is near enough and within `max_tokens`, and `length` otherwise.
     """
-    filled = -(-length // tile) * tile
-    return filled if (filled - length) * WORTH <= length and filled <= longest else length
+    padded = -(-length // tile) * tile
+    return padded if (padded - length) * TOKENS_PER_PADDING <= length and padded <= max_tokens else length
 
 
 def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices of documents, sorted by length and cut so that a batch's padded size stays within the budget.
+    """Sort documents by length and cut them into batches whose padded size stays within the budget.
 
     Args:
-        lengths: tokens of each document.
-        token_budget: largest number of documents times longest document in a batch; a document longer than the
-            budget gets a batch of its own.
+        lengths: number of tokens of each document.
+        token_budget: largest padded size of a batch, the number of documents times the longest length. A longer
+            document gets a batch of its own.
 
     Returns:
-        Batches of indices, the longest documents first, so that what does not fit in memory shows at once. Equal
-        input gives equal batches: the order of equal lengths is the order of the input.
+        Batches of document indices, the longest documents first, so that a batch too large for memory fails early.
+        Documents of equal length stay in input order, so equal input gives equal batches.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []

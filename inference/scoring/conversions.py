@@ -1,8 +1,8 @@
-"""The network as other runtimes want it, made from the state dict and kept beside the model.
+"""Converts the network for other runtimes and keeps the conversions beside the model.
 
-MODEL/runtimes/KIND-VERSION-HASH/ holds one conversion, by the converter's version and the SHA-256 of the state dict, so
-that a conversion is never used for other weights. Where the model's directory cannot be written, it is made anew at
-each start.
+MODEL/runtimes/PACKAGE-VERSION-HASH/ holds one conversion. Its name has the converter's version and the SHA-256 of the
+state dict, so a conversion is never used for other weights. If the model's directory is not writable, the network is
+converted again at each start.
 """
 
 import contextlib
@@ -27,27 +27,30 @@ from models.errors import ModelError
 from models.trained_model import Manifest
 from models.weights import TrainedModel
 
-FOLDER = "runtimes"  # in the model's directory
-# Kernels are compiled for each shape of batch. OpenVINO would keep 5,000 a thread, and oneDNN below it 1,024: some
-# 600 MiB of a MiniLM-L6 once texts of all lengths have come. These hold 220, and take some 3 % longer if the lengths
-# come in no order.
-KEPT_KERNELS = 200
+FOLDER = "runtimes"  # folder of the conversions in the model's directory
+# A kernel is compiled for each shape of batch. By default, OpenVINO caches 5,000 a thread and oneDNN below it 1,024.
+# For a MiniLM-L6 those take some 600 MiB after texts of all lengths. 200 take 220 MiB, and some 3 % more time if
+# texts come in no order of length.
+MAX_CACHED_KERNELS = 200
 OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
 
 
 def openvino(model: TrainedModel, directory: str, threads: int, *, int8: bool, bf16: bool) -> Any:
-    """A compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens).
+    """Return a compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens).
 
-    It computes `threads` batches at once, each on one thread: of the int8 variant, or of the network as it is; and in
-    bf16 or fp32 what is not int8.
+    It computes `threads` batches at once, each on one thread. `int8` picks the model's int8 variant. `bf16` computes
+    whatever is not int8 in bf16 instead of fp32.
+
+    Raises:
+        ModelError: the model has no int8 variant, although `int8` is set.
     """
     ov = import_openvino()
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": threads,
-        "CPU_RUNTIME_CACHE_CAPACITY": KEPT_KERNELS,
-        "ENABLE_CPU_PINNING": False,  # processes that share the cores would pin themselves to the same ones
+        "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_KERNELS,
+        "ENABLE_CPU_PINNING": False,  # two processes would pin their threads to the same cores
     }
     if int8:
         return ov.Core().compile_model(check_int8(model.manifest, directory) / OPENVINO_FILE, "CPU", settings)
@@ -56,27 +59,30 @@ def openvino(model: TrainedModel, directory: str, threads: int, *, int8: bool, b
 
 
 def int8_folder(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
-    """Where the model's int8 variant lies, if there is one."""
+    """Return the path of the model's int8 variant, which may not exist."""
     return Path(directory) / FOLDER / f"int8-{manifest.files[trained_model.WEIGHTS][:16]}"
 
 
 def check_int8(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
-    """The folder of the model's int8 variant.
+    """Return the folder of the model's int8 variant.
 
     Raises:
-        ModelError: there is none of these weights.
+        ModelError: the model has no int8 variant of its present weights.
     """
     folder = int8_folder(manifest, directory)
     if not folder.is_dir():
         raise ModelError(
-            f"Model {str(directory)!r} has no int8 variant of these weights: make one with `python -m "
-            f"inference.optimize --model {directory} --data LABELLED`, or take another --precision."
+            f"Model {str(directory)!r} has no int8 variant of these weights; make one with `python -m "
+            f"inference.optimize --model {directory} --data LABELLED`, or choose another --precision."
         )
     return folder
 
 
 def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, Any]], folder: Path) -> None:
-    """Writes the int8 variant: ranges of activations come from `batches` of ids and mask (documents, tokens)."""
+    """Write the int8 variant of a model to `folder`, which must not exist.
+
+    Calibrate the ranges of activations on `batches`, pairs of ids and mask, both int64 (documents, tokens).
+    """
     ov = import_openvino()
     nncf = importlib.import_module("nncf")
     nncf.set_log_level(logging.ERROR)
@@ -92,16 +98,16 @@ def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, A
 
 
 def import_openvino() -> Any:
-    """OpenVINO, kept from reporting its use to its makers over the network, and its kernels from piling up."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as where it is not installed
+    """Import OpenVINO without its telemetry, which uses the network, and with a small cache of kernels."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(MAX_CACHED_KERNELS))
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes its import fail
     import openvino as ov
 
     return ov
 
 
 def onnxruntime(model: TrainedModel, directory: str) -> Any:
-    """An ONNX Runtime session, of one thread, that takes ids and mask, both int64 (documents, tokens)."""
+    """Return an ONNX Runtime session with one thread that takes ids and mask, both int64 (documents, tokens)."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -115,27 +121,27 @@ def onnxruntime(model: TrainedModel, directory: str) -> Any:
 def _converted(
     model: TrainedModel, directory: str, package: str, convert: Callable[[TrainedModel, Path], None]
 ) -> Iterator[Path]:
-    """The folder of the conversion by this package, made where it is not there yet."""
+    """Give the folder of the conversion by this package; convert the network first if there is none."""
     weights = model.manifest.files[trained_model.WEIGHTS]
-    kept = Path(directory) / FOLDER / f"{package}-{metadata.version(package)}-{weights[:16]}"
-    if kept.is_dir():
-        yield kept
+    conversion = Path(directory) / FOLDER / f"{package}-{metadata.version(package)}-{weights[:16]}"
+    if conversion.is_dir():
+        yield conversion
         return
     with contextlib.ExitStack() as stack:
         try:
-            kept.parent.mkdir(exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
-        except OSError:  # a read-only image
+            conversion.parent.mkdir(exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".", dir=conversion.parent))
+        except OSError:  # the model may lie in a read-only image
             staging = Path(tempfile.mkdtemp(prefix="labelbeam_"))
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
         with warnings.catch_warnings(), _quiet_transformers():
-            warnings.simplefilter("ignore")  # of tracing: it goes through branches that the shapes decide
+            warnings.simplefilter("ignore")  # tracing warns about branches that depend on shapes
             convert(model, staging)
-        if staging.parent == kept.parent:
+        if staging.parent == conversion.parent:
             staging.chmod(0o755)
-            with contextlib.suppress(OSError):  # another process was first
-                staging.rename(kept)
-        yield kept if kept.is_dir() else staging
+            with contextlib.suppress(OSError):  # another process may have been faster
+                staging.rename(conversion)
+        yield conversion if conversion.is_dir() else staging
 
 
 @contextlib.contextmanager
@@ -149,7 +155,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask that a converter traces the network with."""
+    """Return ids and mask (documents, tokens) for a converter to trace the network with."""
     return torch.full((2, 8), 5), torch.ones(2, 8, dtype=torch.long)
 
 

@@ -1,6 +1,7 @@
-"""Scores documents in a process of its own, so that a document that ends the process becomes a failure and no more.
+"""Scores documents in a separate process, so that a document that ends the process becomes a failure.
 
-For slices that were begun before and never finished: something in them may crash a native library or exhaust memory.
+This is for slices that were begun before and never finished. A document in such a slice may crash a native library or
+exhaust memory.
 """
 
 import multiprocessing
@@ -18,32 +19,32 @@ from inference.scoring.tally import Counts
 
 Scored = tuple[list[Prediction], list[Failure], Counts]
 
-_scorer: Scorer | None = None  # of the process apart
+_scorer: Scorer | None = None  # loaded once in the separate process
 
 
 def score(documents: Sequence[Document], options: ScoringOptions) -> Scored:
-    """What Scorer.score returns, from another process.
+    """Score documents in another process and return the result of Scorer.score.
 
-    All documents are tried together first, which gives the same bytes as ever. Where that ends the process they are
-    scored one by one, and each that ends its process is a Failure.
+    The first attempt scores all documents together, which gives the same bytes as in this process. If that attempt
+    ends the process, score them one by one; a document that ends its process becomes a Failure.
     """
     with _Process(options) as process:
         try:
             return process.score(documents)
         except BrokenProcessPool:
-            return _joined([_alone(document, process) for document in documents])
+            return _merged([_score_alone(document, process) for document in documents])
 
 
-def _alone(document: Document, process: "_Process") -> Scored:
+def _score_alone(document: Document, process: "_Process") -> Scored:
     try:
         return process.score([document])
     except BrokenProcessPool:
-        detail = "scoring it ended the process"
+        detail = "scoring this document ended the process"
         return [], [Failure(document.line, document.id, "process_ended", detail, capped(document.raw))], Counts()
 
 
 class _Process:
-    """A process with the models; one that ended is replaced when it is next asked."""
+    """A separate process that holds the models; a new one replaces it if it ends."""
 
     def __init__(self, options: ScoringOptions) -> None:
         self._options = options
@@ -65,7 +66,9 @@ class _Process:
 
 
 def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))  # a fork would copy the locks of threads
+    return ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    )  # a fork would copy locks that other threads hold
 
 
 def _score(documents: Sequence[Document], options: ScoringOptions) -> Scored:
@@ -74,7 +77,7 @@ def _score(documents: Sequence[Document], options: ScoringOptions) -> Scored:
     return _scorer.score(documents)
 
 
-def _joined(parts: Sequence[Scored]) -> Scored:
+def _merged(parts: Sequence[Scored]) -> Scored:
     return (
         [prediction for predictions, _, _ in parts for prediction in predictions],
         [failure for _, failures, _ in parts for failure in failures],

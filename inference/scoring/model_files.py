@@ -1,4 +1,4 @@
-"""Where the files of a trained model lie on this machine: a model in Cloud Storage is copied here first."""
+"""Brings the files of trained models to this machine and checks them; models in Cloud Storage are copied to a cache."""
 
 import hashlib
 import os
@@ -20,10 +20,10 @@ from models.trained_model import MANIFEST
 
 
 def local(directory: str) -> str:
-    """The model's folder on this machine: the directory itself, or a copy of a remote one.
+    """Return the model's folder on this machine: the directory itself, or the cached copy of a remote one.
 
-    Copies are kept by the SHA-256 of `model.json`, which names every other file's, so that one is never used for
-    another model; loading checks the files themselves.
+    The SHA-256 of `model.json` names a copy. `model.json` holds the hashes of all other files, so a copy is never used
+    for another model. Loading checks the files themselves.
 
     Raises:
         ModelError: the remote directory holds no model, or cannot be read.
@@ -34,23 +34,23 @@ def local(directory: str) -> str:
         manifest = _read_manifest(directory)
         sha256 = hashlib.sha256(manifest).hexdigest()
         name = posixpath.basename(directory.rstrip("/"))
-        return kept(sha256, name, lambda folder: _copy(directory, manifest, folder))
+        return cached(sha256, name, lambda folder: _copy(directory, manifest, folder))
     except ModelError:
         raise
-    except Exception as error:  # each storage raises its own kinds
-        raise ModelError(f"Model {storage.explained(directory, error)}") from error
+    except Exception as error:  # each storage raises its own exceptions
+        raise ModelError(f"Model {storage.explanation(directory, error)}") from error
 
 
 def fingerprint(directory: str) -> str:
-    """Return the SHA-256 that names a model, wherever it lies."""
+    """Return the SHA-256 that names a model in a local or remote directory."""
     return trained_model.fingerprint(local(directory))
 
 
 def check(directory: str, precision: PrecisionChoice, max_tokens: int | None) -> None:
-    """Check the files of a model on this machine, and that it can score as asked.
+    """Check the files of a model on this machine, and whether it can score with these options.
 
     Raises:
-        ModelError: a file is wrong, there is no int8 variant, or the model reads fewer tokens.
+        ModelError: a file is missing or has changed, an int8 variant is missing, or the model reads fewer tokens.
     """
     manifest = trained_model.verify(directory)
     if precision == "int8":
@@ -60,12 +60,12 @@ def check(directory: str, precision: PrecisionChoice, max_tokens: int | None) ->
 
 
 def all_local(directories: Sequence[str]) -> list[str]:
-    """Return the folder on this machine of each model."""
+    """Return the folder of each model on this machine."""
     return [local(directory) for directory in directories]
 
 
-def kept(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
-    """The kept copy of a model whose `model.json` has this hash; where there is none, `copy` fills a new folder."""
+def cached(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
+    """Return the cached copy of the model whose `model.json` has this hash; if there is none, `copy` fills a folder."""
     folder = _cache() / sha256[:16] / name
     if folder.is_dir():
         return str(folder)
@@ -76,7 +76,7 @@ def kept(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
         staging.chmod(0o755)
         staging.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was as fast
+        if not folder.is_dir():  # another process may have made the same copy meanwhile
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -96,10 +96,12 @@ def _read_manifest(directory: str) -> bytes:
 
 
 def _copy(directory: str, manifest: bytes, folder: Path) -> None:
-    """Copies the model's files and its variants."""
+    """Copy the model's files, and its conversions and variants."""
     names = [MANIFEST, *orjson.loads(manifest)["files"], *_variants(directory)]
     if outside := [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]:
-        raise ModelError(f"Model {directory!r}: {MANIFEST} names {outside[0]!r}, which lies outside of it.")
+        raise ModelError(
+            f"Model {directory!r}: {MANIFEST} names {outside[0]!r}, which lies outside of it; export the model again."
+        )
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(storage.read_file(FileSystems.join(directory, *name.split("/"))))

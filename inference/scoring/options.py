@@ -1,4 +1,4 @@
-"""How documents are scored: the choices of a run that decide which labels and scores come out."""
+"""Declares the options of a run that decide its labels and scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """The models of a run and how they score. `threads` 0 means one for each core."""
+    """The models of a run and the options of their scoring."""
 
-    models: tuple[str, ...]  # directories, also in Cloud Storage
+    models: tuple[str, ...]  # directories, local or in Cloud Storage
     runtime: RuntimeChoice = "auto"
     precision: PrecisionChoice = "auto"
     device: DeviceChoice = "auto"
-    max_tokens: int | None = None  # instead of each model's own
-    text_fields: tuple[str, ...] = ()  # instead of each model's own
-    scores: str = "predicted"  # predicted, all, or top:K
-    threads: int = 0
+    max_tokens: int | None = None  # most tokens of a text to read; None for each model's own number
+    text_fields: tuple[str, ...] = ()  # fields to read; empty for each model's own
+    scores: str = "predicted"  # scores to write: predicted, all, or top:K
+    threads: int = 0  # 0 for one thread a core
 
     def recipe_of(self, manifest: Manifest) -> TextRecipe:
         """Return the model's text recipe with the overrides of this run."""
@@ -38,10 +38,10 @@ class ScoringOptions:
 
 
 def text_recipes(options: ScoringOptions, manifests: Sequence[Manifest]) -> tuple[TextRecipe, ...]:
-    """Return the distinct recipes of a run; two that differ in `max_tokens` alone make the same text."""
+    """Return the distinct text recipes of a run; recipes that differ only in `max_tokens` count as one."""
     return tuple(dict.fromkeys(text_only(options.recipe_of(manifest)) for manifest in manifests))
 
 
 def text_only(recipe: TextRecipe) -> TextRecipe:
-    """Return the recipe with the smallest `max_tokens`, so that recipes of the same text are equal."""
+    """Return the recipe with the smallest possible `max_tokens`, so that recipes for the same text are equal."""
     return recipe.model_copy(update={"max_tokens": 3})

@@ -1,4 +1,4 @@
-"""Makes the int8 variant of a model, if labelled documents show that it is as good."""
+"""Makes the int8 variant of a model, and keeps it only if labelled documents show that it is as good."""
 
 import contextlib
 import importlib.util
@@ -29,24 +29,24 @@ from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.weights import TrainedModel
 
-PROOF = "proof.json"  # beside the variant
-CALIBRATION = 300  # documents whose activations set the ranges of int8
-FEWEST = 200  # documents measured: of fewer, a fall of F1 would be chance
-LARGEST_FALL = 0.002  # of F1
+PROOF = "proof.json"  # lies in the variant's folder
+CALIBRATION_DOCUMENTS = 300  # the activations of these documents set the ranges of int8
+MIN_MEASURED = 200  # with fewer measured documents, a fall of F1 could be chance
+MAX_F1_FALL = 0.002  # a variant whose F1 falls by more is refused
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the variant was found to do, on `documents` that did not set its ranges."""
+    """A comparison of the int8 variant with the model before, on documents that did not set the variant's ranges."""
 
-    documents: int
-    f1_before: float  # macro-F1, of a binary model the positive label's F1
-    f1_after: float
-    agreement: float  # share of documents whose labels are all the same
-    largest_difference: float  # of a probability
+    documents: int  # number of documents measured
+    f1_before: float  # macro-F1, or the positive label's F1 for a binary model
+    f1_after: float  # the same measure in int8
+    agreement: float  # share of documents with exactly the same labels
+    largest_difference: float  # largest difference of a probability
     documents_per_second_before: float
     documents_per_second_after: float
-    before: str  # runtime and number format that it is compared with
+    before: str  # runtime and precision before
 
     def __str__(self) -> str:
         return (
@@ -58,74 +58,82 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The file of labelled documents, and how it is read."""
+class LabelledFile:
+    """A file of labelled documents, as JSON lines or Parquet."""
 
     path: str
-    label_field: str
-    text_fields: tuple[str, ...] = ()  # empty: the model's own
-    max_documents: int = 10_000  # to measure
+    label_field: str  # field that holds a label or a list of labels
+    text_fields: tuple[str, ...] = ()  # fields to read; empty for the model's own
+    max_documents: int = 10_000  # largest number of documents to measure
 
 
 def check_machine() -> None:
     """Refuse a machine that cannot make or use an int8 variant.
 
     Raises:
-        UserError: a package or the processor's int8 products are missing.
+        UserError: a package is missing, or the processor lacks int8 products.
     """
     runtimes.choose("openvino", "int8", "cpu")
     if importlib.util.find_spec("nncf") is None:
-        raise UserError("nncf is not installed, which quantizes; pip install nncf.")
+        raise UserError("expected nncf, which quantizes, found that it is not installed; pip install nncf.")
     if not runtimes.has_int8():
         raise UserError(
-            "this processor has no int8 products in hardware (VNNI or AMX): int8 would be slower than fp32."
+            "expected a processor with int8 products (VNNI or AMX), found none, so int8 would be slower than fp32; use "
+            "another machine."
         )
 
 
-def make(directory: str, data: Labelled) -> tuple[Proof, Path]:
+def make(directory: str, data: LabelledFile) -> tuple[Proof, Path]:
     """Make the int8 variant beside the model and return its proof and its folder.
 
     Raises:
-        UserError: there are too few documents, or F1 falls by more than LARGEST_FALL; nothing is written.
+        ModelError: the model cannot be loaded or scored.
+        UserError: there are too few documents, or F1 falls by more than MAX_F1_FALL; nothing is written.
     """
     model = weights.load(directory)
     options = ScoringOptions(
         models=(directory,), runtime="openvino", device="cpu", text_fields=data.text_fields, scores="all"
     )
     documents = _read(data.path, data.label_field, options, model)
-    calibration, measured = documents[:CALIBRATION], documents[CALIBRATION:][: data.max_documents]
-    if len(measured) < FEWEST:
+    calibration, measured = documents[:CALIBRATION_DOCUMENTS], documents[CALIBRATION_DOCUMENTS:][: data.max_documents]
+    if len(measured) < MIN_MEASURED:
         raise UserError(
-            f"--data {data.path}: expected at least {CALIBRATION + FEWEST} labelled documents, {CALIBRATION} to set "
-            f"the ranges and {FEWEST} to measure, found {len(documents)}."
+            f"--data {data.path}: expected at least {CALIBRATION_DOCUMENTS + MIN_MEASURED} labelled documents, "
+            f"{CALIBRATION_DOCUMENTS} to set the ranges and {MIN_MEASURED} to measure, found {len(documents)}; label "
+            "more documents."
         )
     truth = _targets(measured, data.label_field, model.manifest.labels)
     with _candidate(directory) as candidate:
         folder = conversions.int8_folder(model.manifest, candidate)
         conversions.quantize(model, directory, _batches(calibration, model, options), folder)
         proof = _prove(measured, truth, model, options, str(candidate))
-        if proof.f1_after < proof.f1_before - LARGEST_FALL:
+        if proof.f1_after < proof.f1_before - MAX_F1_FALL:
             raise UserError(
                 f"{proof}\nint8 refused: F1 fell from {proof.f1_before:.4f} to {proof.f1_after:.4f}, by more than "
-                f"{LARGEST_FALL}; nothing was written."
+                f"{MAX_F1_FALL}; nothing was written, so use the model without int8."
             )
         (folder / PROOF).write_text(json.dumps(asdict(proof), indent=1) + "\n", encoding="utf-8")
-        kept = conversions.int8_folder(model.manifest, directory)
-        shutil.rmtree(kept, ignore_errors=True)
-        folder.rename(kept)
-    return proof, kept
+        variant = conversions.int8_folder(model.manifest, directory)
+        shutil.rmtree(variant, ignore_errors=True)
+        folder.rename(variant)
+    return proof, variant
 
 
 @contextlib.contextmanager
 def _candidate(directory: str) -> Iterator[Path]:
-    """A directory with links to the model's files, in which a variant can be tried before the model has it."""
+    """Give a temporary directory with links to the model's files, to try a variant before the model has it.
+
+    Raises:
+        UserError: the model's directory is not writable.
+    """
     model = Path(directory).resolve()
     try:
         (model / conversions.FOLDER).mkdir(exist_ok=True)
         staging = tempfile.TemporaryDirectory(prefix=".", dir=model / conversions.FOLDER)
     except OSError as error:
         raise UserError(
-            f"--model {directory} cannot be written, where the variant belongs: {error.strerror}."
+            f"--model {directory} cannot be written, but the variant belongs there: {error.strerror}; copy the "
+            "model to a writable directory."
         ) from None
     with staging as folder:
         candidate = Path(folder) / model.name
@@ -137,20 +145,26 @@ def _candidate(directory: str) -> Iterator[Path]:
 
 
 def _read(path: str, label_field: str, options: ScoringOptions, model: TrainedModel) -> list[Document]:
-    """Labelled documents in a random order that is always the same."""
+    """Return the labelled documents in a random order, which is always the same.
+
+    Raises:
+        UserError: the file is missing or unreadable, or has no labelled documents.
+    """
     if path.endswith(".parquet"):
         if not Path(path).is_file():
-            raise UserError(f"--data {path}: expected a file, found none.")
+            raise UserError(f"--data {path}: expected a file, found none; check the path.")
         try:
             rows = pq.read_table(path).to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"--data {path} cannot be read as Parquet: {error}") from None
+            raise UserError(
+                f"--data {path}: expected a readable Parquet file, found an error ({error}); write it again."
+            ) from None
         lines = [Line(number, orjson.dumps(row, default=str)) for number, row in enumerate(rows, 1)]
     else:
         lines = list(slices.all_lines(find_files([path])[0]))
     recipes = text_recipes(options, [model.manifest])
     read = read_documents(lines, path, DocumentRecipe(recipes, id_field="", keep_fields=(label_field,)))
-    labelled = [document for document in read.documents if document.kept[label_field] is not None]
+    labelled = [document for document in read.documents if document.kept_fields[label_field] is not None]
     if not labelled:
         reasons = ", ".join(sorted({failure.reason for failure in read.failures})) or f"no field {label_field!r}"
         raise UserError(f"--data {path}: expected labelled documents, found none ({reasons}); see --help.")
@@ -158,24 +172,29 @@ def _read(path: str, label_field: str, options: ScoringOptions, model: TrainedMo
 
 
 def _targets(documents: Sequence[Document], label_field: str, labels: LabelSchema) -> NDArray[np.bool_]:
-    """Whether a label applies (documents, labels)."""
+    """Return whether each label applies to each document, as booleans (documents, labels).
+
+    Raises:
+        UserError: a document has an unknown label, or not exactly one label although the task needs that.
+    """
     targets = np.zeros((len(documents), len(labels.names)), bool)
     for target, document in zip(targets, documents, strict=True):
-        cell = document.kept[label_field]
-        names = cell if isinstance(cell, list) else [cell]
+        value = document.kept_fields[label_field]
+        names = value if isinstance(value, list) else [value]
         unknown = [name for name in names if name not in labels.names]
         if unknown or (labels.task is not Task.MULTI_LABEL and len(names) != 1):
             raise UserError(
                 f"line {document.line}, field {label_field!r}: expected labels of {', '.join(labels.names[:8])}, found "
-                f"{cell!r}."
+                f"{value!r}; correct the line."
             )
         target[[labels.names.index(name) for name in names]] = True
     return targets
 
 
 def _batches(documents: Sequence[Document], model: TrainedModel, options: ScoringOptions) -> list[tuple[Any, Any]]:
-    longest = options.recipe_of(model.manifest).max_tokens
-    tokens = scorer.tokenize(model.tokenizer, [document.texts[0] for document in documents], longest)
+    """Return batches of ids and mask, both int64 (documents, tokens)."""
+    max_tokens = options.recipe_of(model.manifest).max_tokens
+    tokens = scorer.tokenize(model.tokenizer, [document.texts[0] for document in documents], max_tokens)
     pad = model.tokenizer.pad_token_id or 0
     batches = batching.by_length([*map(len, tokens)], 1_024)
     padded = [scorer.padded([tokens[i] for i in batch], pad, len(tokens[batch[0]])) for batch in batches]
@@ -190,17 +209,16 @@ def _prove(
     candidate: str,
 ) -> Proof:
     labels = model.manifest.labels
-    exact = _score(documents, Scorer(options), labels)
-    small = Scorer(replace(options, models=(candidate,), precision="int8"))
-    rough = _score(documents, small, labels)
+    before = _score(documents, Scorer(options), labels)
+    after = _score(documents, Scorer(replace(options, models=(candidate,), precision="int8")), labels)
     return Proof(
         documents=len(documents),
-        f1_before=_f1(truth, exact.chosen, labels),
-        f1_after=_f1(truth, rough.chosen, labels),
-        agreement=float((exact.chosen == rough.chosen).all(axis=1).mean()),
-        largest_difference=float(np.abs(exact.scores - rough.scores).max()),
-        documents_per_second_before=round(exact.speed, 1),
-        documents_per_second_after=round(rough.speed, 1),
+        f1_before=_f1(truth, before.chosen, labels),
+        f1_after=_f1(truth, after.chosen, labels),
+        agreement=float((before.chosen == after.chosen).all(axis=1).mean()),
+        largest_difference=float(np.abs(before.scores - after.scores).max()),
+        documents_per_second_before=round(before.speed, 1),
+        documents_per_second_after=round(after.speed, 1),
         before=str(runtimes.choose(options.runtime, options.precision, options.device)),
     )
 
@@ -208,8 +226,8 @@ def _prove(
 @dataclass(frozen=True)
 class _Scored:
     scores: NDArray[np.float64]  # probabilities (documents, labels)
-    chosen: NDArray[np.bool_]
-    speed: float  # documents a second
+    chosen: NDArray[np.bool_]  # whether each document got each label (documents, labels)
+    speed: float  # documents per second
 
 
 def _score(documents: Sequence[Document], loaded: Scorer, labels: LabelSchema) -> _Scored:
@@ -217,7 +235,9 @@ def _score(documents: Sequence[Document], loaded: Scorer, labels: LabelSchema) -
     predictions, failures, _ = loaded.score(documents)
     seconds = time.perf_counter() - began
     if failures:
-        raise UserError(f"{len(failures)} documents could not be scored: {failures[0].detail}")
+        raise UserError(
+            f"expected scores for all documents, found {len(failures)} without ({failures[0].detail}); check the model."
+        )
     labellings = [labelling for prediction in predictions for labelling in prediction.by_model.values()]
     scores = np.array([[score for _, score in labelling.scores] for labelling in labellings])
     chosen = np.array([[name in labelling.labels for name in labels.names] for labelling in labellings])

@@ -1,7 +1,7 @@
-"""What computes the logits: the same weights in torch, torch.compile, OpenVINO or ONNX Runtime, behind one function.
+"""Runs a model in torch, torch.compile, OpenVINO or ONNX Runtime, behind one function.
 
-The state dict stays the one source. What another runtime needs is made from it (inference.scoring.conversions). Before
-a runtime is used, its scores are compared with those of torch in fp32.
+The state dict is the only source of weights; inference.scoring.conversions converts it for other runtimes. Before a
+runtime is used, its scores are compared with those of torch in fp32.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from models.decision import probabilities
 from models.errors import ModelError, UserError
 from models.weights import TrainedModel
 
-# Token ids and mask (documents, tokens), 0 where a token is padding, to logits (documents, labels). A mask of None
-# says that there is no padding. A GPU may still be computing what is handed out. May be called from
-# `Runtime.batches_at_once` threads.
+# A Forward turns token ids and mask (documents, tokens) into logits (documents, labels). The mask is 0 for padding, and
+# None means no padding. A GPU may still be computing the logits when the call returns. Up to `Runtime.batches_at_once`
+# threads may call it.
 Logits = torch.Tensor | NDArray[np.float32]
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64] | None], Logits]
 
-# Largest difference of a probability from torch's in fp32 on the probe texts: beyond it a runtime is broken, not
-# merely less exact. int8 has a proof of its own, on labelled data (inference.optimize).
+# On the probe texts, a probability may differ from torch's in fp32 by at most this much. A runtime with a larger
+# difference is broken, not merely less exact. int8 has its own proof on labelled data (inference.optimize).
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.3}
 PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime onnx onnxscript"}
-PROBES = (
+PROBE_TEXTS = (
     "We present a method that needs less memory.",
     "Yes!",
     "In this paper the stability of slender columns under periodic loads is studied by experiment and by simulation; "
@@ -43,53 +43,54 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Runtime:
-    """What computes, in which number format, where, on how many threads; and why it was chosen."""
+    """A runtime with its precision, device and threads."""
 
     name: RuntimeName
     precision: Precision
     device: torch.device
     threads: int
-    reason: str
+    reason: str  # why this runtime was chosen
 
     @property
     def batches_at_once(self) -> int:
-        """How many batches are computed side by side, each with its share of the threads.
+        """The number of batches to compute in parallel, each with its share of the threads.
 
-        A core that has a batch to itself never waits for the others; a GPU computes one after the other, and so does
-        torch.compile, whose compiled network was not tried from several threads.
+        A core with its own batch never waits for the others. A GPU computes one batch after another. So does
+        torch.compile, because its network was never tested with several threads.
         """
         return 1 if self.device.type == "cuda" or self.name == "compile" else self.threads
 
     @property
     def tile(self) -> int:
-        """Tokens that texts are filled up to a multiple of, where that takes less time; 1 for none."""
+        """The number of tokens to pad texts to a multiple of, if that saves time; 1 for no such padding."""
         return 16 if self.device.type == "cpu" and self.precision != "fp32" and has_amx() else 1
 
     def __str__(self) -> str:
-        where = "GPU" if self.device.type == "cuda" else f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{self.name} in {self.precision} on {where}"
+        processors = "GPU" if self.device.type == "cuda" else f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.name} in {self.precision} on {processors}"
 
 
 def choose(name: RuntimeChoice, precision: PrecisionChoice, device: DeviceChoice, threads: int = 0) -> Runtime:
-    """The runtime that the flags ask for; `auto` is torch on a GPU, on a CPU OpenVINO where it is installed.
+    """Choose a runtime for the flags.
 
     Args:
-        name: auto, or a RuntimeName.
-        precision: auto, or a Precision. `auto` is never int8, which changes some labels.
-        device: auto, cpu or cuda.
-        threads: 0 for as many as this process may use cores.
+        name: a RuntimeName, or `auto`: torch on a GPU, and on a CPU openvino if it is installed, else torch.
+        precision: a Precision, or `auto`: bf16 if the device and the runtime compute in it, else fp32. int8 changes
+            some labels, so `auto` never chooses it.
+        device: cpu, cuda, or `auto`: a GPU if there is one.
+        threads: number of CPU threads, or 0 for one on each core that this process may use.
 
     Raises:
-        UserError: what is asked for is not installed or not there, or does not go together.
+        UserError: the runtime is not installed, the device is missing, or the choices contradict each other.
     """
-    place = _device(device)
-    chosen, reason = _name(name, place)
-    threads = threads or cores()
-    return Runtime(chosen, _precision(precision, chosen, place), place, threads, reason)
+    chosen_device = _device(device)
+    chosen_name, reason = _name(name, chosen_device)
+    chosen_precision = _precision(precision, chosen_name, chosen_device)
+    return Runtime(chosen_name, chosen_precision, chosen_device, threads or cores(), reason)
 
 
 def cores() -> int:
-    """How many cores this process may use; where the system does not say (macOS), all there are."""
+    """Return the number of cores that this process may use; all cores on a system that does not say, such as macOS."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -103,89 +104,94 @@ def _device(asked: DeviceChoice) -> torch.device:
 def _name(asked: RuntimeChoice, device: torch.device) -> tuple[RuntimeName, str]:
     if asked == "auto":
         if device.type == "cuda":
-            return "torch", "on a GPU"
+            return "torch", "the default on a GPU"
         if is_installed("openvino"):
-            return "openvino", "on a CPU, where it is installed"
+            return "openvino", "the default on a CPU if installed"
         return "torch", "openvino is not installed"
     if asked in ("openvino", "onnxruntime"):
         if not is_installed(asked):
-            raise UserError(f"--runtime {asked}: it is not installed; pip install {PACKAGES[asked]}.")
+            raise UserError(f"--runtime {asked}: the package is not installed; pip install {PACKAGES[asked]}.")
         if device.type == "cuda":
-            raise UserError(f"--runtime {asked} computes on the CPU: add --device cpu, or take --runtime torch.")
-    return asked, "asked for"
+            raise UserError(
+                f"--runtime {asked}: expected a CPU, found a GPU; add --device cpu, or use --runtime torch."
+            )
+    return asked, "requested"
 
 
 def _precision(asked: PrecisionChoice, runtime: RuntimeName, device: torch.device) -> Precision:
     if asked == "auto":
         return "bf16" if has_bf16(device) and runtime != "onnxruntime" else "fp32"
     if asked == "bf16" and runtime == "onnxruntime":
-        raise UserError("--precision bf16: onnxruntime computes in fp32 on a CPU; take another --runtime.")
+        raise UserError("--precision bf16: onnxruntime computes only in fp32 on a CPU; use another --runtime.")
     if asked == "int8" and runtime != "openvino":
-        raise UserError(f"--precision int8 is computed by openvino, not by {runtime}: add --runtime openvino.")
+        raise UserError(f"--precision int8: expected the runtime openvino, found {runtime}; add --runtime openvino.")
     return asked
 
 
 def is_installed(package: str) -> bool:
-    """Whether the package can be imported."""
+    """Return whether a package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 matrix products in hardware."""
+    """Return whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or has_amx())
 
 
 def has_int8() -> bool:
-    """Whether the processor multiplies int8 in hardware."""
+    """Return whether the processor multiplies int8 in hardware (VNNI or AMX)."""
     return bool(torch.cpu._is_vnni_supported() or has_amx())
 
 
 def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bf16 and int8 (Intel's Sapphire Rapids and later)."""
+    """Return whether the processor multiplies tiles of bf16 and int8 (AMX; Intel Sapphire Rapids and later)."""
     return bool(torch.cpu._is_amx_tile_supported())
 
 
 def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
-    """The model's network in this runtime, compared with torch in fp32 before it is handed out.
+    """Load the model's network into a runtime, compare it with torch in fp32, and return its Forward.
 
     Raises:
-        ModelError: it gives other scores than torch in fp32; or int8 is asked for and there is no such variant.
+        ModelError: the scores are not finite or differ from those of torch in fp32, the runtime cannot compute the
+            model, or the precision is int8 and the model has no int8 variant.
     """
-    ids, mask = _probe(model)
+    ids, mask = _encoded_probe_texts(model)
     labels, temperature = model.manifest.labels, model.manifest.decision.temperature
     expected = to_numpy(_torch_forward(model.network, torch.device("cpu"), 0)(ids, mask))
     if not np.isfinite(expected).all():
-        raise ModelError(f"Model {directory!r} gives scores that are not finite numbers: train or export it again.")
+        raise ModelError(f"Model {directory!r} gives scores that are not finite numbers; train or export it again.")
     try:
         forward = _STARTERS[runtime.name](runtime, model, directory)
-        found = to_numpy(forward(ids, mask))
+        actual = to_numpy(forward(ids, mask))
     except UserError:
         raise
-    except Exception as error:  # each runtime raises its own kinds, on a damaged conversion for instance
+    except Exception as error:  # each runtime raises its own exceptions, for example on a damaged conversion
         raise ModelError(
             f"Model {directory!r}: {runtime} cannot compute it ({' '.join(str(error).split())[:200]}); delete "
-            f"{os.path.join(directory, conversions.FOLDER)}, or take --runtime torch."
+            f"{os.path.join(directory, conversions.FOLDER)}, or use --runtime torch."
         ) from error
-    scores = [probabilities(logits, labels.task, temperature) for logits in (found, expected)]
+    scores = [probabilities(logits, labels.task, temperature) for logits in (actual, expected)]
     difference = float(np.abs(scores[0] - scores[1]).max())
     if not difference <= TOLERANCES[runtime.precision]:
         raise ModelError(
-            f"Model {directory!r}: {runtime} gives scores that are {difference:.3g} apart from torch's in fp32, where "
-            f"at most {TOLERANCES[runtime.precision]} was expected; take --runtime torch --precision fp32."
+            f"Model {directory!r}: expected scores within {TOLERANCES[runtime.precision]} of torch's in fp32, found "
+            f"that those of {runtime} differ by {difference:.3g}; use --runtime torch --precision fp32."
         )
     return forward
 
 
-def _probe(model: TrainedModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    longest = model.manifest.text.max_tokens
-    encoded = model.tokenizer(list(PROBES), padding=True, truncation=True, max_length=longest, return_tensors="np")
+def _encoded_probe_texts(model: TrainedModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ids and mask of the probe texts (documents, tokens)."""
+    max_tokens = model.manifest.text.max_tokens
+    texts = list(PROBE_TEXTS)
+    encoded = model.tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="np")
     return encoded["input_ids"].astype(np.int64), encoded["attention_mask"].astype(np.int64)
 
 
 def to_numpy(logits: Logits) -> NDArray[np.float32]:
-    """The logits once they are computed."""
+    """Return the logits as an array; wait until a GPU has computed them."""
     return logits.float().cpu().numpy() if isinstance(logits, torch.Tensor) else logits
 
 
@@ -199,7 +205,7 @@ def _torch_forward(network: Any, device: torch.device, threads: int) -> Forward:
 
 @contextlib.contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Bounds torch's threads for the calling thread; 0 leaves their number as it is."""
+    """Set torch's number of threads for the calling thread, and restore it at the end; 0 changes nothing."""
     before = torch.get_num_threads()
     if count and count != before:
         torch.set_num_threads(count)
@@ -230,19 +236,19 @@ def _start_openvino(runtime: Runtime, model: TrainedModel, directory: str) -> Fo
     int8 = runtime.precision == "int8"
     bf16 = runtime.precision == "bf16" or (int8 and has_bf16(runtime.device))
     compiled = conversions.openvino(model, directory, runtime.threads, int8=int8, bf16=bf16)
-    mine = threading.local()
+    of_thread = threading.local()
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
-        if not hasattr(mine, "request"):  # each thread has its own: a request computes one batch at a time
-            mine.request = compiled.create_infer_request()
-        return mine.request.infer([ids, np.ones_like(ids) if mask is None else mask])[0].astype(np.float32)
+        if not hasattr(of_thread, "request"):  # a request computes one batch at a time, so each thread needs its own
+            of_thread.request = compiled.create_infer_request()
+        return of_thread.request.infer([ids, np.ones_like(ids) if mask is None else mask])[0].astype(np.float32)
 
     return forward
 
 
 def _start_onnxruntime(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:  # noqa: ARG001
     session = conversions.onnxruntime(model, directory)
-    names = [field.name for field in session.get_inputs()]
+    names = [node.name for node in session.get_inputs()]
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
         feed = dict(zip(names, (ids, np.ones_like(ids) if mask is None else mask), strict=True))

@@ -1,6 +1,6 @@
-"""The counters of a slice, and how counters add up.
+"""Declares the counters of a slice and adds counters up.
 
-A counter is declared once, as a field of `Counts`: receipts, summaries and totals take it from there.
+A counter is declared once, as a field of `Counts`; receipts, summaries and totals derive from it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,29 +10,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Totals = dict[str, Any]  # numbers, lists of them, or dicts of totals
+Totals = dict[str, Any]  # values are numbers, lists of numbers, or nested totals
 
-BINS = 20  # of every histogram
-FEW_LABELS = 100  # models with more labels get no pairs and no score histograms
+BINS = 20  # every histogram has this many equal parts
+MAX_LABELS_IN_DETAIL = 100  # models with more labels get no pairs and no score histograms
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What scoring saw, by model name. The fields hold numbers, lists of numbers, or dicts of these."""
+    """Counters of scoring, by model name. The fields hold numbers, lists of numbers, or dicts of these."""
 
-    tokens: dict[str, int] = field(default_factory=dict)  # tokens computed, special ones included, padding excluded
-    padded_tokens: dict[str, int] = field(default_factory=dict)  # tokens computed, padding included
-    repeated: dict[str, int] = field(default_factory=dict)  # documents with the same tokens as an earlier one
-    truncated: dict[str, int] = field(default_factory=dict)  # texts longer than the model reads
-    labels: dict[str, dict[str, int]] = field(default_factory=dict)  # documents, by model and label
+    tokens: dict[str, int] = field(
+        default_factory=dict
+    )  # tokens computed, with special tokens, without padding, by model
+    padded_tokens: dict[str, int] = field(
+        default_factory=dict
+    )  # tokens computed, with special tokens and padding, by model
+    repeated: dict[str, int] = field(default_factory=dict)  # documents with the tokens of an earlier one, by model
+    truncated: dict[str, int] = field(default_factory=dict)  # documents longer than the model reads, by model
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)  # documents with a label, by model and label
     pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # documents with both labels, by model
     scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # histograms of scores, by model and label
-    lengths: dict[str, list[int]] = field(default_factory=dict)  # histogram of tokens read, up to the model's most
+    lengths: dict[str, list[int]] = field(default_factory=dict)  # histograms of tokens read per document, by model
 
     def count_labels(self, model: str, names: Sequence[str], probs: NDArray[Any], chosen: NDArray[np.bool_]) -> None:
-        """Add the labels that one model gave; `probs` and `chosen` are (documents, labels)."""
+        """Fill in the label counts of one model.
+
+        `probs` are its probabilities, and `chosen` says whether a label applies; both are (documents, labels).
+        """
         self.labels[model] = {name: int(total) for name, total in zip(names, chosen.sum(axis=0), strict=True) if total}
-        if len(names) > FEW_LABELS:
+        if len(names) > MAX_LABELS_IN_DETAIL:
             return
         together = np.triu(chosen.T.astype(np.int64) @ chosen, k=1)
         self.pairs[model] = {
@@ -44,14 +51,14 @@ class Counts:
 
 
 def histogram(values: NDArray[Any]) -> list[int]:
-    """Return how many values from 0 to 1 lie in each of BINS equal parts; 1 lies in the last."""
-    places = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-    counts: list[int] = np.bincount(places, minlength=BINS).tolist()
+    """Return the number of values in each of BINS equal parts from 0 to 1; the value 1 lies in the last part."""
+    bins = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+    counts: list[int] = np.bincount(bins, minlength=BINS).tolist()
     return counts
 
 
 def add(parts: Iterable[Totals]) -> Totals:
-    """Return the sum of totals, key by key at every depth; it is associative, so Beam may add in any order."""
+    """Return the sum of totals, key by key at every depth. The sum is associative, so Beam may add in any order."""
     total: Totals = {}
     for part in parts:
         for key, value in part.items():

@@ -1,4 +1,4 @@
-"""The scripts around a run on Dataflow; stand-ins for Google's commands write down what they are told."""
+"""Tests the scripts around a run on Dataflow. Stubs of Google's commands record their arguments."""
 
 import json
 import os
@@ -15,20 +15,20 @@ ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 QUERY = DEPLOY / "bigquery" / "corpus.sql"
 
-Done = tuple[subprocess.CompletedProcess[str], list[list[str]]]  # and the command lines that it gave
-Run = Callable[..., Done]
+Done = tuple[subprocess.CompletedProcess[str], list[list[str]]]  # the script's result, and the commands that it ran
+RunScript = Callable[..., Done]
 
 BQ = """\
 import json, os, sys
-with open(os.environ["SAID"], "a") as said: said.write(json.dumps(sys.argv) + "\\n")
+with open(os.environ["LOG"], "a") as log: log.write(json.dumps(sys.argv) + "\\n")
 text = sys.argv[-1]
 if "COUNT(*)" in text: print("n\\n" + os.environ.get("ROWS", "3"))
 elif "LEFT JOIN `" in text: print("n\\n" + os.environ.get("MISSING", "1"))
-elif "LEFT JOIN (" in text: print("n\\n" + os.environ.get("STRANGE", "0"))
+elif "LEFT JOIN (" in text: print("n\\n" + os.environ.get("UNKNOWN", "0"))
 """
 GCLOUD = """\
 import json, os, pathlib, sys
-with open(os.environ["SAID"], "a") as said: said.write(json.dumps(sys.argv) + "\\n")
+with open(os.environ["LOG"], "a") as log: log.write(json.dumps(sys.argv) + "\\n")
 if sys.argv[1] == "storage":
     if "nowhere" in sys.argv[4]: sys.exit(1)
     for name, content in json.loads(os.environ["RUN"]).items():
@@ -42,27 +42,27 @@ RUN = {
 
 
 @pytest.fixture
-def run_script(tmp_path: Path) -> Run:
+def run_script(tmp_path: Path) -> RunScript:
     for name, content in (("bq", BQ), ("gcloud", GCLOUD)):
         (tmp_path / name).write_text(f"#!{sys.executable} -IS\n{content}")
         (tmp_path / name).chmod(0o755)
 
     def run(script: str, *arguments: object, **environment: str) -> Done:
-        said = tmp_path / "said"
-        said.write_text("")
-        place = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(said), "RUN": json.dumps(RUN), **environment}
-        command = [DEPLOY / script, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=place)
-        return done, [json.loads(line) for line in said.read_text().splitlines()]
+        log = tmp_path / "log"
+        log.write_text("")
+        variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "RUN": json.dumps(RUN), **environment}
+        command = [str(DEPLOY / script), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+        return done, [json.loads(line) for line in log.read_text().splitlines()]
 
     return run
 
 
-def test_the_corpus_is_exported_by_the_query(run_script: Run) -> None:
-    done, ((_, *told),) = run_script("bigquery/extract_corpus.sh", QUERY, "gs://b/corpus/")
+def test_the_corpus_is_exported_by_the_query(run_script: RunScript) -> None:
+    done, ((_, *arguments),) = run_script("bigquery/extract_corpus.sh", QUERY, "gs://b/corpus/")
     assert (done.returncode, done.stdout) == (0, "gs://b/corpus/part-*.jsonl\n"), done.stderr
-    assert "uri = 'gs://b/corpus/part-*.jsonl', format = 'JSON'" in told[-1]
-    assert told[-1].endswith(QUERY.read_text().strip())
+    assert "uri = 'gs://b/corpus/part-*.jsonl', format = 'JSON'" in arguments[-1]
+    assert arguments[-1].endswith(QUERY.read_text().strip())
 
 
 @pytest.mark.parametrize(
@@ -78,18 +78,18 @@ def test_the_corpus_is_exported_by_the_query(run_script: Run) -> None:
         ("flex_template/build.sh", ["host/labelbeam:1", "t.json"], "expected a gs:// path"),
     ],
 )
-def test_mistakes_are_named(run_script: Run, script: str, arguments: list[str], sentence: str) -> None:
-    done, told = run_script(script, *arguments)
+def test_mistakes_are_named(run_script: RunScript, script: str, arguments: list[str], sentence: str) -> None:
+    done, commands = run_script(script, *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
-    assert not any("bq" in words[0] for words in told)
+    assert not any("bq" in command[0] for command in commands)
 
 
-def test_predictions_are_loaded_with_the_schema_and_ids_compared(run_script: Run) -> None:
-    done, told = run_script("bigquery/load_predictions.sh", "gs://b/run/", "p.d.t", QUERY)
+def test_predictions_are_loaded_with_the_schema_and_ids_compared(run_script: RunScript) -> None:
+    done, commands = run_script("bigquery/load_predictions.sh", "gs://b/run/", "p.d.t", QUERY)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("p.d.t: 3 rows of 3 predicted; 1 ids without a row, 1 documents failed; 0 rows")
-    load = next(words for words in told if words[1] == "load")
+    load = next(command for command in commands if command[1] == "load")
     assert load[2:6] == [
         "--replace",
         "--source_format=NEWLINE_DELIMITED_JSON",
@@ -99,18 +99,18 @@ def test_predictions_are_loaded_with_the_schema_and_ids_compared(run_script: Run
     assert load[6].endswith("schema.json")
 
 
-@pytest.mark.parametrize("wrong", [{"ROWS": "2"}, {"MISSING": "2"}, {"STRANGE": "1"}])
-def test_ids_that_differ_fail(run_script: Run, wrong: dict[str, str]) -> None:
+@pytest.mark.parametrize("wrong", [{"ROWS": "2"}, {"MISSING": "2"}, {"UNKNOWN": "1"}])
+def test_ids_that_differ_fail(run_script: RunScript, wrong: dict[str, str]) -> None:
     done, _ = run_script("bigquery/load_predictions.sh", "gs://b/run", "p.d.t", QUERY, **wrong)
     assert done.returncode == 1
     assert "failed: ids in and ids out differ" in done.stderr
 
 
-def test_a_template_is_built_of_an_image(run_script: Run) -> None:
-    done, ((_, *told),) = run_script("flex_template/build.sh", "host/p/labelbeam:1", "gs://b/t.json")
+def test_a_template_is_built_from_an_image(run_script: RunScript) -> None:
+    done, ((_, *arguments),) = run_script("flex_template/build.sh", "host/p/labelbeam:1", "gs://b/t.json")
     assert done.returncode == 0, done.stderr
-    assert told[:3] == ["dataflow", "flex-template", "build"]
-    assert told[told.index("--image") + 1] == "host/p/labelbeam:1"
+    assert arguments[:3] == ["dataflow", "flex-template", "build"]
+    assert arguments[arguments.index("--image") + 1] == "host/p/labelbeam:1"
 
 
 def test_every_flag_is_a_parameter_of_the_template() -> None:
@@ -118,19 +118,10 @@ def test_every_flag_is_a_parameter_of_the_template() -> None:
     flags = {
         flag.removeprefix("--"): action for flag, action in beam_runner.make_parser()._option_string_actions.items()
     }
-    without_value = {
-        "-h",
-        "help",
-        "overwrite",
-        "plan",
-        "no_wait",
-        "redact_failures",
-        "quiet",
-        "verbose",
-        "json",
-    }  # a template always gives one
-    left_out = {*without_value, "profile"}  # a file on the machine where the command is typed
-    assert {p["name"] for p in parameters} == flags.keys() - left_out | {"sdk_container_image"}
+    # A template passes a value with every parameter, so flags without a value cannot be parameters.
+    without_value = {"-h", "help", "overwrite", "plan", "no_wait", "redact_failures", "quiet", "verbose", "json"}
+    excluded = {*without_value, "profile"}  # a profile is a file on the machine where the command is typed
+    assert {p["name"] for p in parameters} == flags.keys() - excluded | {"sdk_container_image"}
     for parameter in parameters:
         if parameter["name"] in flags:
             assert parameter.get("isOptional", False) is not flags[parameter["name"]].required
@@ -138,18 +129,18 @@ def test_every_flag_is_a_parameter_of_the_template() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_dag_is_one_that_airflow_takes(tmp_path: Path) -> None:
-    """In an environment of its own: Airflow's requirements are not those of Beam."""
+def test_airflow_loads_the_dag(tmp_path: Path) -> None:
+    """Use an environment of its own, because the requirements of Airflow and Beam differ."""
     python = tmp_path / "airflow" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "airflow"], check=True)
     packages = ["apache-airflow>=3,<4", "apache-airflow-providers-standard"]
     subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
-    look = (
+    script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from labelbeam_monthly import dag; import json; "
         "print(json.dumps({t.task_id: sorted(t.downstream_task_ids) for t in dag.topological_sort()}))"
     )
-    command = [python, "-W", "ignore", "-c", look, DEPLOY / "airflow"]
+    command = [str(python), "-W", "ignore", "-c", script, str(DEPLOY / "airflow")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {

@@ -1,4 +1,4 @@
-"""The job scripts: under a real one-node Slurm a training is pre-empted, queued again, and goes on."""
+"""Tests the job scripts: on a real one-node Slurm, a training is pre-empted, requeued, and resumed."""
 
 import os
 import shutil
@@ -23,15 +23,15 @@ SGE = ROOT / "deploy" / "sge" / "job.sh"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a cluster of one node: this machine, with daemons of its own."""
+    """Run a cluster whose only node is this machine, and return its environment variables."""
     if not shutil.which("slurmctld") or not shutil.which("slurmd"):
         pytest.skip("Slurm is not installed (Debian: apt-get install slurm-wlm)")
     if os.geteuid() != 0:
@@ -69,7 +69,9 @@ PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         for daemon in ("slurmctld", "slurmd")
     ]
     try:
-        wait_for(lambda: "idle" in run(["sinfo", "-h", "-o", "%t"], environment), 60, (home / "daemons.log").read_text)
+        wait_for(
+            lambda: "idle" in output_of(["sinfo", "-h", "-o", "%t"], environment), 60, (home / "daemons.log").read_text
+        )
         yield environment
     finally:
         for daemon in reversed(daemons):
@@ -79,7 +81,7 @@ PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         logs.close()
 
 
-def run(command: list[str], environment: dict[str, str]) -> str:
+def output_of(command: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     return done.stdout
 
@@ -92,7 +94,7 @@ def wait_for(condition: Callable[[], object], seconds: float, explain: Callable[
 
 
 @pytest.mark.slow
-def test_a_pre_empted_training_is_queued_again_and_goes_on(
+def test_a_pre_empted_training_is_requeued_and_resumed(
     tmp_path: Path, slurm: dict[str, str], base: Path, write_config: Callable[..., Path]
 ) -> None:
     write_rows(tmp_path / "rows.jsonl", toy_rows())
@@ -107,34 +109,34 @@ def test_a_pre_empted_training_is_queued_again_and_goes_on(
     environment = {**slurm, "LABELBEAM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     flags = [str(config), "--data_dir", str(tmp_path), "--output", str(output)]
     submit = ["sbatch", "--parsable", f"--output={log}", str(SLURM), "training.train", *flags]
-    job = run(submit, environment).strip()
+    job = output_of(submit, environment).strip()
     assert job.isdigit()
 
     def explain() -> str:
-        return log.read_text() if log.exists() else run(["squeue"], environment)
+        return log.read_text() if log.exists() else output_of(["squeue"], environment)
 
     wait_for(lambda: list(tmp_path.glob("model.checkpoints/*/trainer_state.json")), 120, explain)
-    run(["scontrol", "requeue", job], environment)
-    wait_for(lambda: run(["squeue", "-h", "-o", "%t", "-j", job], environment).strip() != "R", 60, explain)
+    output_of(["scontrol", "requeue", job], environment)
+    wait_for(lambda: output_of(["squeue", "-h", "-o", "%t", "-j", job], environment).strip() != "R", 60, explain)
     assert not output.exists()
-    # A job that was queued again starts after a pause, unless it is let go at once.
-    wait_for(lambda: run(["squeue", "-h", "-o", "%t", "-j", job], environment).strip() == "PD", 60, explain)
-    time.sleep(3)  # in the second of the requeue the credential of its new start would be refused
-    run(["scontrol", "update", f"jobid={job}", "starttime=now"], environment)
-    wait_for(lambda: "COMPLETED" in run(["scontrol", "show", "job", job], environment), 240, explain)
+    # A requeued job starts after a pause, unless its start time is set to now.
+    wait_for(lambda: output_of(["squeue", "-h", "-o", "%t", "-j", job], environment).strip() == "PD", 60, explain)
+    time.sleep(3)  # within the second of the requeue, Slurm would refuse the credential of the new start
+    output_of(["scontrol", "update", f"jobid={job}", "starttime=now"], environment)
+    wait_for(lambda: "COMPLETED" in output_of(["scontrol", "show", "job", job], environment), 240, explain)
 
     written = log.read_text()
     assert "start 0: training.train" in written
     assert "start 1: training.train" in written
     epochs = [line.split()[1] for line in written.splitlines() if line.startswith("epoch ")]
-    assert len(epochs) == len(set(epochs)) or len(epochs) < 2 * 60 - 1  # it did not begin again from the start
+    assert len(epochs) == len(set(epochs)) or len(epochs) < 2 * 60 - 1  # the training did not start over
     assert trained_model.verify(output).metrics["test"]["macro_f1"] > 0.9
     assert not (tmp_path / "model.checkpoints").exists()
 
 
 @pytest.fixture
-def pretended(tmp_path: Path) -> Callable[..., list[str]]:
-    """Runs a job script with commands that only say how they were called."""
+def run_with_stubs(tmp_path: Path) -> Callable[..., list[str]]:
+    """Return a function that runs a job script with stubs of its commands, and returns the lines that they print."""
 
     def call(script: Path, *arguments: str, **variables: str) -> list[str]:
         commands = tmp_path / "commands"
@@ -175,28 +177,28 @@ def pretended(tmp_path: Path) -> Callable[..., list[str]]:
 )
 def test_what_a_slurm_job_runs(
     tmp_path: Path,
-    pretended: Callable[..., list[str]],
+    run_with_stubs: Callable[..., list[str]],
     arguments: list[str],
     variables: dict[str, str],
     expected: str,
 ) -> None:
-    lines = pretended(SLURM, *arguments, LABELBEAM_PYTHON="python", **variables)
+    lines = run_with_stubs(SLURM, *arguments, LABELBEAM_PYTHON="python", **variables)
     assert lines[-1] == expected.format(cwd=tmp_path)
 
 
-def test_what_a_grid_engine_job_runs(pretended: Callable[..., list[str]]) -> None:
-    train = pretended(SGE, "training.train", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="undefined")
+def test_what_a_grid_engine_job_runs(run_with_stubs: Callable[..., list[str]]) -> None:
+    train = run_with_stubs(SGE, "training.train", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="undefined")
     assert train[-1] == "python -m training.train c.toml --resume"
-    sweep = pretended(SGE, "training.sweep", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="2")
+    sweep = run_with_stubs(SGE, "training.sweep", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="2")
     assert sweep[-1] == "python -m training.sweep c.toml --search_only --worker 2"
-    alone = pretended(SGE, "training.sweep", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="undefined")
+    alone = run_with_stubs(SGE, "training.sweep", "c.toml", LABELBEAM_PYTHON="python", SGE_TASK_ID="undefined")
     assert alone[-1] == "python -m training.sweep c.toml"
 
 
 @pytest.mark.parametrize("script", [SLURM, SGE])
-def test_a_job_fails_where_its_command_fails(pretended: Callable[..., list[str]], script: Path) -> None:
+def test_a_job_fails_if_its_command_fails(run_with_stubs: Callable[..., list[str]], script: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        pretended(script, "training.train", LABELBEAM_PYTHON="false")
+        run_with_stubs(script, "training.train", LABELBEAM_PYTHON="false")
     assert caught.value.returncode == 1
     with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
-        pretended(script)
+        run_with_stubs(script)

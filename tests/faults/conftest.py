@@ -1,4 +1,4 @@
-"""The fixtures of the tests of inference serve here too."""
+"""Imports the fixtures of the inference tests, which the tests in this folder share."""
 
 from tests.inference.conftest import cloud, colours, corpus, label
 

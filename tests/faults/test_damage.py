@@ -1,4 +1,4 @@
-"""Bits that flip on a disk, in what a run wrote or in a model: found, named, and mended where a slice can be redone."""
+"""Test that flipped bits in a run or a model are found and named, and that a damaged slice can be relabelled."""
 
 import random
 import shutil

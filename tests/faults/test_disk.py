@@ -1,4 +1,4 @@
-"""A disk that fills up or may not be written: one sentence, and the same command goes on once there is room."""
+"""Test that a full or read-only disk gives one sentence, and that the same command resumes afterwards."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ def mount(folder: Path, options: str) -> bool:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 300 KiB."""
+    """Give a mounted disk of 300 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if not mount(folder, "size=300k"):
@@ -42,7 +42,7 @@ def test_a_full_disk(
     label(*flags, *more, output=disk / "run", expect=1)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("failed: ")]
     assert line.startswith(f"failed: {disk}/run/")
-    assert line.endswith(f"cannot be written: No space left on device. {RESUME}")
+    assert line.endswith(f"cannot be written: No space left on device; check the disk and its permissions. {RESUME}")
     done = {path: path.read_bytes() for path in (disk / "run" / "receipts").iterdir() if path.suffix == ".json"}
     assert done
     assert not (disk / "run" / "summary.json").exists()

@@ -1,4 +1,4 @@
-"""Lines as no careful program writes them: every one is accounted for, and none ends a run."""
+"""Test that a run accounts for every faulty line, and that no line ends it."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from models.text import CLEANING_STEPS, TextRecipe
 from tests.faults.lines import generate
 
 FLAGS = ("--max_failure_rate", 1, "--keep_fields", "extra")
-READING = DocumentRecipe((TextRecipe(cleaning=tuple(CLEANING_STEPS)),), keep_fields=("extra",))
+DOCUMENT_RECIPE = DocumentRecipe((TextRecipe(cleaning=tuple(CLEANING_STEPS)),), keep_fields=("extra",))
 TEXTS = st.text(st.characters(), max_size=50)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
@@ -35,7 +35,7 @@ def write(path: Path, count: int, seed: int) -> Path:
 
 
 def numbers_below(folder: Path) -> tuple[int, set[int]]:
-    """How many predictions there are, and the numbers of the lines that failed."""
+    """Return the number of predictions, and the numbers of the lines that failed."""
     rows, failures = (
         [json.loads(line) for path in folder.glob(f"{name}/*") for line in path.read_bytes().splitlines()]
         for name in ("predictions", "failures")
@@ -49,7 +49,7 @@ def test_every_line_ends_as_a_prediction_a_failure_or_a_blank(
     tmp_path: Path, colours: Path, label: Callable[..., Path]
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")  # shown where the test fails
+    print(f"seed {seed}")  # pytest shows the seed if the test fails
     corpus = write(tmp_path / "corpus.jsonl", 5_000, seed)
     run = label("--model", colours, "--input", corpus, *FLAGS)
     summary = json.loads((run / "summary.json").read_text())
@@ -66,12 +66,12 @@ def test_every_line_ends_as_a_prediction_a_failure_or_a_blank(
 @given(st.lists(RECORDS.map(lambda row: json.dumps(row).encode("utf-8", "surrogatepass")) | st.binary(), max_size=5))
 def test_what_is_read_can_be_written(lines: list[bytes]) -> None:
     content = b"\n".join(lines)
-    read = read_documents(slices.lines_in(content), "made.jsonl", READING)
+    read = read_documents(slices.lines_in(content), "made.jsonl", DOCUMENT_RECIPE)
     assert read.lines == len(read.documents) + len(read.failures) + read.blank
     assert read.lines in (content.count(b"\n"), content.count(b"\n") + 1)
     for document in read.documents:
         assert document.id
-        json.dumps([document.id, document.texts, document.kept]).encode()  # without surrogates
+        json.dumps([document.id, document.texts, document.kept_fields]).encode()  # encoding fails on surrogates
     for failure in read.failures:
         assert failure.reason
         assert len(failure.raw) <= 4 * 1024

@@ -1,4 +1,4 @@
-"""Input that goes away or changes while it is labelled, or between two attempts."""
+"""Test input that disappears or changes while it is labelled, or between two attempts."""
 
 import gzip
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.beam_runner import RESUME
 from inference.corpus import slices
 from inference.corpus.files import SourceError, find_files
 from tests.inference.conftest import contents, write_corpus
@@ -17,7 +18,7 @@ Label = Callable[..., Path]
 
 
 def unfinished(run: Path, slice_number: int) -> None:
-    """As a kill before the end of that slice would have left it."""
+    """Leave the run as a kill before the end of that slice would."""
     sorted((run / "receipts").iterdir())[slice_number].unlink()
     (run / "summary.json").unlink()
 
@@ -33,15 +34,16 @@ def test_a_file_that_goes_away_during_the_run(
         os.rename(corpus, tmp_path / "away")
         error = process.communicate()[1]
         assert process.returncode == 1
-    assert f"failed: {corpus} cannot be reached: No such file or directory. Finished slices are kept" in error
+    problem = f"{corpus} cannot be reached: No such file or directory; check the path and the connection."
+    assert f"failed: {problem} {RESUME}" in error
     assert "Traceback" not in error
     done = receipts(run)
     label(*flags, output=run, expect=2)
-    found = "expected at least one file, found none; check the path and the glob."
-    assert capsys.readouterr().err == f"error: --input {corpus}: {found}\n"
+    problem = "expected at least one file, found none; check the path and the glob."
+    assert capsys.readouterr().err == f"error: --input {corpus}: {problem}\n"
     os.rename(tmp_path / "away", corpus)
     label(*flags, output=run)
-    assert {path: kept for path, kept in receipts(run).items() if path in done} == done
+    assert {path: receipt for path, receipt in receipts(run).items() if path in done} == done
     assert contents(run) == contents(label(*flags))
 
 
@@ -50,16 +52,16 @@ def test_a_compressed_file_that_goes_away_is_not_taken_for_a_damaged_one(tmp_pat
     path.write_bytes(gzip.compress(b'{"id": 1}\n'))
     (file,) = find_files([str(path)])
     path.unlink()
-    (stretch,) = slices.cut(file, 100)
+    (byte_range,) = slices.cut(file, 100)
     with pytest.raises(SourceError, match="cannot be reached: No such file"):
-        slices.count_lines(stretch)
+        slices.count_lines(byte_range)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_input_that_changed_between_two_attempts_is_refused(
     tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    """One letter, in a slice that is finished: the file is as long as before."""
+    """Change one letter in a finished slice, so that the file keeps its size."""
     plain = write_corpus(tmp_path / "plain.jsonl", 1_000).read_bytes()
     changed = plain.replace(b"sky", b"sea", 1)
     pack = (lambda content: gzip.compress(content, 0, mtime=0)) if suffix else bytes
@@ -72,7 +74,7 @@ def test_input_that_changed_between_two_attempts_is_refused(
     capsys.readouterr()
     label(*flags, output=run, expect=1)
     error = capsys.readouterr().err
-    assert f"failed: {corpus} is not what it was when its lines from 1 on were labelled: put it back" in error
+    assert f"failed: {corpus} has changed since its lines from 1 on were labelled: put it back" in error
     assert "Traceback" not in error
     assert not (run / "summary.json").exists()
     corpus.write_bytes(pack(plain))

@@ -1,4 +1,4 @@
-"""What several test files share: tiny models, corpora, and a run of the pipeline in this process."""
+"""Fixtures and helpers of the inference tests: tiny models, corpora, and runs of the pipeline in this process."""
 
 import gc
 import json
@@ -20,14 +20,14 @@ WORDS = ("red", "green", "blue", "sky", "grass", "rose", "the", "of", "a", "is")
 
 
 def texts(count: int) -> list[str]:
-    """Texts of 1 to 40 words; those of four and more are all different."""
+    """Return texts of 1 to 40 words. Texts of four words and more are all different."""
     return [
         " ".join(WORDS[(i * 7 + i // 40 * 3**j + j * j) % 10] for j in range(1 + i * 13 % 40)) for i in range(count)
     ]
 
 
 def write_corpus(path: Path, count: int) -> Path:
-    """`count` documents with ids d0, d1, ..."""
+    """Write a corpus of `count` documents with the ids d0, d1, ..., and return its path."""
     rows = ({"id": f"d{i}", "text": text, "year": 2000 + i % 20} for i, text in enumerate(texts(count)))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -35,33 +35,33 @@ def write_corpus(path: Path, count: int) -> Path:
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A multi-label model."""
+    """Return a multi-label model."""
     return tiny_model(tmp_path_factory.mktemp("models") / "colours")
 
 
 @pytest.fixture(scope="session")
 def offensive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A binary model that reads fewer tokens, with the same tokenizer."""
+    """Return a binary model with the same tokenizer that reads fewer tokens."""
     directory = tmp_path_factory.mktemp("models") / "offensive"
     return tiny_model(directory, task="binary", names=("no", "yes"), max_tokens=16, seed=1)
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Three hundred good documents."""
+    """Return a corpus of 300 good documents."""
     return write_corpus(tmp_path / "corpus.jsonl", 300)
 
 
 @pytest.fixture
 def label(tmp_path: Path) -> Callable[..., Path]:
-    """Runs the pipeline in this process into a new folder and returns it; the run must end with `expect`."""
+    """Return a function that labels into a new folder and returns it. The exit code must be `expect`."""
 
-    def run(*flags: object, output: Path | None = None, expect: int = 0) -> Path:
+    def label_corpus(*flags: object, output: Path | None = None, expect: int = 0) -> Path:
         folder = output or tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
         assert beam_runner.main([*map(str, flags), "--output", str(folder)]) == expect
         return folder
 
-    return run
+    return label_corpus
 
 
 BUCKET = "bucket"
@@ -69,26 +69,28 @@ BUCKET = "bucket"
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStorage]:
-    """An emulator of Cloud Storage with an empty bucket, which everything here takes for the real one."""
+    """Run an emulator of Cloud Storage with an empty bucket, which replaces the real service in this process."""
     with cloud_storage.running(BUCKET) as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.url)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(_Credentials, "_credentials_init", True)  # else Beam looks for them, in vain, for long
+        monkeypatch.setattr(
+            _Credentials, "_credentials_init", True
+        )  # otherwise Beam searches credentials for a long time
         yield running
-        if running.failed:  # connections that were cut are no later test's fault
+        if running.failed:  # collect the cut connections now, so that no later test gets their warnings
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
 
 
 def jsonl(count: int, start: int = 0) -> bytes:
-    """A corpus of `count` documents."""
+    """Return the bytes of a corpus with `count` documents."""
     rows = ({"id": f"d{start + i}", "text": text} for i, text in enumerate(texts(count)))
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def upload_folder(cloud: CloudStorage, folder: Path, name: str) -> str:
-    """Copies a folder into the bucket; returns its path there."""
+    """Copy a folder into the bucket, and return its path there."""
     for file in folder.rglob("*"):
         if file.is_file():
             cloud.upload(BUCKET, f"{name}/{file.relative_to(folder)}", file.read_bytes())
@@ -96,29 +98,29 @@ def upload_folder(cloud: CloudStorage, folder: Path, name: str) -> str:
 
 
 def rows_of(folder: Path, kind: str = "predictions") -> list[dict[str, Any]]:
-    """All rows of a run's predictions or failures, in the order of the input."""
+    """Return all rows of a run's predictions or failures, in the order of the input."""
     files = sorted((folder / kind).glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What a run wrote for its reader: every predictions and failures file with its bytes."""
+    """Return the content of every predictions and failures file of a run, by path."""
     files = [*folder.glob("predictions/*"), *folder.glob("failures/*")]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 @pytest.fixture
 def service(colours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Dataflow, a registry whose image holds the model `colours`, and an engine without images."""
+    """Run stubs of Dataflow, of a registry whose image holds the model `colours`, and of an engine without images."""
     with dataflow.running(colours) as running:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://{running.address}")
         yield running
-        gc.collect()  # a connection that was left open is a warning, and so an error, of this test
+        gc.collect()  # a connection that is still open gives a warning, which fails this test
 
 
 def launch_flags(service: Service, **changes: str | None) -> list[str]:
-    """A complete command line; a flag given as None is left out, an empty one stands alone."""
-    given: dict[str, str | None] = {
+    """Return a complete command line. A flag with the value None is left out, and one with "" has no value."""
+    values: dict[str, str | None] = {
         "runner": "DataflowRunner",
         "project": "paper-labels",
         "region": "us-central1",
@@ -131,10 +133,10 @@ def launch_flags(service: Service, **changes: str | None) -> list[str]:
         "no_auth": "",
         **changes,
     }
-    return [part for name, value in given.items() if value is not None for part in (f"--{name}", value) if part]
+    return [part for name, value in values.items() if value is not None for part in (f"--{name}", value) if part]
 
 
 @pytest.fixture
 def corpus_in_the_cloud(cloud: CloudStorage) -> str:
-    """A hundred documents."""
+    """Upload a corpus of 100 documents."""
     return cloud.upload(BUCKET, "a.jsonl", jsonl(100))

@@ -1,10 +1,10 @@
-"""Batches hold every document once, stay within the budget and waste little."""
+"""Test that batches hold every document once, stay within the budget and have little padding."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.scoring.batching import WORTH, by_length, width
+from inference.scoring.batching import TOKENS_PER_PADDING, by_length, padded_width
 
 
 @given(lengths=st.lists(st.integers(1, 500), max_size=200), budget=st.integers(1, 2_000))
@@ -21,18 +21,18 @@ def test_equal_lengths_keep_their_order_and_the_longest_come_first() -> None:
     assert by_length([3, 9, 3, 9, 1], 18) == [[1, 3], [0, 2, 4]]
 
 
-@given(length=st.integers(1, 600), tile=st.sampled_from([1, 16, 32]), longest=st.integers(1, 600))
-def test_a_text_is_filled_up_to_whole_tiles_at_a_bounded_price(length: int, tile: int, longest: int) -> None:
-    filled = width(length, tile, longest)
-    assert filled == length or (filled % tile == 0 and length < filled < length + tile)
-    assert filled - length <= length / WORTH
-    assert filled <= max(length, longest)
-    assert width(length + 1, tile, longest) >= filled  # so texts sorted by length are sorted by width too
+@given(length=st.integers(1, 600), tile=st.sampled_from([1, 16, 32]), max_tokens=st.integers(1, 600))
+def test_a_text_is_padded_to_whole_tiles_at_a_bounded_price(length: int, tile: int, max_tokens: int) -> None:
+    padded = padded_width(length, tile, max_tokens)
+    assert padded == length or (padded % tile == 0 and length < padded < length + tile)
+    assert padded - length <= length / TOKENS_PER_PADDING
+    assert padded <= max(length, max_tokens)
+    assert padded_width(length + 1, tile, max_tokens) >= padded  # texts sorted by length are sorted by width too
 
 
 @pytest.mark.parametrize(
-    ("length", "longest", "filled"), [(16, 512, 16), (17, 512, 17), (45, 512, 48), (283, 512, 288), (283, 284, 283)]
+    ("length", "max_tokens", "padded"), [(16, 512, 16), (17, 512, 17), (45, 512, 48), (283, 512, 288), (283, 284, 283)]
 )
-def test_tiles_of_sixteen_tokens(length: int, longest: int, filled: int) -> None:
-    assert width(length, 16, longest) == filled
-    assert width(length, 1, longest) == length
+def test_tiles_of_sixteen_tokens(length: int, max_tokens: int, padded: int) -> None:
+    assert padded_width(length, 16, max_tokens) == padded
+    assert padded_width(length, 1, max_tokens) == length

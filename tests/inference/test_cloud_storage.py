@@ -1,4 +1,4 @@
-"""Runs whose models, input and output lie in Cloud Storage, also when it fails; an emulator stands for it."""
+"""Tests runs with models, input and output in Cloud Storage, also while it fails. An emulator replaces it."""
 
 import gzip
 import json
@@ -19,13 +19,13 @@ from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder
 FLAGS = ("--runner", "FnApiRunner", "--slice_mb", "0.005", "--runtime", "torch")
 
 
-def run(*flags: object) -> int:
+def label_with(*flags: object) -> int:
     return beam_runner.main([*map(str, flags), *FLAGS])
 
 
 def written(cloud: CloudStorage, prefix: str = "out/") -> dict[str, bytes]:
-    found = cloud.contents(BUCKET, prefix)
-    return {name: content for name, content in found.items() if name.startswith(("predictions/", "failures/"))}
+    objects = cloud.contents(BUCKET, prefix)
+    return {name: content for name, content in objects.items() if name.startswith(("predictions/", "failures/"))}
 
 
 def test_model_input_and_output_in_cloud_storage_give_what_local_ones_do(
@@ -37,13 +37,13 @@ def test_model_input_and_output_in_cloud_storage_give_what_local_ones_do(
         (tmp_path / "in" / name).write_bytes(content)
         cloud.upload(BUCKET, f"in/{name}", content)
     model = upload_folder(cloud, colours, "models/colours")
-    assert run("--model", model, "--input", f"gs://{BUCKET}/in/*", "--output", f"gs://{BUCKET}/out") == 0
+    assert label_with("--model", model, "--input", f"gs://{BUCKET}/in/*", "--output", f"gs://{BUCKET}/out") == 0
 
     local = contents(label("--model", colours, "--input", tmp_path / "in" / "*", *FLAGS))
     remote = written(cloud)
     assert len(remote) == len(local) > 3
 
-    # Names hold a hash of the input's path; what is in the files does not depend on where the input lay.
+    # Names hold a hash of the input's path. The content of the files does not depend on that path.
     def rows(files: dict[str, bytes]) -> list[bytes]:
         return sorted(row for name, content in files.items() if "predictions" in name for row in content.splitlines())
 
@@ -53,17 +53,17 @@ def test_model_input_and_output_in_cloud_storage_give_what_local_ones_do(
     assert ".lock" not in cloud.contents(BUCKET, "out/")
 
 
-def test_a_run_goes_on_where_it_stopped(cloud: CloudStorage, colours: Path) -> None:
+def test_a_run_resumes_where_it_stopped(cloud: CloudStorage, colours: Path) -> None:
     corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(300))
     flags = ("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out")
-    assert run(*flags) == 0
+    assert label_with(*flags) == 0
     before = cloud.contents(BUCKET, "out/")
     receipts = sorted(name for name in before if name.startswith("receipts/"))
     assert len(receipts) > 2
     cloud.client.bucket(BUCKET).blob(f"out/{receipts[0]}").delete()
     cloud.client.bucket(BUCKET).blob("out/summary.json").delete()
     cloud.requests.clear()
-    assert run(*flags) == 0
+    assert label_with(*flags) == 0
     uploads = [path for method, path in cloud.requests if method == "POST" and "upload" in path]
     assert sum("predictions" in path for path in uploads) == 1 or len(uploads) < len(before)
     assert written(cloud) == {n: c for n, c in before.items() if n.startswith("predictions/")}
@@ -72,20 +72,20 @@ def test_a_run_goes_on_where_it_stopped(cloud: CloudStorage, colours: Path) -> N
 def test_overwrite_deletes_what_was_there(cloud: CloudStorage, colours: Path) -> None:
     first, second = cloud.upload(BUCKET, "a.jsonl", jsonl(100)), cloud.upload(BUCKET, "b.jsonl", jsonl(50))
     flags = ("--model", colours, "--output", f"gs://{BUCKET}/out")
-    assert run(*flags, "--input", first) == 0
-    assert run(*flags, "--input", second) == 2
-    assert run(*flags, "--input", second, "--overwrite") == 0
+    assert label_with(*flags, "--input", first) == 0
+    assert label_with(*flags, "--input", second) == 2
+    assert label_with(*flags, "--input", second, "--overwrite") == 0
     assert all("b.jsonl" in name for name in written(cloud))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of cut connections
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cut connections leave sockets open
 @pytest.mark.parametrize("fault", [503, DROP])
 def test_a_storage_that_fails_now_and_then_loses_nothing(cloud: CloudStorage, colours: Path, fault: str | int) -> None:
     corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(300))
     flags = ("--model", colours, "--input", corpus)
-    assert run(*flags, "--output", f"gs://{BUCKET}/out") == 0
+    assert label_with(*flags, "--output", f"gs://{BUCKET}/out") == 0
     cloud.fault = cloud_storage.every(7, fault)
-    assert run(*flags, "--output", f"gs://{BUCKET}/again") == 0
+    assert label_with(*flags, "--output", f"gs://{BUCKET}/again") == 0
     cloud.fault = lambda method, path: None
     assert cloud.failed > 5
     assert written(cloud, "again/") == written(cloud)
@@ -97,20 +97,22 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
     corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
     flags = ("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out")
     with storage.Lease(f"gs://{BUCKET}/out/.lock", "elsewhere:1"):
-        assert run(*flags) == 2
+        assert label_with(*flags) == 2
     assert "another run (elsewhere:1) is at work here, last seen 0 s ago" in capsys.readouterr().err
     assert cloud.contents(BUCKET, "out/") == {}
-    assert run(*flags) == 0
+    assert label_with(*flags) == 0
 
 
-def test_of_two_that_begin_at_once_one_is_refused(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_two_runs_that_begin_at_once_is_refused(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"gs://{BUCKET}/out/.lock"
-    monkeypatch.setattr(storage.Lease, "_free_generation", lambda self: 0)  # both saw that it is free
-    with storage.Lease(path, "one"), pytest.raises(UserError, match="another run has just begun here"):
+    monkeypatch.setattr(storage.Lease, "_free_generation", lambda self: 0)  # both runs find it free
+    with storage.Lease(path, "one"), pytest.raises(UserError, match="another run has just started here"):
         storage.Lease(path, "two").__enter__()
 
 
-def test_a_lease_is_renewed_and_one_left_behind_is_taken(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed_and_an_abandoned_one_is_taken_over(
+    cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = f"gs://{BUCKET}/out/.lock"
     monkeypatch.setattr(storage, "LEASE_SECONDS", 1.0)
     with storage.Lease(path, "one"):
@@ -124,7 +126,7 @@ def test_a_lease_is_renewed_and_one_left_behind_is_taken(cloud: CloudStorage, mo
         assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["owner"] == "two"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of cut connections
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cut connections leave sockets open
 def test_a_lease_whose_answer_was_lost_is_held(cloud: CloudStorage) -> None:
     path = f"gs://{BUCKET}/out/.lock"
     cloud.fault = cloud_storage.every(1, LOST, "^/upload/")
@@ -151,7 +153,7 @@ def test_a_bucket_that_cannot_be_used_is_one_sentence_for_each_flag(
 ) -> None:
     cloud.fault = lambda method, path: fault
     flags = ("--model", "gs://elsewhere/m", "--input", "gs://elsewhere/*.jsonl", "--output", "gs://elsewhere/out")
-    assert run(*flags) == 2
+    assert label_with(*flags) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if sentence not in line] == []
     assert [line.split("gs://")[0] for line in sorted(lines)] == [
@@ -166,7 +168,7 @@ def test_an_output_that_may_not_be_written_is_one_sentence(
 ) -> None:
     corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
     cloud.fault = lambda method, path: 403 if path.startswith("/upload/") else None
-    assert run("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out") == 2
+    assert label_with("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out") == 2
     assert capsys.readouterr().err.startswith(f"error: gs://{BUCKET}/out/.lock: permission denied; run `gcloud auth")
 
 

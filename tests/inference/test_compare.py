@@ -1,4 +1,4 @@
-"""Two runs side by side: every changed label is counted, every pair of scores is looked at."""
+"""Tests the comparison of two runs: every changed label is counted, and every pair of scores is compared."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tests.inference.conftest import rows_of, write_corpus
 from tests.tiny import tiny_model
 
 
-def run(output: Path, model: Path, corpus: Path, *flags: str) -> Path:
+def label_into(output: Path, model: Path, corpus: Path, *flags: str) -> Path:
     command = ["--model", str(model), "--input", str(corpus), "--output", str(output)]
     assert beam_runner.main([*command, "--scores", "all", "--slice_mb", "0.005", *flags]) == 0
     return output
@@ -21,29 +21,30 @@ def run(output: Path, model: Path, corpus: Path, *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> tuple[Path, Path]:
-    """The same corpus by two models of one name; the second corpus lacks ten documents and has five others."""
+    """Label a corpus with two models of the same name. The second corpus lacks ten documents and has five others."""
     folder = tmp_path_factory.mktemp("runs")
     new = tiny_model(folder / "new" / "colours", seed=5)
     corpus = write_corpus(folder / "corpus.jsonl", 300)
     others = [json.dumps({"id": f"new{i}", "text": "red sky"}) for i in range(5)]
     other = folder / "other.jsonl"
     other.write_text("\n".join([*corpus.read_text().splitlines()[10:], *others]) + "\n")
-    before = run(folder / "before", colours, corpus)
-    run(folder / "as_jsonl", new, other)
-    return before, run(folder / "after", new, other, "--format", "parquet")
+    before = label_into(folder / "before", colours, corpus)
+    label_into(folder / "as_jsonl", new, other)
+    return before, label_into(folder / "after", new, other, "--format", "parquet")
 
 
 def test_every_change_is_counted(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = runs
-    found_in = tmp_path / "compare.json"
-    assert compare.main([str(before), str(after), "--output", str(found_in)]) == 0
-    found = json.loads(found_in.read_text())
+    output = tmp_path / "compare.json"
+    assert compare.main([str(before), str(after), "--output", str(output)]) == 0
+    comparison = json.loads(output.read_text())
     old = {row["id"]: row["colours"] for row in rows_of(before)}
     new = {row["id"]: row["colours"] for row in rows_of(before.parent / "as_jsonl")}
     both = old.keys() & new.keys()
-    assert (found["both"], found["only_before"], found["only_after"]) == (290, 10, 5) == (len(both), 10, 5)
+    assert [comparison[key] for key in ("both", "only_before", "only_after")] == [290, 10, 5]
+    assert len(both) == 290
     changed = [i for i in both if set(old[i]["labels"]) != set(new[i]["labels"])]
-    model = found["models"]["colours"]
+    model = comparison["models"]["colours"]
     assert model["changed"] == len(changed) > 0
     for kind, one, other in (("lost", old, new), ("gained", new, old)):
         counts: dict[str, int] = {}
@@ -51,26 +52,26 @@ def test_every_change_is_counted(runs: tuple[Path, Path], tmp_path: Path, capsys
             for name in set(one[i]["labels"]) - set(other[i]["labels"]):
                 counts[name] = counts.get(name, 0) + 1
         assert model.get(kind, {}) == counts
-    apart = [(abs(dict_of(new[i])[name] - score), i, name) for i in both for name, score in dict_of(old[i]).items()]
-    largest = sorted(apart, reverse=True)[: differences.LARGEST]
-    assert [(c["id"], c["label"]) for c in found["largest"]] == [(i, name) for _, i, name in largest]
+    changes = [(abs(scores(new[i])[name] - score), i, name) for i in both for name, score in scores(old[i]).items()]
+    largest = sorted(changes, reverse=True)[: differences.LARGEST]
+    assert [(c["id"], c["label"]) for c in comparison["largest"]] == [(i, name) for _, i, name in largest]
     printed = capsys.readouterr().out
     assert "290 documents in both runs, 10 in the first only, 5 in the second only" in printed
-    assert f"{len(changed)} documents have other labels" in printed
+    assert f"{len(changed)} documents have different labels" in printed
 
 
-def dict_of(labelling: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+def scores(labelling: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     return {str(score["label"]): score["score"] for score in labelling["scores"]}
 
 
 def test_a_run_and_itself(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([str(runs[0]), str(runs[0])]) == 0
     printed = capsys.readouterr().out
-    assert "0 documents have other labels (0.00%)" in printed
+    assert "0 documents have different labels (0.00%)" in printed
     assert "largest" not in printed
 
 
-def test_models_of_two_names(
+def test_models_with_different_names(
     runs: tuple[Path, Path],
     offensive: Path,
     corpus: Path,
@@ -79,16 +80,19 @@ def test_models_of_two_names(
 ) -> None:
     other = label("--model", offensive, "--input", corpus)
     assert compare.main([str(runs[0]), str(other)]) == 2
-    assert "the runs have no model of the same name, colours and offensive" in capsys.readouterr().err
+    assert (
+        "expected runs with models of the same name, found colours and offensive; pair them with"
+        in capsys.readouterr().err
+    )
     assert compare.main([str(runs[0]), str(other), "--models", "colours=offensive"]) == 0
-    assert "model colours and offensive: 300 documents have other labels" in capsys.readouterr().out
+    assert "model colours and offensive: 300 documents have different labels" in capsys.readouterr().out
     assert compare.main([str(runs[0]), str(other), "--models", "colours=offensive", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["both"] == 300
     assert compare.main([str(runs[0]), str(other), "--models", "colors=offensive"]) == 2
-    assert "has no model colors, it has colours" in capsys.readouterr().err
+    assert f"expected a model of {runs[0]}, found colors; it has colours" in capsys.readouterr().err
 
 
-def test_an_id_that_stands_twice_is_not_compared(
+def test_an_id_that_is_not_unique_is_not_compared(
     tmp_path: Path, colours: Path, label: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", 20)
@@ -96,7 +100,7 @@ def test_an_id_that_stands_twice_is_not_compared(
     out = label("--model", colours, "--input", corpus)
     assert compare.main([str(out), str(out)]) == 0
     assert "19 documents in both runs" in (printed := capsys.readouterr().out)
-    assert "1 ids stand twice and are not compared" in printed
+    assert "1 ids are not unique and are not compared" in printed
 
 
 def test_a_folder_without_a_finished_run(

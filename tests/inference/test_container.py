@@ -1,4 +1,4 @@
-"""The image: what is sent to the engine, what is built, and a pipeline that runs in it."""
+"""Tests the image: the files sent to the engine, the built image, and a pipeline that runs in it."""
 
 import contextlib
 import functools
@@ -30,11 +30,11 @@ from tests.tiny import tiny_model
 ROOT = Path(__file__).parent.parent.parent
 TAG = "labelbeam-test:1"
 WORKER_PORT = 50123
-WHEELS_PORT = 8099  # always the same, so that the engine finds its layers again
+WHEELS_PORT = 8099  # fixed port, so that the engine reuses its layers
 
 
 def sent(files: set[str]) -> set[str]:
-    """The files, those of the packages as PACKAGE/... alone."""
+    """Return the files, with all files of a package as PACKAGE/..."""
     return {re.sub(r"^(inference|training|models)/(?!trained/).*", r"\1/...", file) for file in files}
 
 
@@ -55,7 +55,7 @@ def test_the_engine_is_sent_what_the_dockerfile_copies(tmp_path: Path, colours: 
 
 @pytest.mark.parametrize("ignore", [".gcloudignore", ".dockerignore"])
 def test_what_is_uploaded_from_a_clone_is_small(tmp_path: Path, ignore: str) -> None:
-    """Git's patterns are those of gcloud; Docker's differ, but not in what is used here but for folders' slashes."""
+    """Git and gcloud use the same patterns. Docker's differ in the slashes of folders, which are adapted here."""
     tracked = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("not a clone")
@@ -65,7 +65,7 @@ def test_what_is_uploaded_from_a_clone_is_small(tmp_path: Path, ignore: str) -> 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     patterns = (ROOT / ignore).read_text()
-    if ignore == ".dockerignore":  # git does not look into a folder that is left out; Docker does
+    if ignore == ".dockerignore":  # Docker looks into an ignored folder, and git does not
         patterns = re.sub(
             r"(?m)^!(deploy)/.*",
             r"!\1/\n!\1/**",
@@ -77,21 +77,21 @@ def test_what_is_uploaded_from_a_clone_is_small(tmp_path: Path, ignore: str) -> 
         ["git", "-C", tmp_path, "ls-files", "--others", "--exclude-from=patterns"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    found = {file for file in listed.stdout.splitlines() if not file.startswith("deploy/") or "flex" in file}
-    wanted = {*image_build.SOURCES, "inference/...", "training/...", "models/..."} - {".dockerignore"}
-    wanted |= {"models/trained/ai/model.pth", "models/trained/ai/model.json"}
+    uploaded = {file for file in listed.stdout.splitlines() if not file.startswith("deploy/") or "flex" in file}
+    required = {*image_build.SOURCES, "inference/...", "training/...", "models/..."} - {".dockerignore"}
+    required |= {"models/trained/ai/model.pth", "models/trained/ai/model.json"}
     allowed = {
         ".gcloudignore",
         "cloudbuild.yaml",
         "deploy/flex_template/metadata.json",
         "deploy/flex_template/build.sh",
     }
-    assert wanted <= sent(found) <= wanted | allowed
+    assert required <= sent(uploaded) <= required | allowed
 
 
 def test_the_dockerfile_names_the_pinned_beam() -> None:
-    (beam,) = re.findall(r"^ARG BEAM_VERSION=(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert f"apache-beam=={beam} " in (ROOT / "requirements.txt").read_text()
+    (version,) = re.findall(r"^ARG BEAM_VERSION=(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert f"apache-beam=={version} " in (ROOT / "requirements.txt").read_text()
 
 
 def test_cloud_build_builds_with_arguments_that_the_dockerfile_knows() -> None:
@@ -104,18 +104,18 @@ def test_cloud_build_builds_with_arguments_that_the_dockerfile_knows() -> None:
 
 
 def test_cloud_build_names_the_models_as_the_builder_does(tmp_path: Path, colours: Path) -> None:
-    """The script's own line, run by bash with Cloud Build's $$ made $."""
+    """Run the script's own lines in bash, with Cloud Build's $$ replaced by $."""
     shutil.copytree(colours, tmp_path / "models/trained/colours")
     script = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"][0]["args"][-1].replace("$$", "$")
     lines = [line for line in script.splitlines() if line.startswith(("cd ", "models="))]
-    found = subprocess.run(
+    done = subprocess.run(
         ["bash", "-euc", "\n".join([*lines, 'echo "$models"'])],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == image_build.arguments([str(colours)], gpu=False)["MODELS"]
+    assert done.stdout.strip() == image_build.arguments([str(colours)], gpu=False)["MODELS"]
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_the_wheel_in_the_image_is_made_of_every_file_of_the_packages() -> None:
                 assert any(fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns), name
 
 
-# From here on with an engine.
+# The following tests need a container engine.
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Builds the image with one model in it; returns the model."""
+    """Build the image with one model in it, and return the model."""
     with contextlib.ExitStack() as stack:
         try:
             client = stack.enter_context(images.engine())
@@ -164,7 +164,7 @@ def _built(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
     client.api.import_image_from_data(_launcher(), repository="labelbeam-test-launcher", tag="1")
     arguments = ["LAUNCHER_IMAGE=labelbeam-test-launcher:1"]
     with _served(os.environ.get("PIP_FIND_LINKS")) as wheels:
-        if wheels:  # with torch among them
+        if wheels:  # torch is among them
             arguments += [f"PIP_FIND_LINKS={wheels}", "TORCH_INDEX="]
         flags = [part for argument in arguments for part in ("--build_arg", argument)]
         assert container.main(["build", "--model", str(model), "--tag", TAG, "--network", "host", *flags]) == 0
@@ -173,7 +173,7 @@ def _built(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
 
 
 def _launcher() -> bytes:
-    """A stand-in for Google's image of launchers: one file."""
+    """Return a stub of Google's image for launchers, which holds one file."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         entry = tarfile.TarInfo("opt/google/dataflow/python_template_launcher")
@@ -193,7 +193,7 @@ def _served(folder: str | None) -> Iterator[str | None]:
         server.shutdown()
 
 
-def docker(*arguments: object) -> str:
+def run_docker(*arguments: object) -> str:
     return subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -203,14 +203,14 @@ def test_an_image_says_what_is_in_it_and_is_checked(
     built: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     facts = images.inspect(TAG)
-    assert (facts.python, facts.found_in) == (images.python_version(), "this machine's engine")
+    assert (facts.python_version, facts.found_in) == (images.python_version(), "this machine's engine")
     assert list(facts.models) == ["colours"]
     assert container.main(["check", "--model", str(built), "--tag", TAG]) == 0
     out = capsys.readouterr().out
     assert re.search(r"[\d,.]+ MB  COPY", out)
     other = tiny_model(tmp_path / "colours", seed=5)
     assert container.main(["check", "--model", str(other), "--tag", TAG]) == 2
-    assert f"image {TAG}: model colours is another than here; build it again." in capsys.readouterr().err
+    assert f"image {TAG}: model colours differs from the one here; build it again." in capsys.readouterr().err
     images.copy_out(TAG, "/models/colours", tmp_path / "copy")
     assert (tmp_path / "copy" / "model.pth").read_bytes() == (built / "model.pth").read_bytes()
 
@@ -218,11 +218,11 @@ def test_an_image_says_what_is_in_it_and_is_checked(
 @pytest.mark.docker
 @pytest.mark.timeout(1800)
 def test_an_image_holds_no_compiler_or_cache_and_labels_as_any_user(built: Path) -> None:
-    run = ("run", "--rm", "--network", "none", "--entrypoint")
+    command = ("run", "--rm", "--network", "none", "--entrypoint")
     look = "command -v gcc cc make; find /root /home /tmp /usr/local -name .cache -o -name '*.whl' -o -path '/tmp/*'"
-    assert docker(*run, "sh", TAG, "-c", f"{{ {look}; }} || true") == ""
+    assert run_docker(*command, "sh", TAG, "-c", f"{{ {look}; }} || true") == ""
     labelled = subprocess.run(
-        ["docker", *run[:2], "-i", *run[2:], "python", "--user", "12345", TAG]
+        ["docker", *command[:2], "-i", *command[2:], "python", "--user", "12345", TAG]
         + ["-m", "inference.run", "--model", "/models/colours"],
         input=jsonl(3), capture_output=True, check=True,
     )  # fmt: skip
@@ -234,17 +234,17 @@ def test_an_image_holds_no_compiler_or_cache_and_labels_as_any_user(built: Path)
 def test_a_pipeline_whose_steps_run_in_the_image_without_a_network(
     built: Path, label: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """One loopback, shared by launcher, worker and the emulator of Cloud Storage; there is nothing else to reach."""
+    """Launcher, worker and emulator of Cloud Storage share one loopback, and can reach nothing else."""
     if os.geteuid() or not shutil.which("nsenter"):
-        pytest.skip("needs root and nsenter, to let the emulator into the containers' network")
+        pytest.skip("root and nsenter are needed to run the emulator in the containers' network")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_bytes(jsonl(200))
-    loopback = docker(
+    loopback = run_docker(
         "run", "--detach", "--network", "none", "--hostname", "localhost", "--entrypoint", "sleep", TAG, "1200"
     )
     started = [loopback]
     try:
-        pid = docker("inspect", "--format", "{{.State.Pid}}", loopback)
+        pid = run_docker("inspect", "--format", "{{.State.Pid}}", loopback)
         emulator = subprocess.Popen(
             ["nsenter", "--target", pid, "--net", sys.executable, "-m", "tests.cloud_storage", tmp_path],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
@@ -254,7 +254,7 @@ def test_a_pipeline_whose_steps_run_in_the_image_without_a_network(
         environment = ("--env", f"STORAGE_EMULATOR_HOST={url}", "--env", "NO_GCE_CHECK=true")
         inside = ("--network", f"container:{loopback}", *environment, "--entrypoint", "python", TAG, "-m")
         pool = ("apache_beam.runners.worker.worker_pool_main", f"--service_port={WORKER_PORT}")
-        started.append(docker("run", "--detach", *inside, *pool))
+        started.append(run_docker("run", "--detach", *inside, *pool))
         time.sleep(3)
         flags = ("--input", "gs://bucket/a.jsonl", "--slice_mb", "0.005", "--runtime", "torch")
         ran = subprocess.run(
@@ -267,7 +267,7 @@ def test_a_pipeline_whose_steps_run_in_the_image_without_a_network(
         emulator.communicate()
         assert ran.returncode == 0, ran.stdout + ran.stderr + logs.stderr
     finally:
-        docker("rm", "--force", *started)
+        run_docker("rm", "--force", *started)
     here = label("--model", built, "--input", tmp_path / "in" / "a.jsonl", *flags[2:])
     assert rows_of(tmp_path / "out" / "run") == rows_of(here)
     receipts = [json.loads(file.read_bytes()) for file in (tmp_path / "out/run/receipts").iterdir()]

@@ -1,4 +1,4 @@
-"""What a new corpus asks to be labelled anew, and whether the labels are those of a run over all of it."""
+"""Tests which documents of a new corpus are relabelled, and that the labels are those of a run over all of it."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def rows_below(*folders: Path) -> dict[str, Any]:
     return {row["id"]: row for row in rows}
 
 
-def compare(previous: Path, model: Path, corpus: Path, output: Path) -> dict[str, int]:
+def delta_counts(previous: Path, model: Path, corpus: Path, output: Path) -> dict[str, int]:
     command = [
         "--model",
         model,
@@ -53,7 +53,7 @@ def test_a_refresh_of_a_refresh_gives_what_labelling_all_would(
 
     run = label(*flags, "--input", write(tmp_path / "may.jsonl", may))
     corpus = write(tmp_path / "june.jsonl", june, "not json")
-    counts = compare(run, colours, corpus, tmp_path / "to_june")
+    counts = delta_counts(run, colours, corpus, tmp_path / "to_june")
     assert counts == {"new": 1, "changed": 1, "unreadable": 1, "kept": 38, "gone": 1}
     run = label(*flags, "--input", tmp_path / "to_june" / "documents" / "*.jsonl", "--max_failure_rate", "1")
     assert [row["reason"] for row in rows_of(run, "failures")] == ["not_json"]
@@ -61,21 +61,21 @@ def test_a_refresh_of_a_refresh_gives_what_labelling_all_would(
     assert rows_below(run / "predictions", tmp_path / "to_june" / "kept") == rows_below(whole / "predictions")
 
     corpus = write(tmp_path / "july.jsonl", july)
-    counts = compare(run, colours, corpus, tmp_path / "to_july")
-    assert counts == {"new": 1, "changed": 1, "kept": 39, "gone": 1}  # gone: the line that was no document
+    counts = delta_counts(run, colours, corpus, tmp_path / "to_july")
+    assert counts == {"new": 1, "changed": 1, "kept": 39, "gone": 1}  # the line that was not a document is gone
     run = label(*flags, "--input", tmp_path / "to_july" / "documents" / "*.jsonl")
     whole = label(*flags, "--input", corpus)
     assert rows_below(run / "predictions", tmp_path / "to_july" / "kept") == rows_below(whole / "predictions")
 
 
-def test_another_model_or_an_id_that_was_there_twice_is_labelled_anew(
+def test_another_model_or_an_id_that_was_not_unique_is_relabelled(
     label: Callable[..., Path], colours: Path, tmp_path: Path
 ) -> None:
     corpus = write(tmp_path / "a.jsonl", {f"d{i}": TEXTS[i] for i in range(5)}, '{"id": "d0", "text": "the sky"}')
     run = label("--model", colours, "--input", corpus)
-    assert compare(run, colours, corpus, tmp_path / "same") == {"changed": 2, "kept": 4}
+    assert delta_counts(run, colours, corpus, tmp_path / "same") == {"changed": 2, "kept": 4}
     other = tiny_model(tmp_path / "colours", seed=9)
-    assert compare(run, other, corpus, tmp_path / "other") == {"new": 6}
+    assert delta_counts(run, other, corpus, tmp_path / "other") == {"new": 6}
 
 
 def test_kept_fields_are_those_of_the_new_corpus(label: Callable[..., Path], colours: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_kept_fields_are_those_of_the_new_corpus(label: Callable[..., Path], col
     run = label("--model", colours, "--input", corpus, "--keep_fields", "year")
     new = tmp_path / "b.jsonl"
     new.write_text('{"id": "d1", "text": "the sky", "year": 2027}\n')
-    assert compare(run, colours, new, tmp_path / "delta") == {"kept": 1}
+    assert delta_counts(run, colours, new, tmp_path / "delta") == {"kept": 1}
     assert rows_below(tmp_path / "delta" / "kept")["d1"]["year"] == 2027
 
 
@@ -97,7 +97,7 @@ def test_mistakes_are_named(
     run = label("--model", colours, "--input", corpus)
     write(corpus, {"d1": "the sky is blue"})
     assert delta.main([*common, "--previous", str(run)]) == 2
-    assert f"its input {corpus} is not what it was" in capsys.readouterr().err
+    assert f"its input {corpus} has changed" in capsys.readouterr().err
     assert delta.main([*common, "--previous", str(run), "--outptu", "x"]) == 2
     assert "unknown flag --outptu" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

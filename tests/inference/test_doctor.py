@@ -1,4 +1,4 @@
-"""What the doctor says of this machine, of good and of bad models."""
+"""Tests what the doctor prints about this machine, and about good and damaged models."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ from inference import doctor
 
 
 @pytest.fixture(autouse=True)
-def wide_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network is asked for credentials."""
+def wide_terminal_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find no credentials without a search on the network, and print wide lines."""
 
-    def without() -> None:
-        raise DefaultCredentialsError("none")
+    def refuse() -> None:
+        raise DefaultCredentialsError("none")  # type: ignore[no-untyped-call]  # google-auth has no types for it
 
-    monkeypatch.setattr("google.auth.default", without)
+    monkeypatch.setattr("google.auth.default", refuse)
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -28,11 +28,11 @@ def test_a_machine_that_is_ready(
     printed = capsys.readouterr().out
     assert torch.__version__ in printed
     assert "--runtime auto" in printed
-    assert "every file as it was written" in printed
+    assert "every file is unchanged" in printed
     assert doctor.main(["--model", str(colours), "--json"]) == 0
-    found = {row["what"]: row["found"] for row in json.loads(capsys.readouterr().out)}
-    assert found["torch"] == torch.__version__
-    assert all(value.split()[0] in printed for value in found.values())
+    findings = {row["what"]: row["found"] for row in json.loads(capsys.readouterr().out)}
+    assert findings["torch"] == torch.__version__
+    assert all(finding.split()[0] in printed for finding in findings.values())
 
 
 def test_a_model_that_was_changed(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

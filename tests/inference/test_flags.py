@@ -1,4 +1,4 @@
-"""Wrong use: one message that lists every problem, exit code 2, nothing written."""
+"""Tests wrong use: one message lists every problem, the exit code is 2, and nothing is written."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from models.arguments import Parser
 
 
 def beams_flags() -> list[tuple[str, bool]]:
-    """Each flag that Beam's own parsers know, and whether a value follows it."""
+    """Return each flag that Beam's own parsers know, and whether a value follows it."""
     parser = _BeamArgumentParser(allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
@@ -32,14 +32,14 @@ CASES = [
     (["--slice_mb", "nan"], "expected a number greater than 0, found 'nan'"),
     (["--max_failure_rate", "7"], "expected a share from 0 to 1, found '7'"),
     (["--keep_fields", "a,,b"], "expected distinct names separated by commas, found 'a,,b'"),
-    (["--keep_fields", "id"], "two columns named id"),
-    (["--keep_fields", "colours"], "two columns named colours"),
+    (["--keep_fields", "id"], "found two columns named id"),
+    (["--keep_fields", "colours"], "found two columns named colours"),
     (["--device", "cuda"], "--device cuda: expected a CUDA GPU, found none"),
     (["--device", "tpu"], "--device: expected one of auto, cpu, cuda; found 'tpu'"),
     (["--max_tokens", "5000"], "reads at most 128 tokens, but 5000 were asked for"),
     (["--input", "/nowhere/*.jsonl"], "--input /nowhere/*.jsonl: expected at least one file, found none"),
     (["--model", "/nowhere/model"], "Model '/nowhere/model': expected a directory"),
-    (["--streaming"], "--streaming"),
+    (["--streaming"], "--streaming: expected a batch job, found a streaming one"),
 ]
 
 
@@ -48,8 +48,8 @@ def test_wrong_flag(
     corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     output = tmp_path / "out"
-    right = ["--model", str(colours), "--input", str(corpus), "--output", str(output)]
-    assert beam_runner.main([*right, *flags]) == 2
+    required = ["--model", str(colours), "--input", str(corpus), "--output", str(output)]
+    assert beam_runner.main([*required, *flags]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.startswith("error: ")
@@ -67,7 +67,7 @@ def test_all_problems_come_in_one_message(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_all_mistakes_in_flags_come_in_one_message(capsys: pytest.CaptureFixture[str]) -> None:
-    """They come before anything else is looked at, since they are known at once."""
+    """They are reported before anything else is checked."""
     assert beam_runner.main(["--modle", "x", "--scorez", "all", "--limit", "0", "--runer", "DirectRunner"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: unknown flag --modle: did you mean --model?",
@@ -94,7 +94,7 @@ def test_a_wrong_value_of_a_flag_of_beam_is_one_sentence(
 
 
 def test_the_list_of_beams_flags_is_beams_own() -> None:
-    """`inference/beam_flags.txt` lets a command know Beam's flags without seconds of imports."""
+    """`inference/beam_flags.txt` lists Beam's flags, so that a command knows them without slow imports."""
     assert "".join(f"{flag}{' VALUE' * value}\n" for flag, value in beams_flags()) == BEAM_FLAGS.read_text()
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_model_is_named(corpus: Path, tmp_path: Path, capsys: pytest.C
 def test_output_inside_the_input_is_refused(corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--model", str(colours), "--input", str(corpus), "--output", str(corpus.parent)]
     assert beam_runner.main(flags) == 2
-    assert f"the input {corpus} lies in it" in capsys.readouterr().err
+    assert f"expected a folder without input, found the input {corpus} in it" in capsys.readouterr().err
 
 
 def test_a_file_as_output_is_refused(corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,25 +168,25 @@ def test_json_is_all_of_standard_output(
     assert json.loads(capsys.readouterr().out)["files"][0]["path"] == str(corpus)
     assert beam_runner.main(flags) == 0
     captured = capsys.readouterr()
-    said = json.loads(captured.out)
-    assert said["summary"] == json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (said["documents"], said["report"]) == (300, str(tmp_path / "out" / "report.html"))
+    result = json.loads(captured.out)
+    assert result["summary"] == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (result["documents"], result["report"]) == (300, str(tmp_path / "out" / "report.html"))
     assert "300 lines = 300 predicted" in captured.err
 
 
-def test_quiet_says_nothing_and_verbose_names_each_slice(
+def test_quiet_prints_nothing_and_verbose_names_each_slice(
     corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--model", str(colours), "--input", str(corpus), "--slice_mb", "0.01"]
     assert beam_runner.main([*flags, "--output", str(tmp_path / "a"), "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     assert beam_runner.main([*flags, "--output", str(tmp_path / "b"), "--verbose"]) == 0
-    told = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("slice ")]
-    assert told == [f"slice {path.stem}" for path in sorted((tmp_path / "b" / "receipts").iterdir())]
-    assert len(told) > 1
+    printed = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("slice ")]
+    assert printed == [f"slice {path.stem}" for path in sorted((tmp_path / "b" / "receipts").iterdir())]
+    assert len(printed) > 1
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_prints_how_to_resume(
     corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object) -> None:
@@ -200,14 +200,14 @@ def test_ctrl_c_says_how_to_go_on(
     assert beam_runner.main(flags) == 0
 
 
-def test_an_error_that_nobody_foresaw_is_shown_whole(
+def test_an_unexpected_error_is_printed_whole(
     corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(*args: object) -> None:
+    def fail(*args: object) -> None:
         raise ZeroDivisionError("a mistake of the program")
 
-    monkeypatch.setattr("inference.runs.receipts.Receipt.totals", wrong)
+    monkeypatch.setattr("inference.runs.receipts.Receipt.totals", fail)
     assert beam_runner.main(["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr().err
-    assert re.search(r"failed: a mistake of the program \[while running .*\]\nZeroDivisionError\. Finished", told)
-    assert "inference.beam_runner --model" in told
+    error = capsys.readouterr().err
+    assert re.search(r"failed: a mistake of the program \[while running .*\]\nZeroDivisionError\. Finished", error)
+    assert "inference.beam_runner --model" in error

@@ -30,7 +30,7 @@ def test_texts_in_memory_get_the_labels_and_scores_of_a_run(
 
 def test_a_record_is_read_by_the_models_recipe(tmp_path: Path) -> None:
     classifier = Classifier(str(tiny_model(tmp_path / "m", fields=("title", "text"))), precision="fp32")
-    records = [{"title": "red", "text": "sky"}, {"title": "red", "other": 1}]
+    records: list[dict[str, object]] = [{"title": "red", "text": "sky"}, {"title": "red", "other": 1}]
     assert classifier.score(records) == pytest.approx(classifier.score(["red\nsky", "red"]), abs=1e-5)
     assert classifier.label([]) == []
     assert classifier.score([]).shape == (0, 3)
@@ -40,7 +40,7 @@ def test_a_text_that_cannot_be_read_is_named(colours: Path) -> None:
     classifier = Classifier(str(colours))
     with pytest.raises(TextError, match=r"^texts\[1\]: nothing is left after cleaning$"):
         classifier.label(["red", " "])
-    with pytest.raises(TextError, match=r"^texts\[0\]: none of the fields \['text'\] is there$"):
+    with pytest.raises(TextError, match=r"^texts\[0\]: none of the fields \['text'\] has a value$"):
         classifier.label([{"body": "red"}])
     with pytest.raises(TypeError, match="expected a list of texts"):
         classifier.label("red")

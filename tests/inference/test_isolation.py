@@ -1,4 +1,4 @@
-"""A document that ends the process outright: the run goes on without it."""
+"""Test that a run continues without a document that ends its process."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
 from tests.inference.conftest import contents, rows_of, texts, write_corpus
 
-# Python imports a module of this name when it starts: here, one in whose processes some texts are deadly.
+# Python imports sitecustomize when it starts. This one makes some texts end every process that scores them.
 DEADLY = """
 import importlib.abc, importlib.util, os, signal, sys
 
@@ -52,7 +52,7 @@ def documents(count: int) -> list[Document]:
 
 @pytest.fixture
 def deadly_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process that is started from now on ends when it scores one."""
+    """Make every process that starts from now on end when it scores a deadly text."""
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(DEADLY)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{Path.cwd()}")
@@ -67,7 +67,7 @@ def test_the_document_that_ends_its_process_is_found(deadly_texts: None, colours
     assert [(p.id, p.by_model["colours"].labels) for p in predictions] == [
         (p.id, p.by_model["colours"].labels) for p in expected
     ]
-    assert failures == [Failure(99, "x", "process_ended", "scoring it ended the process", "a DEADLY line")]
+    assert failures == [Failure(99, "x", "process_ended", "scoring this document ended the process", "a DEADLY line")]
     assert counts.labels == expected_counts.labels
     assert counts.lengths == expected_counts.lengths
 
@@ -118,14 +118,14 @@ def test_a_deadly_document_becomes_a_failure_at_the_third_attempt(
 def test_a_slice_that_was_only_interrupted_has_the_same_bytes(
     tmp_path: Path, colours: Path, corpus: Path, label: Callable[..., Path]
 ) -> None:
-    """Killed twice by a person, not by a document."""
+    """A person, not a document, killed the run twice."""
     flags = ("--model", colours, "--input", corpus, "--slice_mb", "0.005", "--scores", "all", "--runtime", "torch")
     whole = label(*flags)
     again = label(*flags)
     lost = min((again / "receipts").iterdir())
     lost.unlink()
     for _ in range(2):
-        sink.begin(str(again), lost.stem)
+        sink.begin_attempt(str(again), lost.stem)
     label(*flags, output=again)
     assert contents(again) == contents(whole)
     assert not (again / "attempts").exists()

@@ -1,4 +1,4 @@
-"""Launching on Dataflow, up to its door: an emulator for storage, stubs for the registry and for the service."""
+"""Tests a launch on Dataflow up to the request, with an emulator of storage and stubs of registry and service."""
 
 import json
 import re
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.usefixtures("corpus_in_the_cloud")
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dataflow is polled every five seconds."""
+    """Shorten all sleeps, because Beam polls Dataflow every five seconds."""
     sleep = time.sleep
     monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
 
-def test_the_job_that_is_asked_for_is_the_one_that_was_meant(
+def test_the_submitted_job_is_the_one_that_the_flags_describe(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert beam_runner.main(launch_flags(service, no_wait="", num_workers="3", max_num_workers="40")) == 0
@@ -45,15 +45,15 @@ def test_the_job_that_is_asked_for_is_the_one_that_was_meant(
         assert step in graph
     printed = capsys.readouterr().out
     assert "https://console.cloud.google.com/dataflow/jobs/us-central1/2026-11-21_job?project=paper-labels" in printed
-    assert "--machine_type n2-highcpu-8: few gigabytes are needed" in printed
-    run = json.loads(cloud.contents(BUCKET, "out/")["run.json"])
-    assert run["models"] == [
+    assert "--machine_type n2-highcpu-8: a run needs little memory" in printed
+    description = json.loads(cloud.contents(BUCKET, "out/")["run.json"])
+    assert description["models"] == [
         {"name": "colours", "path": "/models/colours", "sha256": service.labels["org.labelbeam.models"].split("=")[1]}
     ]
 
 
-def test_a_template_launcher_writes_the_job_down(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
-    """What the launcher of a flex template adds to the flags; it submits what is written there."""
+def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
+    """The launcher of a flex template adds --template_location, and submits the job in that file."""
     assert beam_runner.main(launch_flags(service, no_wait="", template_location=str(tmp_path / "job.json"))) == 0
     job = json.loads((tmp_path / "job.json").read_text())
     assert job["environment"]["workerPools"][0]["sdkHarnessContainerImages"][0]["containerImage"] == service.image
@@ -73,7 +73,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
 ) -> None:
     service.labels |= {"org.labelbeam.python": "3.8", "org.labelbeam.beam": "2.1.0"}
     cloud.client.create_bucket("faraway")
-    locations = {BUCKET: "US-CENTRAL1", "faraway": "EUROPE-WEST1"}  # the emulator has but one
+    locations = {BUCKET: "US-CENTRAL1", "faraway": "EUROPE-WEST1"}  # the emulator has only one location
     monkeypatch.setattr(storage, "bucket_location", locations.__getitem__)
     code = beam_runner.main(
         launch_flags(
@@ -89,10 +89,10 @@ def test_every_problem_is_found_before_anything_is_submitted(
     sentences = [
         "--project: expected the project that pays, found nothing",
         "FlexRS has no GPUs",
-        "--temp_location gs://faraway/tmp: its bucket is in europe-west1, the job would run in us-central1",
-        "it has Python 3.8",
-        "it has Beam 2.1.0",
-        "/models/colors: image",
+        "--temp_location gs://faraway/tmp: expected a bucket in us-central1, where the job runs, found one in europe-",
+        "as on this machine, found Python 3.8",
+        "as on this machine, found Beam 2.1.0",
+        f"--model /models/colors: expected a model in image {service.image}, which has colours",
     ]
     assert code == 2
     for sentence in sentences:
@@ -106,13 +106,19 @@ def test_every_problem_is_found_before_anything_is_submitted(
     ("changes", "sentence"),
     [
         ({"sdk_container_image": "localhost:1/labelbeam:latest"}, "expected a tag that stays"),
-        ({"sdk_container_image": "localhost:1/labelbeam:1"}, "its registry cannot be asked"),
+        ({"sdk_container_image": "localhost:1/labelbeam:1"}, "its registry cannot be read"),
         ({"temp_location": "/tmp/here"}, "--temp_location /tmp/here: expected a gs:// path"),
         ({"temp_location": "gs://nowhere/tmp"}, "--temp_location gs://nowhere/tmp: there is no such bucket"),
         ({"output": "runs/here"}, "--output runs/here: expected a gs:// path"),
-        ({"model": "models/trained/mine"}, "lies on this machine; name one in the image, /models/mine, or in gs://"),
-        ({"max_cost": "5"}, "the cost cannot be estimated: /models/colours would be timed on this machine, but image"),
-        ({"dataflow_endpoint": "http://127.0.0.1:1"}, "Invalid url (http://127.0.0.1:1)"),  # one of Beam's own checks
+        (
+            {"model": "models/trained/mine"},
+            "found one on this machine; name one in the image, /models/mine, or in gs://",
+        ),
+        (
+            {"max_cost": "5"},
+            "the cost cannot be estimated: the speed of /models/colours cannot be measured on this machine",
+        ),
+        ({"dataflow_endpoint": "http://127.0.0.1:1"}, "Invalid url (http://127.0.0.1:1)"),  # Beam itself checks this
     ],
 )
 def test_one_problem_is_one_sentence(
@@ -136,10 +142,10 @@ def test_an_image_of_another_project_is_refused(
     assert "expected one that `python -m inference.container build` made" in capsys.readouterr().err
 
 
-def test_a_bucket_that_may_not_be_looked_at(
+def test_a_bucket_whose_metadata_may_not_be_read(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Roles for objects do not include the right to; reading and writing do not need it, staging does."""
+    """Roles for objects do not include this right. Reading and writing do not need it, but staging does."""
     cloud.client.create_bucket("objects-only")
     cloud.upload("objects-only", "a.jsonl", jsonl(10))
     elsewhere = {"input": "gs://objects-only/a.jsonl", "output": "gs://objects-only/out"}
@@ -152,10 +158,10 @@ def test_a_bucket_that_may_not_be_looked_at(
     assert cloud.failed
     assert beam_runner.main(launch_flags(service, plan="", temp_location="gs://objects-only/tmp", **elsewhere)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--temp_location gs://objects-only/tmp: this account may not look at the bucket" in line
+    assert "--temp_location gs://objects-only/tmp: this account may not read the bucket's metadata" in line
 
 
-def test_a_job_that_fails_says_why_and_how_to_go_on(
+def test_a_job_that_fails_prints_why_and_how_to_resume(
     impatient: None,
     cloud: CloudStorage,
     service: Service,
@@ -171,7 +177,7 @@ def test_a_job_that_fails_says_why_and_how_to_go_on(
     assert ".lock" not in cloud.contents(BUCKET, "out/")
 
 
-def test_ctrl_c_ends_the_watching_and_not_the_job(
+def test_ctrl_c_ends_the_waiting_and_not_the_job(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: DataflowPipelineResult) -> None:
@@ -179,10 +185,10 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
 
     monkeypatch.setattr(DataflowPipelineResult, "wait_until_finish", interrupted)
     assert beam_runner.main(launch_flags(service)) == 1
-    said = capsys.readouterr()
-    assert "to stop it: gcloud dataflow jobs cancel 2026-11-21_job --region us-central1" in said.out
-    assert "no longer watched: a job that was submitted goes on" in said.err
-    assert "stopped" not in said.err
+    captured = capsys.readouterr()
+    assert "to stop it: gcloud dataflow jobs cancel 2026-11-21_job --region us-central1" in captured.out
+    assert "no longer waiting: if the job was submitted, it continues" in captured.err
+    assert "stopped" not in captured.err
 
 
 def test_a_job_that_ends_without_a_summary_has_failed(
@@ -196,7 +202,7 @@ def test_a_job_that_is_done_ends_with_the_summary(
     impatient: None, cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = ["--model", str(colours), "--input", f"gs://{BUCKET}/a.jsonl", "--output", f"gs://{BUCKET}/out"]
-    assert beam_runner.main([*here, "--runner", "FnApiRunner"]) == 0  # in the place of workers
+    assert beam_runner.main([*here, "--runner", "FnApiRunner"]) == 0  # this runner replaces the workers
     assert beam_runner.main(launch_flags(service)) == 0
     assert capsys.readouterr().out.count("100 lines = 100 predicted + 0 failed + 0 blank, in 1 slices") == 2
 
@@ -209,11 +215,11 @@ def test_a_job_that_is_done_ends_with_the_summary(
         ("EU", "europe-west4", True),
         ("EU", "us-east1", False),
         ("EUROPE-WEST1", "europe-west4", False),
-        ("NAM4", "us-central1", True),  # two regions: not known here which
+        ("NAM4", "us-central1", True),  # a pair of regions that the code does not know
     ],
 )
 def test_where_a_bucket_is_near(location: str, region: str, near: bool) -> None:
-    assert launch._is_in(location, region) is near
+    assert launch._is_near(location, region) is near
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""int8: made, proved on documents that did not shape it, refused where F1 falls."""
+"""Test that an int8 variant is proved on other documents than it was made from, and refused if F1 falls."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.tiny import tiny_model
 pytest.importorskip("nncf")
 pytestmark = [
     pytest.mark.skipif(not runtimes.has_int8(), reason="the processor has no int8 products"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the converters
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the converters raise these
 ]
 
 
@@ -29,9 +29,9 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Six hundred documents, each with up to three labels."""
+    """Give a file of 600 documents, each with up to three labels."""
     labels = [[name for name in ("red", "green", "blue") if name in text.split()[:3]] for text in texts(600)]
-    rows = [{"text": text, "labels": found} for text, found in zip(texts(600), labels, strict=True)]
+    rows = [{"text": text, "labels": names} for text, names in zip(texts(600), labels, strict=True)]
     path = tmp_path / "labelled.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -45,7 +45,7 @@ def test_the_variant_is_written_with_its_proof_and_used(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(quantization, "LARGEST_FALL", 1.0)  # a random model's F1 says nothing
+    monkeypatch.setattr(quantization, "MAX_F1_FALL", 1.0)  # the F1 of a random model says nothing
     assert optimize.main(["--model", str(model), "--data", str(labelled)]) == 0
     assert "300 documents: F1 0." in capsys.readouterr().out
     folder = conversions.int8_folder(trained_model.read_manifest(model), model)
@@ -64,7 +64,7 @@ def test_the_variant_is_written_with_its_proof_and_used(
     scores = [np.array([[s["score"] for s in row["tiny"]["scores"]] for row in rows]) for rows in (exact, small)]
     assert 0 < np.abs(scores[0] - scores[1]).max() < 0.3
 
-    again = tmp_path / "labelled.parquet"  # as training.prepare writes it; the variant there is replaced
+    again = tmp_path / "labelled.parquet"  # training.prepare writes Parquet; the new variant replaces the first
     rows = [json.loads(line) for line in labelled.read_text().splitlines()]
     pq.write_table(pa.Table.from_pylist(rows), again)
     assert optimize.main(["--model", str(model), "--data", str(again)]) == 0
@@ -75,7 +75,7 @@ def test_the_variant_is_written_with_its_proof_and_used(
 def test_a_variant_whose_f1_falls_is_not_written(
     model: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(quantization, "LARGEST_FALL", -1.0)
+    monkeypatch.setattr(quantization, "MAX_F1_FALL", -1.0)
     assert optimize.main(["--model", str(model), "--data", str(labelled)]) == 2
     assert "int8 refused: F1 fell from 0." in capsys.readouterr().err
     assert not conversions.int8_folder(trained_model.read_manifest(model), model).exists()

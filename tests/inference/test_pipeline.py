@@ -1,4 +1,4 @@
-"""The whole pipeline on DirectRunner: what it writes, what bad input gets, and that every line is accounted for."""
+"""Tests the whole pipeline on DirectRunner: what it writes, how it treats bad input, and that no line is lost."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What a run would do, take and cost, said before it runs; a job that is too dear is refused."""
+"""Tests the plan of a run: its size, time and cost are printed, and a job that may cost too much is refused."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.inference.conftest import BUCKET, launch_flags, upload_folder
 pytestmark = pytest.mark.usefixtures("corpus_in_the_cloud")
 
 
-def test_the_plan_says_what_it_will_cost_and_runs_nothing(
+def test_the_plan_prints_the_cost_and_runs_nothing(
     cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = upload_folder(cloud, colours, "models/colours")
@@ -22,9 +22,9 @@ def test_the_plan_says_what_it_will_cost_and_runs_nothing(
     printed = capsys.readouterr().out
     assert "1 file, 0.0 MB" in printed
     assert ": 100 documents, 1 slice," in printed
-    assert "--max_num_workers 1: as many as finish in 6 hours" in printed
+    assert "--max_num_workers 1: enough to finish in 6 hours" in printed
     assert re.search(
-        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 at work", printed
+        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 worker;", printed
     )
     assert service.jobs == []
     assert cloud.contents(BUCKET, "out/") == {}
@@ -37,13 +37,13 @@ def test_a_launcher_that_holds_the_models_knows_the_price(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As a flex template's does, which runs in the image itself, without an engine."""
+    """The launcher of a flex template runs in the image itself, without an engine."""
     monkeypatch.setattr(launch, "MODELS_FOLDER", str(colours.parent))
     assert beam_runner.main(launch_flags(service, model=str(colours), plan="")) == 0
     assert "estimate: $" in capsys.readouterr().out
     service.labels["org.labelbeam.models"] = f"colours={'0' * 64}"  # the image has another model of this name
     assert beam_runner.main(launch_flags(service, model=str(colours), plan="")) == 0
-    assert "what it will cost is not known" in capsys.readouterr().out
+    assert "the cost is unknown: " in capsys.readouterr().out
 
 
 def test_a_gpu_is_priced_by_a_profile_measured_on_it(
@@ -67,7 +67,7 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     assert "prices.toml has no machine type c9-mega with t4" in capsys.readouterr().out
     (tmp_path / "profile.json").write_text("{}")
     assert beam_runner.main([*command, *profile]) == 2
-    assert "expected what `python -m inference.estimate_cost --json` wrote" in capsys.readouterr().err
+    assert "expected the output of `python -m inference.estimate_cost --json`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
         ({"text_fields": "title"}, "no document of the sample could be read"),
     ],
 )
-def test_what_a_model_cannot_do_is_refused_before_it_is_paid(
+def test_what_a_model_cannot_do_is_refused_before_it_costs_anything(
     cloud: CloudStorage,
     service: Service,
     colours: Path,

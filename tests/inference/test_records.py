@@ -1,4 +1,4 @@
-"""One line to one Document or one Failure with a reason."""
+"""Test that a line becomes a Document, or a Failure with a reason."""
 
 import json
 from typing import Any
@@ -9,6 +9,7 @@ from inference.corpus.records import (
     MAX_LINE_BYTES,
     DocumentRecipe,
     Line,
+    Reason,
     bigquery_schema,
     parse_record,
     predictions_schema,
@@ -16,11 +17,11 @@ from inference.corpus.records import (
 )
 from models.text import TextRecipe
 
-OPTIONS = DocumentRecipe((TextRecipe(fields=("title", "text")),), keep_fields=("year",))
+RECIPE = DocumentRecipe((TextRecipe(fields=("title", "text")),), keep_fields=("year",))
 
 
-def read_one(data: bytes, options: DocumentRecipe = OPTIONS) -> Any:
-    read = read_documents([Line(7, data)], "f.jsonl", options)
+def read_one(data: bytes, recipe: DocumentRecipe = RECIPE) -> Any:
+    read = read_documents([Line(7, data)], "f.jsonl", recipe)
     assert read.lines == len(read.documents) + len(read.failures) + read.blank == 1
     return [*read.documents, *read.failures][0]
 
@@ -62,14 +63,14 @@ def test_what_a_failure_keeps_of_a_long_line_is_capped() -> None:
 
 
 def test_a_line_that_could_not_be_read_keeps_its_own_reason() -> None:
-    problem = ("line_too_long", f"at most {MAX_LINE_BYTES}")
-    (failure,) = read_documents([Line(1, b"xxx", problem)], "f", OPTIONS).failures
+    problem: tuple[Reason, str] = ("line_too_long", f"at most {MAX_LINE_BYTES}")
+    (failure,) = read_documents([Line(1, b"xxx", problem)], "f", RECIPE).failures
     assert (failure.reason, failure.detail) == problem
 
 
 @pytest.mark.parametrize("data", [b"", b"   ", b"\t", b"\r"])
 def test_blank_lines_are_counted(data: bytes) -> None:
-    read = read_documents([Line(1, data)], "f", OPTIONS)
+    read = read_documents([Line(1, data)], "f", RECIPE)
     assert (read.lines, read.blank, read.documents, read.failures) == (1, 1, [], [])
 
 
@@ -106,8 +107,8 @@ def test_without_an_id_field_the_id_is_file_and_line() -> None:
 
 
 def test_kept_fields_keep_their_values_and_absent_ones_are_null() -> None:
-    assert read_one(b'{"id": 1, "text": "x", "year": [2021, {"a": null}]}').kept == {"year": [2021, {"a": None}]}
-    assert read_one(b'{"id": 1, "text": "x"}').kept == {"year": None}
+    assert read_one(b'{"id": 1, "text": "x", "year": [2021, {"a": null}]}').kept_fields == {"year": [2021, {"a": None}]}
+    assert read_one(b'{"id": 1, "text": "x"}').kept_fields == {"year": None}
 
 
 def test_surrogates_are_replaced_at_every_depth() -> None:

@@ -1,4 +1,4 @@
-"""A run that is killed, repeated, or started twice at once: nothing is lost, scored twice or mixed."""
+"""Tests runs that are killed, repeated or started twice at once: nothing is lost, scored twice or mixed."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def receipts(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("receipts/*.json")}
 
 
-def test_kill_and_the_same_command_again(tmp_path: Path, colours: Path) -> None:
+def test_a_killed_run_resumes_with_the_same_command(tmp_path: Path, colours: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", 8_000)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     with subprocess.Popen(command(colours, corpus, killed), stderr=subprocess.PIPE) as process:
@@ -47,7 +47,7 @@ def test_kill_and_the_same_command_again(tmp_path: Path, colours: Path) -> None:
     assert not (killed / "summary.json").exists()
 
     again = subprocess.run(command(colours, corpus, killed), check=True, capture_output=True, text=True)
-    assert f"going on: {len(done):,} slices" in again.stderr
+    assert f"resuming: {len(done):,} slices" in again.stderr
     assert "8,000 lines = 8,000 predicted" in again.stdout
     assert {path: kept for path, kept in receipts(killed).items() if path in done} == done
     subprocess.run(command(colours, corpus, whole), check=True, capture_output=True)
@@ -58,7 +58,9 @@ def test_kill_and_the_same_command_again(tmp_path: Path, colours: Path) -> None:
 
 def test_ctrl_c_while_scoring_ends_cleanly(tmp_path: Path, colours: Path) -> None:
     corpus, run = write_corpus(tmp_path / "corpus.jsonl", 8_000), tmp_path / "run"
-    start = partial(subprocess.Popen, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # as a terminal
+    start = partial(
+        subprocess.Popen, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )  # like a terminal
     with start(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(receipts(run)) >= 3, process)
         process.send_signal(signal.SIGINT)
@@ -142,7 +144,7 @@ def test_another_model_or_changed_input_is_refused(
     assert f"input {corpus} had" in capsys.readouterr().err
 
 
-def test_overwrite_starts_anew_and_leaves_nothing_of_the_old_run(corpus: Path, colours: Path, label: Label) -> None:
+def test_overwrite_starts_over_and_leaves_nothing_of_the_old_run(corpus: Path, colours: Path, label: Label) -> None:
     run = label("--model", colours, "--input", corpus, "--slice_mb", 0.005)
     label("--model", colours, "--input", corpus, "--limit", 10, "--overwrite", output=run)
     assert len(list(run.glob("predictions/*"))) == len(list(run.glob("receipts/*"))) == 1
@@ -156,5 +158,5 @@ def test_a_folder_with_other_files_is_never_touched(
     thesis.parent.mkdir()
     thesis.write_text("years of work")
     label("--model", colours, "--input", corpus, "--overwrite", output=thesis.parent, expect=2)
-    assert "'thesis.tex', which is no part of a run" in capsys.readouterr().err
+    assert "'thesis.tex', which does not belong to a run" in capsys.readouterr().err
     assert os.listdir(thesis.parent) == ["thesis.tex"]

@@ -1,4 +1,4 @@
-"""Labelling without Beam gives the rows that the pipeline gives."""
+"""Tests labelling without Beam: it gives the same rows as the pipeline."""
 
 import gzip
 import io

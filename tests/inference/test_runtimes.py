@@ -1,4 +1,4 @@
-"""Runtimes: each gives torch's scores, what is asked for is checked, conversions are kept and never used wrongly."""
+"""Test that every runtime gives torch's scores, that flags are checked, and that conversions fit their weights."""
 
 import itertools
 import resource
@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from inference.scoring import conversions, runtimes
+from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, RuntimeChoice, RuntimeName
 from inference.scoring.runtimes import Runtime
 from models import trained_model, weights
 from models.errors import ModelError, UserError
+from models.network import PooledClassifier
+from models.trained_model import Pooling
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
-ALL = ("torch", "compile", "openvino", "onnxruntime")
 IDS = np.array([[2, 9, 30, 41, 3, 0, 0], [2, 33, 9, 12, 60, 61, 3], [2, 3, 0, 0, 0, 0, 0]])
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the converters
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the converters raise these
 ]
 
 
@@ -27,19 +29,19 @@ def need(name: str) -> None:
         pytest.importorskip(name)
 
 
-def start(name: str, directory: Path, precision: str = "fp32") -> runtimes.Forward:
-    runtime = Runtime(name, precision, CPU, 1, "")  # type: ignore[arg-type]
+def start(name: RuntimeName, directory: Path, precision: Precision = "fp32") -> runtimes.Forward:
+    runtime = Runtime(name, precision, CPU, 1, "")
     return runtimes.start(runtime, weights.load(directory), str(directory))
 
 
 @pytest.mark.parametrize("name", [pytest.param("compile", marks=pytest.mark.slow), "torch", "openvino", "onnxruntime"])
 @pytest.mark.parametrize("pooling", ["mean", "first", "stock"])
-def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: str, pooling: str) -> None:
+def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: RuntimeName, pooling: Pooling) -> None:
     need(name)
-    directory = tiny_model(tmp_path / "m", pooling=pooling)  # type: ignore[arg-type]
+    directory = tiny_model(tmp_path / "m", pooling=pooling)
     network = weights.load(directory).network
     forward = start(name, directory)
-    for ids in (IDS, IDS[:1], np.tile(IDS, (5, 3))):  # other shapes than the converter saw
+    for ids in (IDS, IDS[:1], np.tile(IDS, (5, 3))):  # the converter saw another shape
         mask = (ids > 0).astype(np.int64)
         with torch.inference_mode():
             masked = network(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
@@ -49,24 +51,26 @@ def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: str, pool
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_conversion_is_made_once_and_again_for_other_weights(tmp_path: Path, name: str) -> None:
+def test_a_conversion_is_made_once_and_again_for_other_weights(tmp_path: Path, name: RuntimeName) -> None:
     need(name)
     first = start(name, tiny_model(tmp_path / "m"))(IDS, None)
-    kept = list((tmp_path / "m" / conversions.FOLDER).iterdir())
-    assert len(kept) == 1
-    made = kept[0].stat().st_mtime_ns
+    folders = list((tmp_path / "m" / conversions.FOLDER).iterdir())
+    assert len(folders) == 1
+    made = folders[0].stat().st_mtime_ns
     assert np.array_equal(start(name, tmp_path / "m")(IDS, None), first)
-    assert [folder.stat().st_mtime_ns for folder in kept] == [made]
-    trained_model.verify(tmp_path / "m")  # what lies beside the model does not change it
+    assert [folder.stat().st_mtime_ns for folder in folders] == [made]
+    trained_model.verify(tmp_path / "m")  # the conversion does not change the model
 
     tiny_model(tmp_path / "other", seed=1)
-    (tmp_path / "m" / conversions.FOLDER).rename(tmp_path / "other" / conversions.FOLDER)  # a careless copy
+    (tmp_path / "m" / conversions.FOLDER).rename(
+        tmp_path / "other" / conversions.FOLDER
+    )  # someone copies the folder by mistake
     assert not np.array_equal(start(name, tmp_path / "other")(IDS, None), first)
     assert len(list((tmp_path / "other" / conversions.FOLDER).iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_damaged_conversion_is_named(tmp_path: Path, name: str) -> None:
+def test_a_damaged_conversion_is_named(tmp_path: Path, name: RuntimeName) -> None:
     need(name)
     start(name, tiny_model(tmp_path / "m"))
     folder = tmp_path / "m" / conversions.FOLDER
@@ -94,13 +98,14 @@ def test_a_runtime_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatc
         "torch",
         lambda *arguments: lambda ids, mask: runtimes.to_numpy(original(*arguments)(ids, mask)) + 1,
     )
-    with pytest.raises(ModelError, match=r"torch in fp32 on 1 thread gives scores that are 0\.\d+ apart"):
+    with pytest.raises(ModelError, match=r"found that those of torch in fp32 on 1 thread differ by 0\.\d+;"):
         start("torch", directory)
 
 
 def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
     model = weights.load(directory)
+    assert isinstance(model.network, PooledClassifier)
     torch.nn.init.constant_(model.network.head.weight, float("nan"))
     with pytest.raises(ModelError, match="scores that are not finite numbers"):
         runtimes.start(Runtime("torch", "fp32", CPU, 1, ""), model, str(directory))
@@ -114,11 +119,11 @@ def test_the_number_of_torchs_threads_is_left_as_it_was(tmp_path: Path) -> None:
     model = weights.load(directory)
     model.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     runtimes.start(runtime, model, str(directory))
-    assert seen == [before, 1]  # a batch has one thread to itself
+    assert seen == [before, 1]  # each batch has one thread
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read as Linux tells it")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
 def test_memory_grows_little_with_each_shape_of_batch(tmp_path: Path) -> None:
     need("openvino")
     forward = start("openvino", tiny_model(tmp_path / "m"))
@@ -134,7 +139,7 @@ def test_memory_grows_little_with_each_shape_of_batch(tmp_path: Path) -> None:
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory now."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -165,13 +170,13 @@ def test_auto_takes_what_is_installed_and_says_why(
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (("openvino", "auto", "cpu"), "--runtime openvino: it is not installed; pip install"),
-        (("torch", "int8", "cpu"), "--precision int8 is computed by openvino, not by torch"),
+        (("openvino", "auto", "cpu"), "--runtime openvino: the package is not installed; pip install"),
+        (("torch", "int8", "cpu"), "--precision int8: expected the runtime openvino, found torch"),
         (("torch", "auto", "cuda"), "--device cuda: expected a CUDA GPU, found none"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(
-    asked: tuple[str, str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+    asked: tuple[RuntimeChoice, PrecisionChoice, DeviceChoice], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtimes, "is_installed", lambda _: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -180,5 +185,5 @@ def test_what_does_not_go_together_is_one_sentence(
 
 
 def test_the_cores_are_counted_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS has no affinity
     assert runtimes.choose("torch", "fp32", "cpu").threads >= 1

@@ -1,9 +1,10 @@
-"""Scores: the same as training's evaluation, in order, whatever the batches; truncation; sharing of tokens."""
+"""Test that scores equal those of training's evaluation in any batches, truncation, and shared tokens."""
 
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
 from models import weights
 from models.decision import decide, probabilities
+from models.trained_model import Pooling
 from tests.inference.conftest import texts
 from tests.tiny import tiny_model
-from training import evaluation
+from training import measurement
 
 
 def documents(count: int) -> list[Document]:
@@ -34,33 +36,29 @@ def documents(count: int) -> list[Document]:
     ],
 )
 def test_scores_and_labels_equal_those_of_the_evaluation(
-    tmp_path: Path, task: str, names: tuple[str, ...], pooling: str
+    tmp_path: Path, task: str, names: tuple[str, ...], pooling: Pooling
 ) -> None:
-    directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)  # type: ignore[arg-type]
+    directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)
     model = weights.load(directory)
-    logits = evaluation.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
+    logits = measurement.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
     expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
     options = ScoringOptions(models=(str(directory),), precision="fp32", scores="all")
     predictions, failures, _ = Scorer(options).score(documents(200))
     assert failures == []
     assert [p.id for p in predictions] == [f"d{i}" for i in range(200)]
-    found = np.array([[score for _, score in p.by_model["m"].scores] for p in predictions])
-    assert np.abs(found - expected).max() < 1e-5
+    scores = np.array([[score for _, score in p.by_model["m"].scores] for p in predictions])
+    assert np.abs(scores - expected).max() < 1e-5
     chosen = decide(expected, model.manifest.labels, model.manifest.decision.thresholds)
     assert [p.by_model["m"].labels for p in predictions] == [
         tuple(name for name, is_chosen in zip(names, row, strict=True) if is_chosen) for row in chosen
     ]
 
 
-def test_two_models_with_one_tokenizer_tokenise_once(
-    colours: Path, offensive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_models_with_one_tokenizer_tokenise_once(colours: Path, offensive: Path) -> None:
     loaded = Scorer(ScoringOptions(models=(str(colours), str(offensive))))
-    calls = []
-    original = scorer.tokenize
-    monkeypatch.setattr(scorer, "tokenize", lambda *args: calls.append(args) or original(*args))
-    _, _, counts = loaded.score(documents(50))
-    assert len(calls) == 1
+    with mock.patch.object(scorer, "tokenize", wraps=scorer.tokenize) as tokenize:
+        _, _, counts = loaded.score(documents(50))
+    assert tokenize.call_count == 1
     assert counts.truncated["offensive"] > counts.truncated["colours"] > 0
     assert counts.tokens["offensive"] < counts.tokens["colours"]
 
@@ -68,16 +66,16 @@ def test_two_models_with_one_tokenizer_tokenise_once(
 @pytest.mark.parametrize("max_tokens", [3, 4, 7, 20])
 def test_shortening_tokens_is_what_the_tokenizer_does(colours: Path, max_tokens: int) -> None:
     tokenizer = weights.load(colours).tokenizer
-    cut = scorer._cutter(tokenizer, max_tokens)
+    truncate = scorer._truncator(tokenizer, max_tokens)
     for text in texts(40):
         expected = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-        assert list(cut(tokenizer(text)["input_ids"])) == expected
+        assert list(truncate(tokenizer(text)["input_ids"])) == expected
 
 
 def test_truncated_texts_are_counted_exactly(colours: Path) -> None:
     tokenizer = weights.load(colours).tokenizer
     lengths = [len(tokenizer(text)["input_ids"]) for text in texts(100)]
-    assert 32 in lengths  # a text that just fits is not truncated
+    assert 32 in lengths  # a text of exactly 32 tokens is not truncated
     _, _, counts = Scorer(ScoringOptions(models=(str(colours),))).score(documents(100))
     assert counts.truncated["colours"] == sum(length > 32 for length in lengths)
     distinct = {tuple(ids) for ids in tokenizer(texts(100), truncation=True, max_length=32)["input_ids"]}
@@ -148,7 +146,7 @@ def test_as_many_batches_are_computed_at_once_as_there_are_threads(colours: Path
     model, lock, busy, together = loaded._models[0], threading.Lock(), [0], []
     forward = model._forward
 
-    def noted(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+    def counted(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
         with lock:
             busy[0] += 1
             together.append(busy[0])
@@ -159,8 +157,8 @@ def test_as_many_batches_are_computed_at_once_as_there_are_threads(colours: Path
             with lock:
                 busy[0] -= 1
 
-    model._forward = noted
+    model._forward = counted
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: loaded.score(documents(200))[0], range(12)))
-    assert all(predictions == expected for predictions in found)
+        results = list(pool.map(lambda _: loaded.score(documents(200))[0], range(12)))
+    assert all(predictions == expected for predictions in results)
     assert max(together) == 2

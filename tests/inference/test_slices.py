@@ -1,4 +1,4 @@
-"""Slices: every line read exactly once with its number, whatever the cut, the compression or the damage."""
+"""Test that every line is read exactly once with its number, for any slice size, compression or damage."""
 
 import bz2
 import gzip
@@ -53,9 +53,9 @@ def test_every_line_is_read_once_with_its_number(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes, slice_bytes: int
 ) -> None:
     file = write(tmp_path_factory.mktemp("s"), content, suffix)
-    found = read(file, slice_bytes)
-    assert [line.data for line in found] == lines_of(content)
-    assert [line.number for line in found] == list(range(1, len(found) + 1))
+    lines = read(file, slice_bytes)
+    assert [line.data for line in lines] == lines_of(content)
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
     assert sum(piece.source_bytes for piece in cut(file, slice_bytes)) == file.size
 
 
@@ -70,15 +70,14 @@ def test_what_a_truncated_file_still_gives_is_read_and_the_rest_is_one_problem(
     data = Path(whole.path).read_bytes()
     Path(whole.path).write_bytes(data[: max(int(len(data) * share), 12)])
     file = InputFile(whole.path, Path(whole.path).stat().st_size)
-    found = read(file, slice_bytes)
-    *good, broken = found
+    *good, broken = read(file, slice_bytes)
     assert [line.data for line in good] == lines_of(content)[: len(good)]
     assert all(line.problem is None for line in good)
     assert broken.problem is not None
     assert broken.problem[0] == "damaged_file"
     assert file.path in broken.problem[1]
     assert "at byte" in broken.problem[1]
-    assert broken.number == len(found)
+    assert broken.number == len(good) + 1
     assert sum(piece.source_bytes for piece in cut(file, slice_bytes)) == file.size
 
 
@@ -87,9 +86,9 @@ def test_corrupt_bytes_in_the_middle_are_reported(tmp_path: Path) -> None:
     data = bytearray(Path(file.path).read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     Path(file.path).write_bytes(data)
-    found = read(file, 50_000)
-    assert 1_000 < len(found) < 100_000
-    assert [line.number for line in found if line.problem] == [len(found)]
+    lines = read(file, 50_000)
+    assert 1_000 < len(lines) < 100_000
+    assert [line.number for line in lines if line.problem] == [len(lines)]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_a_file_that_lost_lines_since_it_was_counted_is_an_error(tmp_path: Path)
     file = write(tmp_path, b"1\n2\n3\n")
     (piece,) = cut(file, 100)
     Path(file.path).write_bytes(b"1\n")
-    with pytest.raises(SourceError, match="2 lines fewer"):
+    with pytest.raises(SourceError, match="found 2 lines fewer"):
         list(slices.read_lines(piece))
 
 
@@ -139,8 +138,8 @@ def test_limit_takes_the_first_lines_of_the_input_in_order(tmp_path: Path, suffi
         path.write_bytes(COMPRESS[suffix](b"".join(b"%s%d\n" % (name.encode(), i) for i in range(count))))
         files.append(InputFile(str(path), path.stat().st_size))
     limited = slices.limit_lines(files, 7)
-    found = [line.data for file in limited for line in read(file, 4)]
-    assert found == [b"a0", b"a1", b"a2", b"a3", b"a4", b"c0", b"c1"]
+    lines = [line.data for file in limited for line in read(file, 4)]
+    assert lines == [b"a0", b"a1", b"a2", b"a3", b"a4", b"c0", b"c1"]
 
 
 def test_find_files_reports_every_pattern_that_is_wrong(tmp_path: Path) -> None:
@@ -149,7 +148,8 @@ def test_find_files_reports_every_pattern_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson.zst").write_text("{}")
     with pytest.raises(UserError) as error:
         find_files([f"{tmp_path}/*.txt", f"{tmp_path}/nothing*.jsonl"])
-    assert "notes.txt is not one of .jsonl, .json, .ndjson" in str(error.value)
+    assert "expected only files that end in .jsonl, .json, .ndjson (also with .gz" in str(error.value)
+    assert f"found {tmp_path}/notes.txt; narrow the glob." in str(error.value)
     assert "nothing*.jsonl: expected at least one file, found none" in str(error.value)
-    found = find_files([f"{tmp_path}/b.jsonl", f"{tmp_path}/*.zst", f"{tmp_path}/*.jsonl"])
-    assert [Path(file.path).name for file in found] == ["a.ndjson.zst", "b.jsonl"]
+    files = find_files([f"{tmp_path}/b.jsonl", f"{tmp_path}/*.zst", f"{tmp_path}/*.jsonl"])
+    assert [Path(file.path).name for file in files] == ["a.ndjson.zst", "b.jsonl"]

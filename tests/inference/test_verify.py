@@ -1,4 +1,4 @@
-"""A run that is whole, and every way in which one is not."""
+"""Tests the check of runs that are complete, and of runs with each kind of damage."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.inference.conftest import write_corpus
 
 @pytest.fixture(scope="module", params=["jsonl", "parquet"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    """Two files, several slices, one failure."""
+    """Label two files, which give several slices and one failure."""
     folder = tmp_path_factory.mktemp("whole")
     write_corpus(folder / "a.jsonl", 200)
     with write_corpus(folder / "b.jsonl", 50).open("a") as file:
@@ -29,7 +29,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def run(whole: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """Return a copy of the run, which a test can damage."""
     return shutil.copytree(whole, tmp_path / "run")
 
 
@@ -38,7 +38,7 @@ def first(run: Path, kind: str) -> Path:
 
 
 def edit_receipt(run: Path, **changes: Any) -> None:
-    """As a mistake of the program would have it: sealed all the same."""
+    """Change a receipt and seal it again, as a bug in the program would."""
     path = first(run, "receipts")
     receipt = receipts.read(str(path))
     assert receipt
@@ -57,7 +57,7 @@ def damaged_predictions(run: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5] + b"xxxx\n")
 
 
-def flipped_receipt(run: Path) -> None:
+def damaged_receipt(run: Path) -> None:
     path = first(run, "receipts")
     path.write_bytes(path.read_bytes()[:20])
 
@@ -82,16 +82,16 @@ def wrong_summary(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (damaged_predictions, "is not what was written; its receipt has another SHA-256"),
+        (damaged_predictions, "has changed since it was written: its receipt has another SHA-256"),
         (lambda run: first(run, "predictions").unlink(), "is missing"),
-        (lambda run: first(run, "failures").write_bytes(b""), "is not what was written"),
-        (flipped_receipt, "is not what was written; its slice counts as not done"),
-        (lambda run: edit_receipt(run, blank=3), "its receipt does not add up"),
+        (lambda run: first(run, "failures").write_bytes(b""), "has changed since it was written"),
+        (damaged_receipt, "is damaged or of another version, so its slice counts as unfinished"),
+        (lambda run: edit_receipt(run, blank=3), "the counts of its receipt do not add up"),
         (lost_in_the_middle, "no receipt for the bytes from"),
-        (lost_at_the_end, "no receipt for what follows byte"),
-        (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is no input of this run"),
-        (wrong_summary, "summary.json says predicted 7, the receipts 250"),
-        (lambda run: (run / "summary.json").unlink(), "there is no summary.json: the run has not ended"),
+        (lost_at_the_end, "no receipt for the bytes from"),
+        (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is not an input of this run"),
+        (wrong_summary, "summary.json: expected predicted 250 by the receipts, found 7"),
+        (lambda run: (run / "summary.json").unlink(), "summary.json: is missing, so the run is unfinished"),
     ],
 )
 def test_what_is_wrong_is_found_and_named(
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_found_and_named(
 def test_rows_that_do_not_match_the_receipt(run: Path) -> None:
     receipt = json.loads(first(run, "receipts").read_text())
     edit_receipt(run, predicted=receipt["predicted"] - 1, failed=receipt["failed"] + 1)
-    assert any("rows as its receipt says" in problem for problem in integrity.verify(str(run)))
+    assert any("rows that its receipt counts" in problem for problem in integrity.verify(str(run)))
 
 
 def test_the_first_lines_only(

@@ -1,4 +1,4 @@
-"""Flags: what is right is read as argparse reads it; each mistake is one line, and all of them come together."""
+"""Right flags are read as argparse reads them. Each mistake is one line, and all mistakes come together."""
 
 import argparse
 import subprocess

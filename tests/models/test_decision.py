@@ -1,4 +1,4 @@
-"""Probabilities and labels of the three tasks, against values worked out by hand."""
+"""Test probabilities and labels of the three tasks against values worked out by hand."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from models.labels import LabelSchema, Task
 
 
 def test_multi_label_probabilities_are_independent_sigmoids() -> None:
-    found = probabilities(np.array([[0.0, np.log(3.0)]], dtype=np.float32), Task.MULTI_LABEL)
-    assert found == pytest.approx(np.array([[0.5, 0.75]]), abs=1e-7)
+    probs = probabilities(np.array([[0.0, np.log(3.0)]], dtype=np.float32), Task.MULTI_LABEL)
+    assert probs == pytest.approx(np.array([[0.5, 0.75]]), abs=1e-7)
 
 
 @pytest.mark.parametrize("task", [Task.BINARY, Task.MULTI_CLASS])
 def test_other_probabilities_are_a_softmax(task: Task) -> None:
-    found = probabilities(np.array([[0.0, np.log(3.0)], [7.0, 7.0]], dtype=np.float32), task)
-    assert found == pytest.approx(np.array([[0.25, 0.75], [0.5, 0.5]]), abs=1e-7)
+    probs = probabilities(np.array([[0.0, np.log(3.0)], [7.0, 7.0]], dtype=np.float32), task)
+    assert probs == pytest.approx(np.array([[0.25, 0.75], [0.5, 0.5]]), abs=1e-7)
 
 
 @pytest.mark.parametrize("task", list(Task))

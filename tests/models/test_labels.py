@@ -1,4 +1,4 @@
-"""Label schemas: what fits a task and what is refused."""
+"""Test which label schemas fit a task and which are refused."""
 
 import pytest
 from pydantic import ValidationError

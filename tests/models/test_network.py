@@ -1,4 +1,4 @@
-"""The network: pooling ignores padding, logits are raw, and weights are kept in fp32."""
+"""Test that pooling ignores padding, that logits are raw, and that weights are stored in fp32."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from models.trained_model import Pooling
 from tests.tiny import tiny_base, tiny_config
 
 TEXTS = ["red sky", "the rose is red and the grass is green"]
+POOLED: tuple[Pooling, ...] = ("mean", "first")
 
 
 def build(pooling: Pooling, labels: int = 3) -> torch.nn.Module:
@@ -36,8 +37,9 @@ def test_mean_and_first_pool_what_they_say() -> None:
     ids = torch.tensor([[2, 10, 11, 3, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 0]])
     with torch.inference_mode():
-        for pooling in ("mean", "first"):
-            network = build(pooling)  # type: ignore[arg-type]
+        for pooling in POOLED:
+            network = build(pooling)
+            assert isinstance(network, networks.PooledClassifier)
             states = network.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
             pooled = states[:, :4].mean(dim=1) if pooling == "mean" else states[:, 0]
             assert torch.allclose(network(ids, mask), network.head(pooled), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The text recipe: which fields, which cleaning, and what happens to records without a text."""
+"""Test the text recipe: fields, cleaning steps, and records without a text."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ def test_any_text_with_something_in_it_comes_through_and_cleaning_twice_changes_
     assert recipe.text_of({"text": once}) == once
 
 
-@pytest.mark.parametrize("step", sorted(set(CLEANING_STEPS) - {"html_entities"}))  # &amp;lt; is two steps by nature
+@pytest.mark.parametrize("step", sorted(set(CLEANING_STEPS) - {"html_entities"}))  # &amp;lt; needs two passes
 @given(text=st.text(alphabet=st.one_of(st.sampled_from("$\\()[]@.&;: aé5\u0301"), st.characters())))
 def test_a_step_done_twice_is_a_step_done_once(step: str, text: str) -> None:
     once = CLEANING_STEPS[step](text)
@@ -87,5 +87,5 @@ def test_a_step_done_twice_is_a_step_done_once(step: str, text: str) -> None:
 @pytest.mark.parametrize("step", CLEANING_STEPS)
 @pytest.mark.parametrize("part", ["\\(", "$", "$$", "\\[ ", "$a ", "@", "a@b.", "www.", "&", "e\u0301"])
 def test_no_step_is_slow_on_any_text(step: str, part: str) -> None:
-    """A pattern that backtracks would run into the timeout of the test."""
+    """A pattern that backtracks would exceed the timeout of the test."""
     assert isinstance(CLEANING_STEPS[step](part * 20_000), str)

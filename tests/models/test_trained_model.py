@@ -1,9 +1,10 @@
-"""The model's directory: what goes in comes out, and every kind of damage is named."""
+"""Test that a model's directory loads as it was saved, and that messages name every kind of damage."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_equal_models_have_equal_fingerprints(tmp_path: Path) -> None:
     assert tokenizers[0] == tokenizers[1]
 
 
-def edit(model: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+def edit(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = model / "model.json"
     content = json.loads(path.read_text())
     change(content)
@@ -57,7 +58,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no directory": (shutil.rmtree, "expected a directory written by"),
     "no manifest": (lambda m: (m / "model.json").unlink(), "model.json is missing"),
     "manifest cut short": (lambda m: (m / "model.json").write_text('{"format_version": 1,'), "model.json is not valid"),
-    "newer format": (lambda m: edit(m, lambda c: c.update(format_version=2, new_key=1)), "has format 2, this version"),
+    "newer format": (
+        lambda m: edit(m, lambda c: c.update(format_version=2, new_key=1)),
+        "expected at most format 1, found format 2",
+    ),
     "unknown key": (lambda m: edit(m, lambda c: c.update(labelz=1)), "labelz"),
     "no weights": (lambda m: (m / "model.pth").unlink(), "model.pth is missing"),
     "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "tokenizer.json is missing"),
