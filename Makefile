@@ -13,7 +13,7 @@ DEMO_DATA = data/demo
 DEMO_MODEL = models/trained/demo
 DEMO_RUN = runs/demo
 
-.PHONY: help install demo test docs lock audit clean
+.PHONY: help install demo test reference docs lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -58,6 +58,9 @@ test: install  ## run every check: style, types, import rules, spelling, fast te
 	@echo "pytest";       $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10 \
 		$(and $(COVERAGE),--cov --cov-report=)
 	@if [ -n "$(COVERAGE)" ]; then echo "coverage of models, training, inference: $$($(BIN)/coverage report --format=total) %"; fi
+
+reference: install  ## write the documentation's tables and figures from the code and the result files
+	@$(BIN)/python -m docs.generate
 
 docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict

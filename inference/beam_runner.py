@@ -63,7 +63,7 @@ def make_parser() -> BeamParser:
     what.add_argument(
         "--overwrite",
         action="store_true",
-        help="a fresh start, which deletes the files of an earlier run in the folder (default: the run is resumed)",
+        help="a fresh start that deletes the files of an earlier run in the folder",
     )
     what.add_argument("--limit", type=positive(int), metavar="N", help="number of input lines to read (default: all)")
     what.add_argument(
@@ -83,13 +83,13 @@ def make_parser() -> BeamParser:
     add_scoring_flags(parser)
     cost = parser.add_argument_group("planning and Dataflow")
     cost.add_argument(
-        "--plan", action="store_true", help="a dry run, which shows what would run, how long and at what cost"
+        "--plan", action="store_true", help="a dry run that shows what would run, how long it takes and what it costs"
     )
     cost.add_argument(
         "--max_cost",
         type=positive(float),
         metavar="DOLLARS",
-        help="cost above which a job is refused, compared with the high end of its estimate (default: none)",
+        help="largest allowed cost of a job, compared with the high end of its estimate (default: none)",
     )
     cost.add_argument(
         "--profile",
@@ -99,7 +99,7 @@ def make_parser() -> BeamParser:
     )
     cost.add_argument("--accelerator", choices=tuple(GPUS), help="GPU of each worker (default: none)")
     cost.add_argument(
-        "--no_wait", action="store_true", help="an exit as soon as the job is submitted (default: at its end)"
+        "--no_wait", action="store_true", help="an exit right after the job is submitted (default: at the job's end)"
     )
     messages = parser.add_argument_group("messages")
     messages.add_argument(

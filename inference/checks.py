@@ -31,10 +31,10 @@ LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "Pris
 class CheckedRun:
     """A run that has passed every check."""
 
-    options: RunOptions
-    files: list[InputFile]
+    options: RunOptions  # options that the workers get
+    files: list[InputFile]  # input files, capped by --limit
     description: dict[str, Any]  # content of run.json
-    beam_options: PipelineOptions
+    beam_options: PipelineOptions  # options of Apache Beam
     runtime: Runtime | None  # runtime on this machine; None if only other machines score
     overwrite: bool  # whether to delete the files of an earlier run
     max_failure_rate: float  # share of failed documents above which the exit code is 3
@@ -43,7 +43,7 @@ class CheckedRun:
     max_cost: float | None = None  # cost in dollars above which the job is refused
     profile: Path | None = None  # file with the speed of the job's machine type, measured on it
     wait: bool = True  # whether to wait until the job ends
-    verbosity: Verbosity = "normal"
+    verbosity: Verbosity = "normal"  # amount of messages: quiet, normal or verbose
     json: bool = False  # whether standard output gets the result as JSON, and standard error the messages
 
 

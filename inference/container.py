@@ -2,7 +2,7 @@
 
     python -m inference.container build --model models/trained/ai --tag REGION-docker.pkg.dev/PROJECT/NAME/labelbeam:1
 
-Run it in a clone of the project, because it builds the Dockerfile there. Then push the image with `docker push`.
+Run `build` in a clone of the project, because it uses the Dockerfile there. It leaves the push to `docker push`.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python -m inference.estimate_cost --model models/trained/ai --input 'gs://bucket/corpus/*.jsonl.gz'
 
 This machine reads, scores and writes pieces of the corpus as the run would, which gives documents, tokens and time.
-Prices come from a file. Another machine is assumed to be as fast as this one, core for core, within a factor of 1.5;
-without bf16 it is assumed to be as fast as this one in fp32. A profile replaces the assumption: run this command on
-such a machine with --json, and pass its output with --profile.
+Prices come from a file. Another machine is assumed to be as fast as this one, core for core, within a factor of 1.5.
+If it lacks bf16, it is assumed to be as fast as this one in fp32. A profile replaces the assumption: run this command
+on such a machine with --json, and pass its output with --profile.
 
     python -m inference.estimate_cost --actual JOB_ID --project P --region R [--model DIR --input GLOB]
 

@@ -58,7 +58,7 @@ def _plan(checked: CheckedRun, console: Console) -> None:
 
 
 def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
-    """Run the pipeline to its end and return None. Return an exit code if it failed or goes on unattended."""
+    """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
     try:
         p = beam.Pipeline(options=checked.beam_options)
         pipeline.build(p, checked.options)

@@ -84,13 +84,13 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=get_args(RuntimeChoice),
         default="auto",
-        help="runtime (default: auto, which is openvino on a CPU if it is installed, and torch otherwise)",
+        help="runtime that computes (default: auto, openvino on a CPU if it is installed, else torch)",
     )
     scoring.add_argument(
         "--precision",
         choices=get_args(PrecisionChoice),
         default="auto",
-        help="precision; int8 needs inference.optimize first (default: auto, bf16 if the hardware has it, else fp32)",
+        help="number format; int8 needs inference.optimize first (default: auto, bf16 in hardware, else fp32)",
     )
     scoring.add_argument(
         "--threads",

@@ -27,8 +27,8 @@ class Plan:
 
     files: str  # number and total size of the input files
     unknown: str = ""  # reason why only the files are known
-    corpus: Corpus | None = None
-    profile: Profile | None = None
+    corpus: Corpus | None = None  # size of the corpus
+    profile: Profile | None = None  # speed of the machine that labels
     seconds: Estimate | None = None  # time of a run on this machine
     offer: Offer | None = None  # cost of a job on Dataflow
     workers: Setting | None = None  # highest number of workers, if the user gave none

@@ -71,8 +71,8 @@ def tiny_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = networks.from_config(config, pooling)
-        head = network.model.classifier if pooling == "stock" else network.head
-        torch.nn.init.normal_(head.weight, std=1.0)
+        head = network.get_submodule("model.classifier" if pooling == "stock" else "head")
+        torch.nn.init.normal_(head.get_parameter("weight"), std=1.0)
     manifest = trained_model.Manifest(
         labels=labels,
         text=TextRecipe(fields=tuple(fields), max_tokens=max_tokens),

@@ -1,1 +1,1 @@
-"""From labelled data to a trained model's directory. Builds on `models`; knows nothing of Beam or of `inference`."""
+"""Train text classifiers on labelled data. This package builds on `models`, and knows neither Beam nor `inference`."""

@@ -1,10 +1,13 @@
-"""The pretrained encoder that a training starts from: finds it, and gives it a fresh head."""
+"""Finds the pretrained encoder that a training starts from, and gives it a new head."""
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -13,13 +16,14 @@ from models import weights
 from models.errors import UserError
 from models.labels import LabelSchema
 from training.config import ModelConfig, TrainConfig
+from training.data_card import PERCENTILES
 
-ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")  # what architectures call it
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")  # its names in different architectures
 
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained, and what it was made from."""
+    """A network to train, with its configuration and tokenizer."""
 
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
@@ -27,10 +31,10 @@ class Network:
 
 
 def start(config: TrainConfig, schema: LabelSchema) -> Network:
-    """The base model with a fresh head for these labels, drawn from torch's random state.
+    """Return the base model with a new head for these labels. The head is drawn from torch's random state.
 
     Raises:
-        UserError: it cannot be loaded, or reads fewer tokens than the recipe wants.
+        UserError: the base model cannot be loaded, or reads fewer tokens than the text recipe asks for.
     """
     base, revision = folder(config.model), config.model.revision
     names = dict(enumerate(schema.names))
@@ -55,10 +59,10 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
 
 
 def folder(model: ModelConfig) -> str:
-    """Where the base model is loaded from: `package:NAME/FOLDER` becomes a folder of the installed package.
+    """Return the folder or hub name of the base model. `package:NAME/FOLDER` is a folder of an installed package.
 
     Raises:
-        UserError: the package or the folder is not there.
+        UserError: the package or the folder does not exist.
     """
     if model.base.startswith(("/", "./", "../")) and not Path(model.base).is_dir():
         raise UserError(f"model.base: expected a folder {model.base}, found none; check the path.")
@@ -73,10 +77,10 @@ def folder(model: ModelConfig) -> str:
 
 
 def tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer.
+    """Return the tokenizer of the base model.
 
     Raises:
-        UserError: there is none.
+        UserError: the base model has none.
     """
     try:
         return load_tokenizer(folder(model), model.revision)
@@ -85,26 +89,41 @@ def tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or a hub name.
+    """Return the tokenizer of a folder or a hub name.
 
     Raises:
-        ValueError: it knows no words, as transformers makes one for a folder without a tokenizer's files.
+        ValueError: the tokenizer knows no words; transformers makes such a one for a folder without its files.
         OSError: there is nothing to load.
     """
-    found = AutoTokenizer.from_pretrained(source, revision=revision)
-    if len(found) <= len(found.all_special_ids):
+    loaded = AutoTokenizer.from_pretrained(source, revision=revision)
+    if len(loaded) <= len(loaded.all_special_ids):
         raise ValueError("the tokenizer's files are missing")
-    return found
+    return loaded
+
+
+def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
+    """Return percentiles of the number of tokens of texts, and the share of texts beyond `text.max_tokens`.
+
+    The keys are p5, p25, ..., p100, and truncated. Special tokens are counted.
+    """
+    if not texts:
+        return {}
+    encoded = tokenizer(config.model)(list(texts), verbose=False)["input_ids"]
+    lengths = np.array([len(ids) for ids in encoded])
+    percentiles = np.percentile(lengths, PERCENTILES, method="higher")
+    return {f"p{p}": int(value) for p, value in zip(PERCENTILES, percentiles, strict=True)} | {
+        "truncated": round(float((lengths > config.text.max_tokens).mean()), 6)
+    }
 
 
 def _unusable(model: ModelConfig, error: Exception) -> UserError:
-    """One sentence for what transformers said of the base model."""
+    """Return one sentence for what transformers said of the base model."""
     reason = " ".join(str(error).split())[:200]
     return UserError(f"model.base {model.base!r} cannot be loaded as a transformers encoder: {reason}")
 
 
 def set_attention_dropout(config: PretrainedConfig, dropout: float) -> None:
-    """The share of attention weights that a training step sets to zero.
+    """Set the share of attention weights that a training step replaces by zero.
 
     Raises:
         UserError: the architecture has no such setting.
@@ -119,12 +138,12 @@ def set_attention_dropout(config: PretrainedConfig, dropout: float) -> None:
 
 
 def set_head_bias(network: nn.Module, bias: float) -> None:
-    """Lets every label start from the same logit: about log(p / (1 - p)) for labels of frequency p.
+    """Set the logit from which every label starts, about log(p / (1 - p)) for labels of frequency p.
 
     Raises:
         UserError: the head has no bias.
     """
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]  # in a head of any depth
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]  # a head may have layers
     if last.bias is None:
         raise UserError("training.head_bias: expected a head with a bias, this base model's has none; remove the key.")
     nn.init.constant_(last.bias, bias)

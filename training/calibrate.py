@@ -1,4 +1,4 @@
-"""Fits on validation what turns logits into labels: a temperature, and a threshold for each label."""
+"""Fits a decision to validation data: a temperature for all logits, and a threshold for each label."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -7,21 +7,21 @@ from sklearn.metrics import precision_recall_curve
 from models.decision import Decision, Floats, probabilities
 from models.labels import LabelSchema, Task
 
-FEWEST_POSITIVES = 20  # below it a label's own best threshold is noise: it gets the one that suits all labels
-TEMPERATURES = (0.05, 20.0)  # beyond these the scores are all alike, or all 0 and 1
+FEWEST_POSITIVES = 20  # a label with fewer positives gets the threshold that suits all labels; its own would be noise
+TEMPERATURES = (0.05, 20.0)  # beyond these limits the scores are all alike, or all 0 and 1
 
 
 def fit(logits: Floats, targets: Floats, labels: LabelSchema) -> Decision:
-    """The temperature, then the thresholds, that suit these documents: logits and 0/1 targets (documents, labels)."""
+    """Return the temperature and the thresholds that suit logits and 0/1 targets, both (documents, labels)."""
     temperature = fit_temperature(logits, targets, labels.task)
     probs = probabilities(logits, labels.task, temperature)
     return Decision(temperature=temperature, thresholds=choose_thresholds(probs, targets, labels))
 
 
 def fit_temperature(logits: Floats, targets: Floats, task: Task) -> float:
-    """The number by which to divide logits (documents, labels) for the lowest log loss on 0/1 targets.
+    """Return the divisor of logits (documents, labels) that gives the lowest log loss on 0/1 targets.
 
-    Guo et al., On Calibration of Modern Neural Networks, ICML 2017. It moves scores, never their order.
+    It changes scores, and never their order (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
     """
 
     def log_loss(log_temperature: float) -> float:
@@ -37,7 +37,7 @@ def fit_temperature(logits: Floats, targets: Floats, task: Task) -> float:
 
 
 def choose_thresholds(probs: Floats, targets: Floats, labels: LabelSchema) -> tuple[float, ...]:
-    """The thresholds with the best F1 on these documents: probabilities and 0/1 targets, both (documents, labels).
+    """Return the thresholds with the best F1 for probabilities and 0/1 targets, both (documents, labels).
 
     A label with fewer than FEWEST_POSITIVES positives gets the threshold that is best for all labels together.
     """
@@ -59,14 +59,14 @@ def _best_threshold(probs: Floats, targets: Floats) -> float:
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(f1[: len(cuts)].argmax())
     below = cuts[best - 1] if best else 0.0
-    # Half way between the score that must pass and the next lower one: no text sits on the edge.
+    # No text is at the edge of a threshold half-way between the lowest score that passes and the next lower one.
     return round(float((cuts[best] + below) / 2), 6)
 
 
 def calibration_error(probs: Floats, targets: Floats, task: Task, bins: int = 15) -> float:
-    """Expected calibration error, 0 to 1: how far scores are from the frequencies with which they come true.
+    """Return the expected calibration error, from 0 to 1: the mean distance of scores from their frequencies.
 
-    Of every label's score for multi_label, of the most probable label's otherwise (Guo et al., 2017); equal-width bins.
+    It is taken over equal-width bins of the scores that `outcomes` selects (Guo et al., 2017).
     """
     scores, came_true = outcomes(probs, targets, task)
     means, shares, weights = reliability(scores, came_true, bins)
@@ -74,7 +74,10 @@ def calibration_error(probs: Floats, targets: Floats, task: Task, bins: int = 15
 
 
 def outcomes(probs: Floats, targets: Floats, task: Task) -> tuple[Floats, Floats]:
-    """Scores and whether each came true (0 or 1), both flat: all labels' for multi_label, otherwise the top one's."""
+    """Return scores and whether each came true (0 or 1), both one-dimensional.
+
+    For multi_label these are the scores of all labels, otherwise those of the most probable label of each document.
+    """
     if task is Task.MULTI_LABEL:
         return probs.ravel(), targets.ravel()
     top = probs.argmax(axis=1)
@@ -83,10 +86,10 @@ def outcomes(probs: Floats, targets: Floats, task: Task) -> tuple[Floats, Floats
 
 
 def reliability(scores: Floats, came_true: Floats, bins: int = 15) -> tuple[Floats, Floats, Floats]:
-    """Mean score, share that came true and share of all documents, for each equal-width bin that holds any."""
+    """Return the mean score, the share that came true, and the share of all documents, for each bin with documents."""
     places = np.minimum((scores * bins).astype(int), bins - 1)
     counts = np.bincount(places, minlength=bins)
-    held = counts > 0
-    means = np.bincount(places, scores, bins)[held] / counts[held]
-    shares = np.bincount(places, came_true, bins)[held] / counts[held]
-    return means, shares, counts[held] / counts.sum()
+    filled = counts > 0
+    means = np.bincount(places, scores, bins)[filled] / counts[filled]
+    shares = np.bincount(places, came_true, bins)[filled] / counts[filled]
+    return means, shares, counts[filled] / counts.sum()

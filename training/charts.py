@@ -1,4 +1,4 @@
-"""The report's pictures: matplotlib figures as SVG that takes its colours from the page, in light and in dark."""
+"""Draws the report's charts with matplotlib, as SVG that takes its colours from the page, in light and in dark."""
 
 import io
 import re
@@ -14,9 +14,10 @@ from sklearn.metrics import precision_recall_curve
 from models.decision import Floats
 from models.labels import Task
 from training import calibrate
-from training.evaluation import Evaluation
+from training.measurement import Measurement
 
-# Stand-ins, which the SVG's text exchanges for the page's CSS variables. Blue and orange are told apart by every eye.
+# Stand-ins for colours. The SVG's text exchanges them for the page's CSS variables. Everybody can tell blue and orange
+# apart.
 INK, MUTED, LINE, BLUE, ORANGE = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", BLUE: "--blue", ORANGE: "--orange"}
 STYLE: Any = {
@@ -25,6 +26,7 @@ STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
     "axes.labelcolor": MUTED,
     "axes.edgecolor": LINE,
     "axes.titlesize": 9,
@@ -39,23 +41,23 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-MOST_PANELS = 28  # labels with a precision-recall curve of their own, the most frequent first
-MOST_NAMED = 16  # rows up to which a heat map has room for its numbers
+MOST_PANELS = 28  # labels with a precision-recall curve; the most frequent ones come first
+MOST_NAMED = 16  # rows of a heat map up to which its cells have room for numbers
 
 
 def curves(history: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Loss of training and validation, and the chosen metric, over epochs."""
+    """Draw the losses of training and validation, and the chosen metric, over epochs."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.7), layout="constrained")
         losses, chosen = figure.subplots(1, 2)
         _line(losses, history, "loss", BLUE, "training")
         _line(losses, history, "eval_loss", ORANGE, "validation", marker="o")
-        losses.set(title="Loss", xlabel="epoch")
+        losses.set(title="Loss", xlabel="epoch", ylabel="loss")
         losses.legend()
         if metric != "loss":
             _line(chosen, history, f"eval_{metric}", ORANGE, metric, marker="o")
         _line(chosen, history, "eval_average_precision", BLUE, "average precision", marker="o")
-        chosen.set(title="Validation", xlabel="epoch")
+        chosen.set(title="Validation", xlabel="epoch", ylabel="metric")
         chosen.legend()
         return _svg(figure)
 
@@ -66,10 +68,11 @@ def _line(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str
         axes.plot(*zip(*points, strict=True), color=color, label=label, markersize=4, **style)
 
 
-def precision_recall(evaluation: Evaluation, thresholds: Mapping[str, float]) -> str:
-    """A panel for each label: precision over recall, and the point at the model's threshold."""
-    support = evaluation.examples.targets.sum(axis=0)
-    shown = [i for i in np.argsort(-support, kind="stable")[:MOST_PANELS] if 0 < support[i] < len(evaluation.examples)]
+def precision_recall(measurement: Measurement, thresholds: Mapping[str, float]) -> str:
+    """Draw precision over recall in a panel for each label, with the point at the model's threshold if it has one."""
+    documents = len(measurement.examples)
+    support = measurement.examples.targets.sum(axis=0)
+    shown = [i for i in np.argsort(-support, kind="stable")[:MOST_PANELS] if 0 < support[i] < documents]
     columns = min(4, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
     with mpl.rc_context(STYLE):
@@ -78,27 +81,30 @@ def precision_recall(evaluation: Evaluation, thresholds: Mapping[str, float]) ->
         for axes in panels.flat[len(shown) :]:
             axes.axis("off")
         for axes, i in zip(panels.flat, shown, strict=False):
-            name = evaluation.labels.names[i]
-            found = evaluation.metrics["labels"][name]
-            precision, recall, _ = precision_recall_curve(evaluation.examples.targets[:, i], evaluation.probs[:, i])
+            name = measurement.labels.names[i]
+            precision, recall, _ = precision_recall_curve(measurement.examples.targets[:, i], measurement.probs[:, i])
             axes.step(recall, precision, where="post", color=BLUE, linewidth=1.4)
-            axes.axhline(support[i] / len(evaluation.examples), color=MUTED, linewidth=0.8, linestyle=":")
+            axes.axhline(support[i] / documents, color=MUTED, linewidth=0.8, linestyle=":")
             if name in thresholds:
-                axes.plot(found["recall"], found["precision"], "o", color=ORANGE, markersize=5)
+                of_label = measurement.metrics["labels"][name]
+                axes.plot(of_label["recall"], of_label["precision"], "o", color=ORANGE, markersize=5)
             axes.set(title=_short(name, 26), xlim=(0, 1.02), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         figure.supxlabel("recall", fontsize=9, color=MUTED)
         figure.supylabel("precision", fontsize=9, color=MUTED)
         return _svg(figure)
 
 
-def reliability(evaluation: Evaluation, task: Task) -> str:
-    """Share that came true over mean score, before and after the temperature, and how many documents lie where."""
+def reliability(measurement: Measurement, task: Task) -> str:
+    """Draw the share that came true over the mean score of each bin, before and after the temperature.
+
+    The size of a dot stands for the number of documents in the bin.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.3, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8, linestyle=":")
-        targets = evaluation.examples.targets
-        for probs, color, label in ((evaluation.raw_probs, BLUE, "before"), (evaluation.probs, ORANGE, "after")):
+        targets = measurement.examples.targets
+        for probs, color, label in ((measurement.raw_probs, BLUE, "before"), (measurement.probs, ORANGE, "after")):
             means, shares, weights = calibrate.reliability(*calibrate.outcomes(probs, targets, task))
             axes.plot(means, shares, color=color, label=label, linewidth=1.2)
             axes.scatter(means, shares, s=8 + 160 * np.sqrt(weights), color=color, alpha=0.7, linewidths=0)
@@ -108,7 +114,7 @@ def reliability(evaluation: Evaluation, task: Task) -> str:
 
 
 def heat_map(shares: Floats, counts: Floats, names: Sequence[str]) -> str:
-    """Rows of shares from 0 to 1, each cell as dark as its share; with few rows the counts stand in the cells."""
+    """Draw a square of cells, each as dark as its share from 0 to 1. With few rows, cells show their counts."""
     side = min(8.6, 2.2 + 0.36 * len(names))
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side, side * 0.92), layout="constrained")
@@ -135,7 +141,7 @@ def _short(name: str, most: int) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure's <svg> element, transparent, as wide as its place, in the page's colours."""
+    """Return the figure's <svg> element: transparent, as wide as its place, in the page's colours."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()

@@ -1,13 +1,11 @@
-"""Reads labelled files through `datasets` and turns rows into texts and targets."""
+"""Reads labelled files and Hugging Face datasets, and turns their rows into texts and targets."""
 
 import csv
 import glob
-import hashlib
 import lzma
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +21,12 @@ from models.errors import UserError
 from models.labels import LabelSchema
 from models.text import TextError
 from training.config import DataConfig, TrainConfig
+from training.examples import Examples, concatenate
 from training.label_reader import LabelReader, NoLabelError
 
-SPLITS = ("train", "validation", "test")
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
-UNREADABLE = (  # what the readers raise: broken content, broken compression, too many cells, no rows
+UNREADABLE = (  # errors of the readers: broken content, broken compression, too many cells, no rows
     datasets.exceptions.DatasetsError,
     ValueError,
     OSError,
@@ -38,59 +36,11 @@ UNREADABLE = (  # what the readers raise: broken content, broken compression, to
     pandas.errors.ParserWarning,
     StopIteration,
 )
-JSON_CHUNK = 1 << 29  # bytes: one chunk a file as a rule, so that a field may first appear on a late line
-
-
-@dataclass
-class Examples:
-    """Texts and targets of one split; `targets` is float32 (documents, labels), 1 where a label applies."""
-
-    texts: list[str]
-    targets: NDArray[np.float32]
-    ids: list[str]  # where each comes from: FILE:ROW
-    keys: list[str]  # what must not stand in two splits: the text, or the value of `data.split_by`
-    skipped: dict[str, int] = field(default_factory=dict)  # rows that are left out, by reason
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def sha256(self) -> str:
-        """Hash of texts and targets: tells on which data a metric was measured."""
-        digest = hashlib.sha256(self.targets.tobytes())
-        for text in self.texts:
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        return digest.hexdigest()
-
-    def take(self, indices: NDArray[np.int64], reason: str | None = None) -> "Examples":
-        """The examples at these places; where a reason is given, the others count as left out for it."""
-        texts, ids, keys = ([column[i] for i in indices] for column in (self.texts, self.ids, self.keys))
-        skipped = dict(self.skipped)
-        if reason and len(indices) < len(self):
-            skipped[reason] = skipped.get(reason, 0) + len(self) - len(indices)
-        return Examples(texts, self.targets[indices], ids, keys, skipped)
-
-
-def concatenate(parts: Sequence[Examples]) -> Examples:
-    """All examples, one part after the other."""
-    skipped: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part.skipped.items():
-            skipped[reason] = skipped.get(reason, 0) + count
-    texts, ids, keys = ([x for part in parts for x in getattr(part, name)] for name in ("texts", "ids", "keys"))
-    return Examples(texts, np.concatenate([part.targets for part in parts]), ids, keys, skipped)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The three parts of the labelled data; `test` may be empty."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
+JSON_CHUNK = 1 << 29  # bytes; one chunk holds a whole file as a rule, so a field may first appear in a late line
 
 
 def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -> Examples | None:
-    """One given split; None where the configuration names nothing for it.
+    """Return the examples of a split, or None if the configuration names no files for it.
 
     Raises:
         UserError: a file or column is missing or unreadable, or a label is not in the schema.
@@ -103,7 +53,7 @@ def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -
 
 
 def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> tuple[list[str], list[str]]:
-    """Texts and ids of files whose labels do not matter; rows without a text are left out."""
+    """Return the texts and ids of files whose labels do not matter. Rows without a text are left out."""
     texts, ids = [], []
     for path in _files(patterns, "weak_negatives.files", data_dir):
         rows = _read(path, config)
@@ -118,7 +68,7 @@ def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> 
 
 
 def _tables(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Names and rows of what the configuration says of a split."""
+    """Return the name and the rows of each file or dataset that the configuration names for a split."""
     patterns: Sequence[str] = getattr(config.data, split)
     if config.data.dataset:
         for part in patterns:
@@ -128,7 +78,9 @@ def _tables(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[s
     label_files: Sequence[str] = getattr(config.data.label_files, split)
     label_paths = _files(label_files, f"label_files.{split}", data_dir) if label_files else []
     if label_paths and len(label_paths) != len(paths):
-        raise UserError(f"data.label_files.{split}: expected {len(paths)} files, one a text file, found {label_paths}.")
+        raise UserError(
+            f"data.label_files.{split}: expected {len(paths)} files, one for each text file, found {label_paths}."
+        )
     for place, path in enumerate(paths):
         rows = _read(path, config)
         if label_paths and not _is_lines(path):
@@ -146,14 +98,14 @@ def _shown(path: str, data_dir: Path) -> str:
 
 
 def _files(patterns: Sequence[str], key: str, data_dir: Path) -> list[str]:
-    found = []
+    files = []
     for pattern in patterns:
         exact = data_dir / pattern
         paths = [str(exact)] if exact.is_file() else sorted(glob.glob(str(exact), recursive=True))
         if not paths:
             raise UserError(f"data.{key}: expected files at {exact}, found none; check --data_dir.")
-        found += paths
-    return found
+        files += paths
+    return files
 
 
 def _with_labels(path: str, rows: list[dict[str, Any]], label_path: str, column: str) -> list[dict[str, Any]]:
@@ -167,7 +119,7 @@ def _with_labels(path: str, rows: list[dict[str, Any]], label_path: str, column:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a text file; only a line feed ends one, since texts hold other separators."""
+    """Return the lines of a text file. Only a line feed ends a line, since texts hold other separators."""
     try:
         with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer", newline="\n") as file:
             lines: list[str] = file.read().split("\n")
@@ -179,7 +131,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _suffix(path: str) -> str:
-    """What the file is, compressed or not."""
+    """Return the suffix that tells the format of a file, without the one of its compression."""
     for compression in COMPRESSIONS:
         path = path.removesuffix(compression)
     return Path(path).suffix
@@ -197,10 +149,10 @@ def _read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
     if reader is None:
         raise UserError(f"{path}: expected one of {', '.join(READERS)}, .txt, also compressed; convert the file.")
     try:
-        # A temporary cache, and the table in memory: nothing stays behind in the user's cache folder.
+        # The cache is temporary and the table is in memory, so nothing stays in the user's cache folder.
         with tempfile.TemporaryDirectory(prefix="labelbeam_") as cache, warnings.catch_warnings():
-            warnings.simplefilter("error", pandas.errors.ParserWarning)  # cells beyond the header would be dropped
-            if reader == "parquet":  # read here: `datasets` does not decompress a whole Parquet file
+            warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
+            if reader == "parquet":  # `datasets` does not decompress a Parquet file that was compressed as a whole
                 with fsspec.open(path, "rb", compression="infer") as file:
                     table = datasets.Dataset(pq.read_table(pa.BufferReader(file.read())))
             else:
@@ -215,9 +167,10 @@ def _read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
-    """One split of a Hugging Face dataset: a hub name, a folder of files, or a folder written by `save_to_disk`.
+    """Return the rows of one split of a Hugging Face dataset.
 
-    What was saved as a single table is the split "train".
+    The dataset is a hub name, a folder of files, or a folder that `save_to_disk` wrote. A single table that was saved
+    in this way is the split "train".
     """
     folder = data_dir / str(config.dataset)
     name = str(folder) if folder.is_dir() else str(config.dataset)
@@ -239,7 +192,10 @@ def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[st
 
 
 def _rows(table: datasets.Dataset) -> list[dict[str, Any]]:
-    """The rows, with names for the numbers of labels: their order need not be the configuration's."""
+    """Return the rows of a table, with the names of labels in place of their numbers.
+
+    The order of the numbers need not be the order of the configuration.
+    """
     rows: list[dict[str, Any]] = table.to_list()
     for column, feature in table.features.items():
         inner = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
@@ -250,17 +206,18 @@ def _rows(table: datasets.Dataset) -> list[dict[str, Any]]:
 
 
 def _label_names(cell: Any, names: Sequence[str]) -> Any:
-    """Names for one number or a list of them; -1 stands for a label that nobody gave."""
+    """Return the name of a number, or the names of a list of them. The number -1 stands for a missing label."""
     if isinstance(cell, list):
         return [_label_names(number, names) for number in cell]
     return None if cell is None or cell < 0 else names[cell]
 
 
 def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[str, Any]:
+    """Return the options with which `datasets` reads a JSON, CSV or TSV file without changing any value."""
     if reader == "json":
         return {"chunksize": JSON_CHUNK, "parse_agent_traces": False}
-    # In TSV a quote is a character like any other.
     separator = "\t" if suffix == ".tsv" else ","
+    # A quotation mark in a TSV file is a character like any other.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
     names = list(config.columns)
     if not names:
@@ -278,6 +235,7 @@ def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[st
 
 
 def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainConfig, schema: LabelSchema) -> Examples:
+    """Return the examples in the rows of a file. Rows without a text or a label are counted by reason."""
     texts: list[str] = []
     ids: list[str] = []
     keys: list[str] = []
@@ -306,7 +264,7 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
 
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], key: str, wanted: Sequence[str]) -> None:
-    """Every column must be there, in the first row at least."""
+    """Check that the first row has every column."""
     missing = [name for name in wanted if rows and name not in rows[0]]
     if missing:
         raise UserError(

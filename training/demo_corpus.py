@@ -1,12 +1,11 @@
-"""Makes a labelled corpus from what every installation has: the docstrings of the installed packages.
+"""Make a labelled corpus of the docstrings of installed packages, which every installation has.
 
     python -m training.demo_corpus --output data/demo
 
-The task is to tell from a docstring which package it comes from. Modules, not docstrings, are dealt out to the splits,
-so that near-copies within a module never stand on both sides.
+The task is to tell which package a docstring comes from. Each module goes to one split with all its docstrings, so
+similar docstrings of a module never end up in two splits.
 """
 
-import argparse
 import ast
 import hashlib
 import json
@@ -16,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from models.arguments import Parser
 from models.errors import UserError, exit_code
 
 PACKAGES = (
@@ -32,32 +32,26 @@ PACKAGES = (
     "torch",
     "transformers",
 )
-FEWEST_WORDS = 25
+FEWEST_WORDS = 25  # words of a docstring that is long enough
 PER_PACKAGE = {"train": 200, "validation": 50, "test": 80}
 CORPUS_PER_PACKAGE = 400
 Row = dict[str, str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes train, validation and test with labels, and corpus.jsonl without. Returns 0 done, 2 wrong use."""
-    output: Path = make_parser().parse_args(argv).output
-    return exit_code(lambda: write(Path(sysconfig.get_paths()["purelib"]), output))
+    """Write train, validation and test with labels, and corpus.jsonl without. Return 0 when done, 2 after wrong use."""
+    return exit_code(lambda: write(Path(sysconfig.get_paths()["purelib"]), make_parser().parse(argv).output))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of `training.demo_corpus`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.demo_corpus",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the four files go")
+def make_parser() -> Parser:
+    """Return the parser of `training.demo_corpus`."""
+    parser = Parser("python -m training.demo_corpus", __doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the four files")
     return parser
 
 
 def write(site_packages: Path, output: Path) -> None:
-    """Writes the four files; the same packages give the same bytes.
+    """Write the four files. The same packages give the same bytes.
 
     Raises:
         UserError: a package is not installed.
@@ -100,10 +94,10 @@ def _rows(site_packages: Path, package: str, seen: set[str]) -> dict[str, list[R
 
 
 def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
-    """Each docstring long enough, with the line of what it documents; the module is parsed, never imported."""
+    """Return each docstring that is long enough, with its line. The module is parsed, and never imported."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's escapes
+            warnings.simplefilter("ignore")  # other packages may have outdated escapes in their source
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return

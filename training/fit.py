@@ -1,11 +1,9 @@
-"""Fits a network's weights to examples: transformers' Trainer with our loss, optimizer, batches and checkpoints."""
+"""Fits a network's weights to examples with transformers' Trainer, and our loss, optimizer, batches and checkpoints."""
 
 import contextlib
 import json
-import math
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +20,9 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.integrations import get_available_reporting_integrations
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -35,27 +30,22 @@ from models import network as networks
 from models.decision import probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from training import calibrate, metrics, objective
+from training import calibrate, callbacks, metrics, objective
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig
-from training.data import Examples
-from training.prepare import Prepared
+from training.data_splits import Prepared
+from training.examples import Examples
 
-
-class DivergedError(UserError):
-    """The loss is no longer a number."""
-
-
-LOGGED = 0.02  # of all updates between two records of the training loss
+LOGGED = 0.02  # share of all updates between two records of the training loss
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a training went."""
+    """The record of a training."""
 
-    seconds: float  # spent on updates, evaluations and checkpoints, all attempts together
-    history: list[dict[str, Any]]  # as the Trainer logs: loss and learning rate, or eval_ metrics, at a step
-    best: float  # the chosen metric of the weights that were kept
+    seconds: float  # time of updates, evaluations and checkpoints, over all attempts
+    history: list[dict[str, Any]]  # Trainer's log: loss and learning rate, or eval_ metrics, at a step
+    best: float  # chosen metric of the weights that were kept
 
 
 def fit(
@@ -63,22 +53,23 @@ def fit(
     prepared: Prepared,
     config: TrainConfig,
     checkpoints: Path,
-    callbacks: Sequence[TrainerCallback] = (),
+    extra_callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
-    """Fits the network in place and keeps the weights of the evaluation with the best metric.
+    """Fit the network in place, and keep the weights of the evaluation with the best metric.
 
-    Goes on from the last complete checkpoint where there is one; the end is the same as without the break.
+    It resumes from the last complete checkpoint if there is one, and the result is the same as without the break.
 
     Raises:
-        DivergedError: the loss is no longer a number.
-        UserError: a tracker is not installed, or class weights name a label that there is not.
+        DivergedError: the loss is infinite or not a number.
+        UserError: a tracker is not installed, or class weights name an unknown label.
     """
     training = config.training
     check_trackers(training)
     schema, splits, tokenizer = prepared.schema, prepared.splits, network.tokenizer
     weights = _label_weights(splits.train, schema, training)
     arguments = _arguments(training, checkpoints)
-    fused = arguments.device.type in ("cpu", "cuda")  # on a CPU an update costs a seventh of the default's
+    fused = arguments.device.type in ("cpu", "cuda")  # on a CPU, it takes a seventh of the default's time per update
+    clock, progress = callbacks.Clock(), callbacks.Progress(training.metric)
     with _tensorboard_files(checkpoints):
         trainer = _Trainer(
             schema,
@@ -91,23 +82,23 @@ def fit(
             data_collator=lambda batch: _collate(batch, tokenizer),
             compute_metrics=lambda prediction: _measure(prediction, schema),
             optimizers=(_optimizer(network.module, training, fused=fused), None),
-            callbacks=[_StopAtNoNumber(), _Clock(), *_early_stopping(training), *callbacks],
+            callbacks=[callbacks.StopIfDiverged(), clock, *_early_stopping(training), *extra_callbacks],
         )
     trainer.remove_callback(ProgressCallback)
-    progress = _Progress(training.metric)
     trainer.add_callback(progress)
     with warnings.catch_warnings(), contextlib.closing(progress):
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    clock = next(found for found in trainer.callback_handler.callbacks if isinstance(found, _Clock))
+    # A resumed Trainer replaces the clock by one that continues the count.
+    clock = next(one for one in trainer.callback_handler.callbacks if isinstance(one, callbacks.Clock))
     return Fitted(clock.seconds, trainer.state.log_history, float(cast(float, trainer.state.best_metric)))
 
 
 @contextlib.contextmanager
 def _tensorboard_files(checkpoints: Path) -> Iterator[None]:
-    """TensorBoard's files lie beside the training's checkpoints, unless the user names a folder.
+    """Place TensorBoard's files beside the checkpoints, unless the user's environment names a folder.
 
-    The Trainer's callback reads the variable when it is made.
+    The Trainer's callback reads the variable when it is constructed.
     """
     name = "TENSORBOARD_LOGGING_DIR"
     given = os.environ.get(name)
@@ -120,11 +111,11 @@ def _tensorboard_files(checkpoints: Path) -> Iterator[None]:
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest complete checkpoint; those that a kill left half-written are removed."""
-    found = sorted(checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[-1]))
-    for path in reversed(found):
+    """Return the newest complete checkpoint, and remove newer ones that a kill left incomplete."""
+    folders = sorted(checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[-1]))
+    for path in reversed(folders):
         try:
-            json.loads((path / "trainer_state.json").read_bytes())  # the Trainer writes it last
+            json.loads((path / "trainer_state.json").read_bytes())  # the last file that the Trainer writes
             return str(path)
         except (OSError, ValueError):
             shutil.rmtree(path)
@@ -132,10 +123,10 @@ def last_checkpoint(checkpoints: Path) -> str | None:
 
 
 def check_trackers(training: TrainingConfig) -> None:
-    """Refuses trackers that are not installed.
+    """Check that the trackers of the configuration are installed.
 
     Raises:
-        UserError: names them.
+        UserError: names those that are not.
     """
     missing = sorted(set(training.report_to) - set(get_available_reporting_integrations()))
     if missing:
@@ -155,7 +146,7 @@ class _Trainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
-        """The loss of a batch, with its logits where they are wanted."""
+        """Return the loss of a batch, with its logits if they are asked for."""
         logits = model(inputs["input_ids"], inputs["attention_mask"]).float()
         weights = self._weights.to(logits.device) if self._weights is not None else None
         value = objective.loss(logits, inputs["labels"], self._task, weights, self._training.label_smoothing)
@@ -168,7 +159,7 @@ class _Trainer(Trainer):
 
 
 class _ByLength(LengthGroupedSampler):
-    """Texts of similar length together, in an order that depends on seed and epoch alone."""
+    """Puts texts of similar length together, in an order that depends on seed and epoch alone."""
 
     def __init__(self, seed: int, batch_size: int, lengths: list[int]) -> None:
         super().__init__(batch_size, lengths=lengths)
@@ -176,63 +167,8 @@ class _ByLength(LengthGroupedSampler):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch."""
+        """Seed the order of an epoch. The Trainer calls this before each epoch."""
         self.generator = torch.Generator().manual_seed(self._seed * 1000 + epoch)
-
-
-class _StopAtNoNumber(TrainerCallback):
-    def on_log(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
-        """Ends a training whose loss is infinite or not a number."""
-        for key in ("loss", "eval_loss"):
-            if not math.isfinite(logs.get(key, 0.0)):
-                raise DivergedError(
-                    f"the training loss became {logs[key]} at update {state.global_step:,}: expected a finite number; "
-                    "lower training.learning_rate and train again."
-                )
-
-
-class _Clock(TrainerCallback, ExportableState):
-    """Seconds of training, counted on through checkpoints."""
-
-    def __init__(self, before: float = 0.0) -> None:
-        self._before, self._began = before, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """All attempts together."""
-        return self._before + time.monotonic() - self._began
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
-        return {"args": {"before": self.seconds}, "attributes": {}}
-
-
-class _Progress(ProgressCallback):
-    """The Trainer's bar with time left, none for evaluations; of what is logged only those, a line each."""
-
-    def __init__(self, metric: str) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def on_log(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
-        """A line for each evaluation."""
-        if not state.is_world_process_zero or "eval_loss" not in logs:
-            return
-        chosen = "" if self._metric == "loss" else f"   {self._metric} {logs[f'eval_{self._metric}']:.4f}"
-        line = f"epoch {logs['epoch']:.2f}   validation loss {logs['eval_loss']:.4f}{chosen}"
-        self.training_bar.write(line) if self.training_bar is not None else print(line)
-
-    def close(self) -> None:
-        """Ends the bar's line, also where training ended early."""
-        if self.training_bar is not None:
-            self.training_bar.close()
-
-    def on_prediction_step(self, *_: Any, **__: Any) -> None:
-        """No bar in the bar."""
 
 
 def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments:
@@ -254,7 +190,7 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
         train_sampling_strategy="group_by_length",
         seed=training.seed,
         bf16=bf16,
-        use_cpu=bf16 and not cuda,  # otherwise bf16 is refused there
+        use_cpu=bf16 and not cuda,  # without it, transformers refuses bf16 on a CPU
         eval_strategy=strategy,
         eval_steps=training.evaluate_every,
         save_strategy=strategy,
@@ -265,7 +201,7 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
         greater_is_better=training.metric != "loss",
         restore_callback_states_from_checkpoint=True,
         logging_steps=LOGGED,
-        logging_nan_inf_filter=False,  # or a loss that is no number would be hidden
+        logging_nan_inf_filter=False,  # the filter would hide a loss that is not finite
         disable_tqdm=False,
         report_to=list(training.report_to) or "none",
         remove_unused_columns=False,
@@ -289,7 +225,7 @@ def _label_weights(examples: Examples, schema: LabelSchema, training: TrainingCo
 
 
 def _optimizer(network: nn.Module, training: TrainingConfig, *, fused: bool) -> torch.optim.Optimizer:
-    """AdamW; the head may learn at its own rate, and biases and normalisation weights do not decay."""
+    """Return AdamW with a learning rate for the head, and no decay of biases and normalisation weights."""
     encoder = {id(parameter) for parameter in _encoder(network).parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
@@ -326,11 +262,11 @@ def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _measure(prediction: EvalPrediction, schema: LabelSchema) -> dict[str, float]:
-    """What each evaluation logs: measures at the thresholds that suit this evaluation's scores."""
+    """Return the metrics that an evaluation logs, at the thresholds that suit its own scores."""
     targets = prediction.label_ids
     probs = probabilities(np.nan_to_num(prediction.predictions), schema.task)
-    found = metrics.measure(probs, targets, schema, calibrate.choose_thresholds(probs, targets, schema))
+    values = metrics.measure(probs, targets, schema, calibrate.choose_thresholds(probs, targets, schema))
     precision = metrics.ranking(probs, targets, schema)["average_precision"]
     names = ["macro_f1", "micro_f1", "weighted_f1", "accuracy"]
     names += {Task.BINARY: ["f1"], Task.MULTI_CLASS: [], Task.MULTI_LABEL: ["samples_f1"]}[schema.task]
-    return {name: found[name] for name in names} | {"average_precision": precision or 0.0}
+    return {name: values[name] for name in names} | {"average_precision": precision or 0.0}

@@ -12,14 +12,14 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from models import trained_model
 from models.errors import UserError
 
-COMPANIONS = ("README.md", "report.html")  # beside the files that model.json lists
+COMPANIONS = ("README.md", "report.html")  # files that are uploaded beside those that model.json lists
 
 
 def check(repository: str) -> None:
-    """Sees before a training that it can be uploaded after it: a repository's name, a token that the hub knows.
+    """Check before a training that its model can be uploaded: the name of the repository, and the token.
 
     Raises:
-        UserError: one of them is wrong, or the hub cannot be reached.
+        UserError: the hub refuses one of them, or cannot be reached.
     """
     try:
         validate_repo_id(repository)
@@ -28,22 +28,22 @@ def check(repository: str) -> None:
         raise UserError(f"--push_to_hub expects USER/NAME or ORGANISATION/NAME, found {repository!r}.") from None
     except LocalTokenNotFoundError:
         raise UserError("--push_to_hub needs a token: set HF_TOKEN, or run `hf auth login`.") from None
-    except Exception as error:  # also of the kinds of its HTTP library, which changes with its version
+    except Exception as error:  # its HTTP library, and so the kind of its errors, changes with the hub's version
         raise UserError(f"--push_to_hub: the hub refused or could not be reached: {_first_line(error)}") from None
 
 
 def push(directory: Path, repository: str) -> None:
-    """Uploads the model's files, its card and its report into a repository, which is made private if it is new.
+    """Upload the model's files, its card and its report into a repository. A new repository is private.
 
     Raises:
-        UserError: the upload failed; the model itself is safe.
+        UserError: the upload failed; the model in the directory is safe.
     """
     files = [trained_model.MANIFEST, *trained_model.read_manifest(directory).files, *COMPANIONS]
     try:
         api = HfApi()
         url = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=directory, allow_patterns=files, commit_message="labelbeam")
-    except Exception as error:  # also of the kinds of its HTTP library, which changes with its version
+    except Exception as error:  # its HTTP library, and so the kind of its errors, changes with the hub's version
         raise UserError(
             f"--push_to_hub: the model is in {directory}, but its upload failed: {_first_line(error)}; upload it with "
             f"`hf upload {repository} {directory}`."

@@ -1,4 +1,4 @@
-"""Turns the label cells of a row into targets, in every way in which labelled data names its labels."""
+"""Turns the label cells of a row into targets, for every way in which labelled data names its labels."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from models.labels import LabelSchema, Task
 from training.config import LabelsConfig
 
+MOST_NAMED = 8  # label names that a message lists
+
 
 class NoLabelError(Exception):
-    """A row has no label where its task wants one: it is counted and left out."""
+    """A row has no label although its task needs one. Such a row is counted and left out."""
 
 
 class LabelReader:
@@ -24,13 +26,15 @@ class LabelReader:
         self._index = {name: i for i, name in enumerate(schema.names)}
 
     def target(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
-        """0 or 1 for each label.
+        """Return 0 or 1 for each label.
 
-        An empty list or string is no label, which only multi_label allows; null is a label that nobody gave.
+        An empty list or string means no label, which only multi_label allows. A null means that the row was never
+        labelled.
 
         Raises:
-            NoLabelError: null, or no label where the task wants one.
-            ValueError: an unknown label, or several where the task wants one; starts with the column.
+            NoLabelError: the cell is null, or empty although the task needs a label.
+            ValueError: a label is unknown, or there are several although the task has one; the message starts with
+                the column.
         """
         if self._config.columns:
             return np.array([self._flag(row.get(name), name) for name in self._config.columns], np.float32)
@@ -44,14 +48,14 @@ class LabelReader:
             raise NoLabelError
         text = str(cell).strip().lower().removesuffix(".0")
         if text not in ("0", "1", "true", "false"):
-            raise ValueError(f"column {column!r}: expected 0, 1, true or false, found {cell!r}; mend the row.")
+            raise ValueError(f"column {column!r}: expected 0, 1, true or false, found {cell!r}; correct the row.")
         return text in ("1", "true")
 
     def _one_column(self, cell: object) -> NDArray[np.float32]:
         if cell is None:
             raise NoLabelError
         target = np.zeros(len(self._schema.names), np.float32)
-        indices = self._of_groups(cell) if self._config.groups else [self._index_of(v) for v in self._values(cell)]
+        indices = self._groups_of(cell) if self._config.groups else [self._index_of(v) for v in self._values(cell)]
         target[indices] = 1
         if self._schema.task is not Task.MULTI_LABEL and not indices:
             raise NoLabelError
@@ -76,12 +80,14 @@ class LabelReader:
             return int(text.lower() == "true")
         if text.removesuffix(".0").isdecimal() and int(text.removesuffix(".0")) < len(self._schema.names):
             return int(text.removesuffix(".0"))
-        names = ", ".join(self._schema.names[:8]) + (", ..." if len(self._schema.names) > 8 else "")
+        more = ", ..." if len(self._schema.names) > MOST_NAMED else ""
         raise ValueError(
-            f"expected one of the labels {names} or its number, found {value!r}; mend the row or the names."
+            f"expected one of the labels {', '.join(self._schema.names[:MOST_NAMED])}{more} or its number, found "
+            f"{value!r}; correct the row or the label names."
         )
 
-    def _of_groups(self, cell: object) -> list[int]:
+    def _groups_of(self, cell: object) -> list[int]:
+        """Return the positions of the labels whose patterns match a code of the cell."""
         codes = [str(code) for code in self._values(cell)]
         matched = [
             self._index[name]

@@ -1,4 +1,4 @@
-"""Measures predictions against the truth: pure functions of arrays, (documents, labels) throughout."""
+"""Measures predictions against the truth. All functions are pure, and all arrays are (documents, labels)."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 from models.decision import Floats, decide
 from models.labels import LabelSchema, Task
 
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES = 1000  # number of bootstrap resamples
 MEASURES = ("precision", "recall", "f1")
 
 
 def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) -> dict[str, Any]:
-    """Precision, recall, F1, support and number predicted of each label; their averages; accuracy.
+    """Return precision, recall, F1, support and number of predictions of each label, their averages, and accuracy.
 
-    Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents all right.
-    For binary, averages are over both labels and `f1` is the positive label's.
+    Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose labels
+    are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label.
     """
     predicted = decide(probs, labels, thresholds).astype(int)
     truth = targets.astype(int)
     metrics: dict[str, Any] = {"documents": len(truth), "accuracy": float((predicted == truth).all(axis=1).mean())}
-    kinds = ["macro", "micro", "weighted"] + (["samples"] if labels.task is Task.MULTI_LABEL else [])
-    for kind in kinds:
-        found = precision_recall_fscore_support(truth, predicted, average=kind, zero_division=0)
-        metrics |= {f"{kind}_{name}": float(value) for name, value in zip(MEASURES, found[:3], strict=True)}
+    averages = ["macro", "micro", "weighted"] + (["samples"] if labels.task is Task.MULTI_LABEL else [])
+    for average in averages:
+        values = precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)
+        metrics |= {f"{average}_{name}": float(value) for name, value in zip(MEASURES, values[:3], strict=True)}
     columns = precision_recall_fscore_support(truth, predicted, average=None, zero_division=0)
     metrics["labels"] = {
         name: {key: float(column[i]) for key, column in zip(MEASURES, columns[:3], strict=True)}
@@ -38,32 +38,36 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tup
 
 
 def ranking(probs: Floats, targets: Floats, labels: LabelSchema) -> dict[str, Any]:
-    """Average precision and ROC AUC of each label and their means; None where a label has only one kind of document."""
-    of_label: dict[str, dict[str, Any]] = {}
+    """Return average precision and ROC AUC of each label, and their means over the labels.
+
+    Both are None for a label that no document or every document has.
+    """
+    by_label: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(labels.names):
         mixed = 0 < targets[:, i].sum() < len(targets)
-        of_label[name] = {
+        by_label[name] = {
             "average_precision": float(average_precision_score(targets[:, i], probs[:, i])) if mixed else None,
             "roc_auc": float(roc_auc_score(targets[:, i], probs[:, i])) if mixed else None,
         }
     means: dict[str, Any] = {}
     for key in ("average_precision", "roc_auc"):
-        known = [values[key] for values in of_label.values() if values[key] is not None]
+        known = [values[key] for values in by_label.values() if values[key] is not None]
         means[key] = float(np.mean(known)) if known else None
-    return means | {"labels": of_label}
+    return means | {"labels": by_label}
 
 
 def intervals(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema) -> dict[str, Any]:
-    """95 % intervals by the percentile bootstrap over documents, seeded: [low, high].
+    """Return 95 % intervals [low, high] by a seeded percentile bootstrap over documents.
 
-    `labels` holds those of each label's precision, recall and F1; `macro_f1` and `micro_f1` stand beside it.
+    `labels` holds the intervals of precision, recall and F1 of each label, beside `macro_f1` and `micro_f1`.
     """
     chance = np.random.default_rng(0)
     kinds = (predicted & (targets > 0), predicted, targets > 0)
     counted = np.concatenate([kind.astype(np.float32) for kind in kinds], axis=1)
     documents, width = len(targets), len(labels.names)
     sums = np.empty((RESAMPLES, counted.shape[1]))
-    for resample in range(RESAMPLES):  # how often each document was drawn, times what it counts for
+    for resample in range(RESAMPLES):
+        # Each document counts as often as it was drawn.
         drawn = np.bincount(chance.integers(documents, size=documents), minlength=documents).astype(np.float32)
         sums[resample] = drawn @ counted
     hits, positives, support = sums[:, :width], sums[:, width : 2 * width], sums[:, 2 * width :]
@@ -92,7 +96,10 @@ def _interval(values: Floats) -> list[float]:
 
 
 def confusion(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema) -> list[list[int]] | None:
-    """Documents by true label (rows) and predicted label (columns); None for multi_label, where rows would overlap."""
+    """Return the number of documents by true label (row) and predicted label (column).
+
+    It is None for multi_label, where one document would stand in several rows.
+    """
     if labels.task is Task.MULTI_LABEL:
         return None
     places = list(range(len(labels.names)))

@@ -1,4 +1,4 @@
-"""Writes README.md of a trained model: a model card in the Hugging Face hub's format, filled in from model.json."""
+"""Writes the README.md of a trained model: a model card for the Hugging Face hub, filled in from model.json."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +13,18 @@ from training import markdown
 from training.calibrate import FEWEST_POSITIVES
 
 FILE = "README.md"
+COLUMNS = ("precision", "recall", "F1", "95 %", "average precision", "support")
 
 
 def write(directory: Path, manifest: Manifest) -> None:
-    """Writes the card into a model's directory."""
+    """Write the card into a model's directory."""
     name = directory.name
     page = f"---\n{_data(name, manifest).to_yaml()}\n---\n\n" + "\n".join(_page(name, manifest)) + "\n"
     (directory / FILE).write_text(page, encoding="utf-8")
 
 
 def _data(name: str, manifest: Manifest) -> ModelCardData:
-    """What the hub reads: task, base model, results."""
+    """Return what the hub reads: the task, the base model and the results."""
     split, metrics = _measured(manifest)
     results = [
         EvalResult(
@@ -57,7 +58,7 @@ def _is_on_hub(base_model: str) -> bool:
 
 
 def _measured(manifest: Manifest) -> tuple[str, dict[str, Any]]:
-    """The split that counts, and its metrics: test, where there is one."""
+    """Return the name and the metrics of the split that counts: test if there is one, else validation."""
     for split in ("test", "validation"):
         if split in manifest.metrics:
             return split, manifest.metrics[split]
@@ -67,16 +68,17 @@ def _measured(manifest: Manifest) -> tuple[str, dict[str, Any]]:
 def _page(name: str, manifest: Manifest) -> Iterator[str]:
     labels, training = manifest.labels, manifest.training
     what = {
-        Task.BINARY: f"Says of a text whether it is {labels.names[-1]}",
-        Task.MULTI_CLASS: f"Gives a text one of {len(labels.names)} labels",
-        Task.MULTI_LABEL: f"Gives a text any of {len(labels.names)} labels, or none",
+        Task.BINARY: f"This classifier decides whether a text is {labels.names[-1]}",
+        Task.MULTI_CLASS: f"This classifier gives a text one of {len(labels.names)} labels",
+        Task.MULTI_LABEL: f"This classifier gives a text any number of {len(labels.names)} labels",
     }[labels.task]
     yield f"# {name}\n"
-    yield f"{what}: {', '.join(labels.names)}.\n"
-    fields, cleaning = ", ".join(manifest.text.fields), ", ".join(manifest.text.cleaning) or "nothing"
+    yield f"{what}. The labels are {', '.join(labels.names)}.\n"
+    fields = f"{'field' if len(manifest.text.fields) == 1 else 'fields'} {', '.join(manifest.text.fields)}"
+    cleaning = f"after the cleaning steps {', '.join(manifest.text.cleaning)}" if manifest.text.cleaning else "as it is"
     yield (
-        f"Base model: {manifest.base_model or 'none'}. It reads the fields {fields}, cleaned by {cleaning}, and of the "
-        f"result the first {manifest.text.max_tokens} tokens.\n"
+        f"The base model is {manifest.base_model or 'unknown'}. The classifier reads up to {manifest.text.max_tokens} "
+        f"tokens of the {fields}, {cleaning}.\n"
     )
     yield "## Use\n"
     yield "```\npython -m inference.run --model DIR < documents.jsonl > labelled.jsonl"
@@ -96,28 +98,33 @@ def _results(manifest: Manifest) -> Iterator[str]:
     thresholds = thresholds_of(manifest.labels, manifest.decision)
     yield f"## Results on {split}\n"
     yield (
-        f"{metrics['documents']:,} documents; macro-F1 {metrics['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), "
-        f"micro-F1 {metrics['micro_f1']:.3f}, accuracy {metrics['accuracy']:.3f}.\n"
+        f"On {metrics['documents']:,} documents, macro-F1 is {metrics['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), "
+        f"micro-F1 is {metrics['micro_f1']:.3f}, and accuracy is {metrics['accuracy']:.3f}.\n"
     )
     yield (
-        f"Expected calibration error {error['before']:.3f}, {error['after']:.3f} after a temperature of "
-        f"{manifest.decision.temperature}. Temperature and thresholds were chosen on validation.\n"
+        f"A temperature of {manifest.decision.temperature} changes the expected calibration error from "
+        f"{error['before']:.3f} to {error['after']:.3f}. "
+        + ("The temperature and the thresholds were" if thresholds else "The temperature was")
+        + " chosen on validation.\n"
     )
     yield from markdown.table(
-        ("label", "threshold", "precision", "recall", "F1", "95 %", "average precision", "support"),
-        (
-            (
-                label,
-                f"{thresholds[label]:.3f}" if label in thresholds else "–",
-                *(f"{found[key]:.3f}" for key in ("precision", "recall", "f1")),
-                "{:.3f} to {:.3f}".format(*metrics["intervals"]["labels"][label]["f1"]),
-                "–" if found["average_precision"] is None else f"{found['average_precision']:.3f}",
-                f"{found['support']:,}",
-            )
-            for label, found in metrics["labels"].items()
-        ),
+        ("label", *(["threshold"] if thresholds else []), *COLUMNS),
+        (_result_row(label, metrics, thresholds) for label in metrics["labels"]),
     )
     yield ""
+
+
+def _result_row(label: str, metrics: dict[str, Any], thresholds: dict[str, float]) -> list[str]:
+    values = metrics["labels"][label]
+    threshold = [f"{thresholds[label]:.3f}" if label in thresholds else "–"] if thresholds else []
+    return [
+        label,
+        *threshold,
+        *(f"{values[key]:.3f}" for key in ("precision", "recall", "f1")),
+        "{:.3f} to {:.3f}".format(*metrics["intervals"]["labels"][label]["f1"]),
+        "–" if values["average_precision"] is None else f"{values['average_precision']:.3f}",
+        f"{values['support']:,}",
+    ]
 
 
 def _training(manifest: Manifest) -> Iterator[str]:
@@ -125,27 +132,34 @@ def _training(manifest: Manifest) -> Iterator[str]:
     settings = training["config"]["training"]
     yield "## Training\n"
     yield (
-        f"{training['documents']:,} documents (SHA-256 {training['data_sha256']}), {settings['epochs']:g} epochs, "
-        f"batch size {settings['batch_size']}, learning rate {settings['learning_rate']:g}, seed {settings['seed']}: "
-        f"{training['seconds']:,.0f} s, {training['examples_per_second']:g} documents a second, peak memory "
-        f"{training['peak_memory_mib']:,} MiB.\n"
+        f"The classifier was trained on {training['documents']:,} documents (SHA-256 {training['data_sha256']}) in "
+        f"{training['seconds']:,.0f} s. It read {training['examples_per_second']:g} documents per second and took "
+        f"{training['peak_memory_mib']:,} MiB of memory at its peak. The settings were {settings['epochs']:g} epochs, "
+        f"batch size {settings['batch_size']}, learning rate {settings['learning_rate']:g} and seed "
+        f"{settings['seed']}.\n"
     )
     counts = training["label_counts"].items()
-    yield f"Documents with each label: {', '.join(f'{label} {count:,}' for label, count in counts)}.\n"
+    yield f"Training documents per label: {', '.join(f'{label} {count:,}' for label, count in counts)}.\n"
     yield f"Versions: {', '.join(f'{package} {version}' for package, version in manifest.versions.items())}.\n"
 
 
 def _limits(manifest: Manifest) -> Iterator[str]:
-    """What the numbers say that a user should be wary of."""
+    """Return what a user should be wary of, judging by the numbers."""
     split, metrics = _measured(manifest)
     if not metrics:
-        yield "It was not evaluated: the thresholds are 0.5, whatever that means for your data."
-    few = [label for label, found in metrics.get("labels", {}).items() if found["support"] < FEWEST_POSITIVES]
+        thresholds = " Its thresholds of 0.5 may not suit your data." if manifest.decision.thresholds else ""
+        yield f"The classifier was not evaluated.{thresholds}"
+    few = [label for label, values in metrics.get("labels", {}).items() if values["support"] < FEWEST_POSITIVES]
     if few:
-        number = f"Fewer than {FEWEST_POSITIVES} documents of {split}"
-        yield f"{number} had these labels, so what is said of them means little: {', '.join(few)}."
-    poor = [label for label, found in metrics.get("labels", {}).items() if found["f1"] < 0.5 and label not in few]
+        yield (
+            f"These labels have fewer than {FEWEST_POSITIVES} documents in {split}, so their metrics mean little: "
+            f"{', '.join(few)}."
+        )
+    poor = [label for label, values in metrics.get("labels", {}).items() if values["f1"] < 0.5 and label not in few]
     if poor:
-        yield f"F1 is below 0.5 for: {', '.join(poor)}."
-    yield f"Text beyond {manifest.text.max_tokens} tokens is not read."
-    yield "The numbers hold for texts like those of its training; for others, label a sample by hand and evaluate."
+        yield f"These labels have an F1 below 0.5: {', '.join(poor)}."
+    yield f"The classifier does not read text beyond {manifest.text.max_tokens} tokens."
+    yield (
+        "The metrics hold for texts like those of the training. For other texts, label a sample by hand and evaluate "
+        "the classifier on it."
+    )

@@ -1,4 +1,4 @@
-"""Finds texts that are nearly the same: exactly, by Jaccard similarity of their three-word shingles."""
+"""Finds nearly equal texts by the Jaccard similarity of their three-word shingles. The search is exact."""
 
 import math
 import re
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-Shingles = NDArray[np.int64]  # distinct hashes, sorted
+Shingles = NDArray[np.int64]  # distinct hashes in ascending order
 
 _WORD = re.compile(r"\w+")
 WORDS = 3
 
 
 def shingles(text: str) -> Shingles:
-    """Hashes of each three consecutive words in lower case; of all words where there are fewer."""
+    """Return a hash of each three consecutive words in lower case, or of all words if there are fewer."""
     words = _WORD.findall(text.lower())
     return np.unique(
         np.fromiter((hash(tuple(words[i : i + WORDS])) for i in range(max(1, len(words) - WORDS + 1))), np.int64)
@@ -23,11 +23,11 @@ def shingles(text: str) -> Shingles:
 
 
 class Index:
-    """Texts to be looked up by similarity.
+    """Texts that can be looked up by similarity.
 
     Two sets with a Jaccard similarity of at least t share one of the first n - ceil(t n) + 1 of their n elements, in
-    any common order (the prefix filter of Bayardo et al., Scaling Up All Pairs Similarity Search, WWW 2007): only those
-    are looked up, and nothing is missed. The rarest stand first, so that few texts share them.
+    any common order. Only these elements are looked up, and no pair is missed. This is the prefix filter of Bayardo et
+    al., Scaling Up All Pairs Similarity Search, WWW 2007. The rarest elements come first, so few texts share them.
     """
 
     def __init__(self, texts: Iterable[str], threshold: float) -> None:
@@ -36,12 +36,15 @@ class Index:
         none = np.zeros(0, np.int64)
         self._elements, self._counts = np.unique(np.concatenate([none, *self._sets]), return_counts=True)
         self._holders: dict[int, list[int]] = defaultdict(list)
-        for place, found in enumerate(self._sets):
-            for element in self._prefix(found):
+        for place, elements in enumerate(self._sets):
+            for element in self._prefix(elements):
                 self._holders[element].append(place)
 
     def nearest(self, text: str) -> tuple[int, float] | None:
-        """Place and similarity of the most similar text at or above the threshold; the first among equals."""
+        """Return the position and similarity of the most similar text, the first one among equals.
+
+        Return None if no text reaches the threshold.
+        """
         if not self._sets:
             return None
         wanted = shingles(text)
@@ -53,11 +56,11 @@ class Index:
                 best = place, similarity
         return best
 
-    def _prefix(self, found: Shingles) -> list[int]:
-        length = len(found) - math.ceil(self._threshold * len(found) - 1e-9) + 1
-        places = np.searchsorted(self._elements, found).clip(max=len(self._elements) - 1)
-        counts = np.where(self._elements[places] == found, self._counts[places], 0)
-        prefix: list[int] = found[np.argsort(counts, kind="stable")[:length]].tolist()
+    def _prefix(self, elements: Shingles) -> list[int]:
+        length = len(elements) - math.ceil(self._threshold * len(elements) - 1e-9) + 1
+        places = np.searchsorted(self._elements, elements).clip(max=len(self._elements) - 1)
+        counts = np.where(self._elements[places] == elements, self._counts[places], 0)
+        prefix: list[int] = elements[np.argsort(counts, kind="stable")[:length]].tolist()
         return prefix
 
 

@@ -1,4 +1,4 @@
-"""The loss of each task."""
+"""The loss of each task, and the weights of labels in it."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,11 @@ from models.labels import Task
 def loss(
     logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Mean loss of a batch: logits and 0/1 targets (documents, labels), weights (labels) or none.
+    """Return the mean loss of a batch, for logits and 0/1 targets (documents, labels) and optional weights (labels).
 
-    multi_label: binary cross-entropy for each label, weights on its positives; otherwise cross-entropy over labels.
-    Label smoothing moves targets by its half (multi_label) or its share of all labels towards even odds.
+    For multi_label it is the binary cross-entropy of each label, with the weights on its positives. Otherwise it is the
+    cross-entropy over the labels. Label smoothing moves the targets towards even odds: by half of it for multi_label,
+    else by an equal part for each label.
     """
     if task is Task.MULTI_LABEL:
         smooth = targets * (1 - label_smoothing) + label_smoothing / 2
@@ -22,9 +23,10 @@ def loss(
 
 
 def label_weights(targets: Tensor, task: Task) -> Tensor:
-    """Weights (labels) that make rare labels count.
+    """Return weights (labels) that make rare labels count more.
 
-    Negatives over positives for multi_label, capped at 100; inverse frequency with mean 1 otherwise.
+    For multi_label they are negatives over positives, between 1 and 100. Otherwise they are inverse frequencies with
+    mean 1.
     """
     positives = targets.sum(dim=0).clamp(min=1)
     if task is Task.MULTI_LABEL:
@@ -34,5 +36,5 @@ def label_weights(targets: Tensor, task: Task) -> Tensor:
 
 
 def as_tensor(targets: object) -> Tensor:
-    """Targets as float32."""
+    """Return targets as a float32 tensor."""
     return torch.as_tensor(targets, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Draws report.html: how a model was trained, how well it does, and where it errs. One file that asks no other host."""
+"""Draws report.html, which shows the training of a model, its quality, and its errors. The page asks no other host."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +11,23 @@ from models.decision import thresholds_of
 from models.labels import Task
 from models.trained_model import Manifest
 from training import charts
-from training.evaluation import Evaluation
+from training.measurement import Measurement
 
 FILE = "report.html"
 TEMPLATE = Path(__file__).parent / "templates" / FILE
-WORST = 20
-LONGEST = 300  # characters of a text that are shown
+WORST = 20  # errors that the report shows
+LONGEST = 300  # characters that it shows of a text
 MOST_CELLS = 40  # labels up to which a heat map can be read
 
 
-def write(directory: Path, evaluations: Sequence[Evaluation], manifest: Manifest, name: str | None = None) -> None:
-    """Writes `report.html`: the last evaluation (test, where there is one) in full, of the others the totals."""
-    content = _content(evaluations, manifest, name or directory.name)
+def write(directory: Path, measurements: Sequence[Measurement], manifest: Manifest, name: str | None = None) -> None:
+    """Write `report.html` with the last measurement in full, which is test if there is one, and totals of all."""
+    content = _content(measurements, manifest, name or directory.name)
     (directory / FILE).write_text(page.render(TEMPLATE, **content), encoding="utf-8")
 
 
-def _content(evaluations: Sequence[Evaluation], manifest: Manifest, name: str) -> dict[str, Any]:
-    main, training = evaluations[-1], manifest.training
+def _content(measurements: Sequence[Measurement], manifest: Manifest, name: str) -> dict[str, Any]:
+    main, training = measurements[-1], manifest.training
     history, config = training.get("history", []), training.get("config", {})
     metric = config.get("training", {}).get("metric", "macro_f1")
     thresholds = thresholds_of(manifest.labels, manifest.decision)
@@ -36,7 +36,7 @@ def _content(evaluations: Sequence[Evaluation], manifest: Manifest, name: str) -
         "manifest": manifest,
         "training": training,
         "config": config,
-        "evaluations": evaluations,
+        "measurements": measurements,
         "main": main,
         "metrics": main.metrics,
         "thresholds": thresholds,
@@ -50,40 +50,44 @@ def _content(evaluations: Sequence[Evaluation], manifest: Manifest, name: str) -
     }
 
 
-def _heat_map(evaluation: Evaluation) -> str | None:
-    """True labels against predicted ones, as shares of the documents with the true label.
+def _heat_map(measurement: Measurement) -> str | None:
+    """Draw true labels against predicted ones, as shares of the documents with the true label.
 
-    For multi_label every pair that meets in a document, otherwise the confusion matrix.
+    For multi_label it shows every pair that occurs in a document, otherwise the confusion matrix. Return None if there
+    are too many labels to read.
     """
-    if len(evaluation.labels.names) > MOST_CELLS:
+    if len(measurement.labels.names) > MOST_CELLS:
         return None
-    truth = evaluation.examples.targets.astype(float)
-    counts = truth.T @ evaluation.predicted.astype(float)
+    truth = measurement.examples.targets.astype(float)
+    counts = truth.T @ measurement.predicted.astype(float)
     shares = counts / np.maximum(truth.sum(axis=0), 1)[:, None]
-    return charts.heat_map(shares, counts, evaluation.labels.names)
+    return charts.heat_map(shares, counts, measurement.labels.names)
 
 
-def worst_errors(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The wrong decisions that the model was surest of, one a document: text, id, truth, prediction, label, score."""
-    truth = evaluation.examples.targets > 0
-    against = np.where(truth, 1 - evaluation.probs, evaluation.probs)  # how strongly the score speaks against the truth
-    surest = np.where(truth != evaluation.predicted, against, -1.0)
-    if evaluation.labels.task is not Task.MULTI_LABEL:  # the label that was given instead of the true one
-        surest = np.where(evaluation.predicted, surest, -1.0)
-    labels = surest.argmax(axis=1)
-    of_document = surest.max(axis=1)
-    names = np.array(evaluation.labels.names)
+def worst_errors(measurement: Measurement) -> list[dict[str, Any]]:
+    """Return the wrong decisions with the most certain scores, at most one for each document.
+
+    Each has the keys text, id, truth, predicted, label and score.
+    """
+    truth = measurement.examples.targets > 0
+    against = np.where(truth, 1 - measurement.probs, measurement.probs)  # weight of the score against the truth
+    certainty = np.where(truth != measurement.predicted, against, -1.0)
+    if measurement.labels.task is not Task.MULTI_LABEL:  # keep the label that was given instead of the true one
+        certainty = np.where(measurement.predicted, certainty, -1.0)
+    labels = certainty.argmax(axis=1)
+    by_document = certainty.max(axis=1)
+    names = np.array(measurement.labels.names)
     return [
         {
-            "id": evaluation.examples.ids[i],
-            "text": _shortened(evaluation.examples.texts[i]),
+            "id": measurement.examples.ids[i],
+            "text": _shortened(measurement.examples.texts[i]),
             "truth": names[truth[i]].tolist(),
-            "predicted": names[evaluation.predicted[i]].tolist(),
+            "predicted": names[measurement.predicted[i]].tolist(),
             "label": str(names[labels[i]]),
-            "score": float(evaluation.probs[i, labels[i]]),
+            "score": float(measurement.probs[i, labels[i]]),
         }
-        for i in np.argsort(-of_document, kind="stable")[:WORST]
-        if of_document[i] >= 0
+        for i in np.argsort(-by_document, kind="stable")[:WORST]
+        if by_document[i] >= 0
     ]
 
 

@@ -1,9 +1,9 @@
-"""Which documents train, validate and test: duplicates left out, splits cut, the training split sampled."""
+"""Selects the documents of each split: drops duplicates, cuts missing splits, samples the training split."""
 
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ from models.errors import UserError
 from models.labels import LabelSchema, Task
 from training import data, near_duplicates
 from training.config import Split, TrainConfig
-from training.data import Examples, Splits
+from training.examples import Examples, Splits, concatenate
 
 
 def without_duplicates(examples: Examples) -> Examples:
-    """Of equal texts with equal labels one: the first by key, so that the order of the rows decides nothing."""
+    """Return one example of each text and its labels: the first one by key, whatever the order of the rows."""
     kept: dict[tuple[str, bytes], int] = {}
     for place, (text, target) in enumerate(zip(examples.texts, examples.targets, strict=True)):
         same = kept.setdefault((text, target.tobytes()), place)
@@ -26,27 +26,21 @@ def without_duplicates(examples: Examples) -> Examples:
 
 
 def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[str, Examples]:
-    """Cuts the named splits from the training documents, stratified: each label is spread as the whole is.
+    """Cut the named splits from the training documents, so that each label has its share of every split.
 
-    Documents with the same key stay together. The rarest label of a key is its stratum; inside a stratum keys stand in
-    the order of their hashes, so the cut depends on the seed and not on the order of the rows. The last key of a
-    stratum stays in train: a label with one document is learnt, not measured.
+    Documents with the same key stay together, and the rarest label of a key is its stratum. The keys of a stratum are
+    ordered by their hashes, so the cut depends on the seed and not on the order of the rows. The last key of a stratum
+    stays in train, since a label with a single document can be learnt but not measured.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for place, key in enumerate(train.keys):
         members[key].append(place)
-    frequency = train.targets.sum(axis=0)
-    strata: dict[int, list[tuple[float, str]]] = defaultdict(list)
-    for key, places in members.items():
-        labels = np.flatnonzero(train.targets[places].any(axis=0))
-        rarest = int(labels[frequency[labels].argmin()]) if len(labels) else -1
-        strata[rarest].append((_place(key, seed), key))
     taken: dict[str, list[int]] = {name: [] for name in ("train", *names)}
     due = dict.fromkeys(names, 0.0)
-    for stratum in sorted(strata):
-        keys = [key for _, key in sorted(strata[stratum])]
+    for stratum in _strata(train, members, seed):
+        keys = stratum
         for name in names:
-            due[name] += getattr(split, name) * len(strata[stratum])
+            due[name] += getattr(split, name) * len(stratum)
             count = min(math.floor(due[name] + 0.5), len(keys) - 1) if due[name] > 0 else 0
             due[name] -= count
             taken[name] += [place for key in keys[:count] for place in members[key]]
@@ -54,18 +48,29 @@ def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[
         taken["train"] += [place for key in keys for place in members[key]]
     parts = {name: train.take(np.array(sorted(places), np.int64)) for name, places in taken.items()}
     for name in names:
-        parts[name].skipped.clear()  # what was left out before the cut is told once, of train
+        parts[name].skipped.clear()  # rows left out before the cut are counted once, in train
     return parts
 
 
-def _place(key: str, seed: int) -> float:
-    """A number from 0 to 1 that depends on the key and the seed alone."""
+def _strata(train: Examples, members: Mapping[str, Sequence[int]], seed: int) -> list[list[str]]:
+    """Return the keys whose rarest label is the same, in the order of their hashes, for each such label."""
+    frequency = train.targets.sum(axis=0)
+    strata: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    for key, places in members.items():
+        labels = np.flatnonzero(train.targets[places].any(axis=0))
+        rarest = int(labels[frequency[labels].argmin()]) if len(labels) else -1
+        strata[rarest].append((_position(key, seed), key))
+    return [[key for _, key in sorted(strata[rarest])] for rarest in sorted(strata)]
+
+
+def _position(key: str, seed: int) -> float:
+    """Return a number from 0 to 1 that depends on the key and the seed alone."""
     digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def sampled(splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir: Path) -> Examples:
-    """The training documents after subsampling, undersampling and weak negatives, where these are asked for.
+    """Return the training documents after the subsampling, undersampling and weak negatives of the configuration.
 
     Raises:
         UserError: there are too few weak negatives.
@@ -77,12 +82,12 @@ def sampled(splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir: 
     if config.data.undersample:
         train = _undersampled(train, config.data.undersample, schema.task, chance)
     if config.data.weak_negatives:
-        train = _with_weak_negatives(train, splits, config, schema, data_dir)
+        train = concatenate([train, _weak_negatives(len(train), splits, config, schema, data_dir)])
     return train
 
 
 def _undersampled(train: Examples, ratio: float, task: Task, chance: np.random.Generator) -> Examples:
-    """Cuts the largest class to at most `ratio` times all others together; for multi_label, what has no label."""
+    """Cut the largest class to at most `ratio` times all others; for multi_label, the documents without a label."""
     if task is Task.MULTI_LABEL:
         largest = ~train.targets.any(axis=1)
     else:
@@ -92,23 +97,24 @@ def _undersampled(train: Examples, ratio: float, task: Task, chance: np.random.G
     return train.take(np.sort(np.concatenate([others, kept])), "undersampled")
 
 
-def _with_weak_negatives(
-    train: Examples, splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir: Path
-) -> Examples:
-    """Mixes in texts of another corpus as documents without a label, none that stands in the labelled data."""
+def _weak_negatives(count: int, splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir: Path) -> Examples:
+    """Return texts of another corpus as documents without a label, for a training split of `count` documents.
+
+    No text that is in the labelled data, or nearly, is among them.
+    """
     weak = config.data.weak_negatives
     assert weak is not None
     texts, ids = data.read_texts(weak.files, config, data_dir)
-    labelled = data.concatenate([splits.train, splits.validation, splits.test])  # what sampling left out has labels too
+    labelled = concatenate([splits.train, splits.validation, splits.test])  # before sampling left any of them out
     index = near_duplicates.Index(labelled.texts, config.data.near_duplicate)
-    wanted = round(weak.share / (1 - weak.share) * len(train))
-    order = sorted(range(len(texts)), key=lambda i: _place(f"{texts[i]}\0{ids[i]}", config.training.seed))
-    chosen: dict[str, int] = {}
+    wanted = round(weak.share / (1 - weak.share) * count)
+    order = sorted(range(len(texts)), key=lambda i: _position(f"{texts[i]}\0{ids[i]}", config.training.seed))
+    chosen: dict[str, str] = {}
     for i in order:
         if len(chosen) == wanted:
             break
         if texts[i] not in chosen and index.nearest(texts[i]) is None:
-            chosen[texts[i]] = i
+            chosen[texts[i]] = ids[i]
     if len(chosen) < wanted:
         raise UserError(
             f"data.weak_negatives: expected {wanted:,} distinct texts for a share of {weak.share}, found "
@@ -117,6 +123,4 @@ def _with_weak_negatives(
     target = np.zeros((wanted, len(schema.names)), np.float32)
     if schema.task is Task.BINARY:
         target[:, 0] = 1
-    found = list(chosen.values())
-    negatives = Examples([texts[i] for i in found], target, [ids[i] for i in found], [texts[i] for i in found])
-    return data.concatenate([train, negatives])
+    return Examples([*chosen], target, [*chosen.values()], [*chosen])

@@ -7,13 +7,13 @@ from sklearn.linear_model import LogisticRegression
 from models.decision import Decision, Floats, probabilities
 from models.labels import LabelSchema, Task
 from training import calibrate, metrics
-from training.data import Splits
-from training.evaluation import Evaluation, evaluate
+from training.examples import Splits
+from training.measurement import Measurement, measure_split
 
 REGULARISATION = (1.0, 4.0, 16.0)  # C, chosen on validation
 
 
-def run(splits: Splits, schema: LabelSchema) -> Evaluation:
+def run(splits: Splits, schema: LabelSchema) -> Measurement:
     """Fits on train, chooses C and thresholds on validation as for the network, and measures on test."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     train = vectorizer.fit_transform(splits.train.texts)
@@ -31,4 +31,4 @@ def run(splits: Splits, schema: LabelSchema) -> Evaluation:
         if best is None or found > best[0]:
             best = (found, decision, logits[1])
     assert best is not None
-    return evaluate("test", splits.test, best[2], schema, best[1])
+    return measure_split("test", splits.test, best[2], schema, best[1])

@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks import environment
 from benchmarks.quality import baseline
 from models import trained_model
-from training import prepare, train
-from training.config import load_config
-from training.data import SPLITS
+from training import data_splits, terminal, train
+from training.config_file import load_config
+from training.examples import SPLITS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -43,9 +43,9 @@ def measure(name: str, data_dir: Path, output: Path, *, resume: bool) -> dict[st
     """One training and one baseline, on the same training documents."""
     path = CONFIGS / f"{name}.toml"
     config = load_config(path)
-    train.quiet_libraries()
-    prepared = prepare.prepare(config, data_dir)
-    splits = train.sample(prepared, config.training).splits
+    terminal.quiet_libraries()
+    prepared = data_splits.prepare(config, data_dir)
+    splits = data_splits.limited(prepared, config.training).splits
     began = time.monotonic()
     tfidf = baseline.run(splits, prepared.schema)
     baseline_seconds = time.monotonic() - began

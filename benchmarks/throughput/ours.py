@@ -30,7 +30,7 @@ LOOPS = {
 PIPELINES = {f"{name}, file to file": options for name, options in LOOPS.items()}
 
 
-def loop_of(work: Path, options: dict[str, str], counts: dict[str, Any]) -> rival_loops.Loop:
+def loop_of(work: Path, options: dict[str, Any], counts: dict[str, Any]) -> rival_loops.Loop:
     """Texts to probabilities; `counts` is told the tokens."""
     scorer = Scorer(ScoringOptions(models=(str(work / "model"),), device="cpu", scores="all", **options))
 

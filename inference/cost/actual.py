@@ -20,11 +20,11 @@ FINISHED = (dataflow.JobState.JOB_STATE_DONE, dataflow.JobState.JOB_STATE_FAILED
 class Usage:
     """The resources that a job used."""
 
-    vcpu_seconds: float
-    memory_mb_seconds: float
-    disk_gb_seconds: float
-    shuffle_gb: float  # shuffled data that is billed
-    gpu_seconds: float
+    vcpu_seconds: float  # number of vCPUs times seconds
+    memory_mb_seconds: float  # memory in MB times seconds
+    disk_gb_seconds: float  # disk in GB times seconds
+    shuffle_gb: float  # billed shuffled data in GB
+    gpu_seconds: float  # number of GPUs times seconds
 
 
 def fetch(project: str, region: str, job_id: str) -> tuple[dataflow.Job, Usage]:

@@ -58,11 +58,11 @@ class Profile:
 class Corpus:
     """The size of a corpus."""
 
-    files: int
-    stored_bytes: int
-    slices: int
+    files: int  # number of files
+    stored_bytes: int  # bytes of the files as stored
+    slices: int  # number of slices
     text_bytes: Estimate  # bytes after decompression
-    documents: Estimate
+    documents: Estimate  # number of documents
     tokens: Estimate  # tokens of all models together
     expand_seconds: float  # time to decompress each file once to count its lines, and again up to each of its slices
 
@@ -71,7 +71,7 @@ class Corpus:
 class Offer:
     """The estimated bill of a run on one machine type."""
 
-    bill: Bill
+    bill: Bill  # most likely time and cost
     speed: str  # speed that the bill assumes
     low: float  # low end of the total, in dollars
     high: float  # high end of the total, in dollars

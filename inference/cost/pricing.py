@@ -33,9 +33,9 @@ class _Strict(BaseModel):
 class Machine(_Strict):
     """A Compute Engine machine type."""
 
-    vcpus: int = Field(ge=1)
-    cores: float = Field(gt=0)  # physical cores, each of which two vCPUs share on most machine types
-    memory_gb: float = Field(gt=0)
+    vcpus: int = Field(ge=1)  # number of vCPUs
+    cores: float = Field(gt=0)  # physical cores; two vCPUs share one on most machine types
+    memory_gb: float = Field(gt=0)  # memory in GB
     bf16: bool = False  # whether the processor multiplies bf16 in hardware
     gpu: str | None = None  # name in gpu_hour of the GPU in each machine
 
@@ -46,13 +46,13 @@ class Prices(_Strict):
     source: str  # publication that the prices come from
     region: str  # region that the prices apply to
     date: datetime.date  # day on which the prices were read
-    vcpu_hour: float = Field(ge=0)
-    memory_gb_hour: float = Field(ge=0)
-    disk_gb_hour: float = Field(ge=0)
-    shuffle_gb: float = Field(ge=0)
+    vcpu_hour: float = Field(ge=0)  # price of a vCPU for an hour
+    memory_gb_hour: float = Field(ge=0)  # price of a GB of memory for an hour
+    disk_gb_hour: float = Field(ge=0)  # price of a GB of disk for an hour
+    shuffle_gb: float = Field(ge=0)  # price of a GB of shuffled data
     flexrs_discount: float = Field(ge=0, lt=1)  # share of the price of vCPUs and memory that FlexRS saves
-    gpu_hour: dict[str, float]
-    machines: dict[str, Machine]
+    gpu_hour: dict[str, float]  # price of each GPU for an hour, by name
+    machines: dict[str, Machine]  # machine types, by name
 
     @model_validator(mode="after")
     def _gpus_have_prices(self) -> Self:
@@ -108,8 +108,8 @@ def gpu_of(service_options: Iterable[str]) -> str | None:
 class Work:
     """The amount of work in a run."""
 
-    documents: float
-    slices: float
+    documents: float  # number of documents
+    slices: float  # number of slices
     core_seconds: float  # time that one physical core needs, including reading and writing
 
 
@@ -117,15 +117,15 @@ class Work:
 class Bill:
     """The time in hours and the cost in dollars of a number of workers of one machine type."""
 
-    machine: str
-    workers: int
-    flexrs: bool
-    hours: float
-    vcpu: float
-    memory: float
-    disk: float
-    shuffle: float
-    gpu: float
+    machine: str  # name of the machine type in the prices file
+    workers: int  # number of workers; 0 if it is unknown
+    flexrs: bool  # whether the job uses FlexRS
+    hours: float  # time from start to end
+    vcpu: float  # cost of vCPUs in dollars
+    memory: float  # cost of memory in dollars
+    disk: float  # cost of disks in dollars
+    shuffle: float  # cost of shuffled data in dollars
+    gpu: float  # cost of GPUs in dollars
 
     @property
     def total(self) -> float:

@@ -23,9 +23,9 @@ HEAD = 64 << 20  # bytes of text at the start of a compressed file that pieces a
 class Estimate:
     """An amount of the whole corpus, with its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: float  # most likely amount
+    low: float  # low end of the interval
+    high: float  # high end of the interval
 
     def __str__(self) -> str:
         if self.low == self.high:
@@ -38,14 +38,14 @@ class Piece:
     """A part of a file that was read for the sample."""
 
     text_bytes: int  # size in bytes of text
-    documents: list[Document]
+    documents: list[Document]  # documents in it that could be read
 
 
 @dataclass(frozen=True)
 class Sample:
     """Pieces of a corpus."""
 
-    pieces: list[Piece]
+    pieces: list[Piece]  # pieces that were read
     text_bytes: Estimate  # size of the whole corpus after decompression
     expand_seconds: float  # time to decompress one byte of text
     read_seconds: float  # time to read and parse the documents, without decompression

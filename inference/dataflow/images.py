@@ -40,8 +40,8 @@ class ImageFacts:
 
     reference: str  # name and tag of the image
     python_version: str  # minor version of Python, such as 3.11
-    beam_version: str
-    commit: str
+    beam_version: str  # version of Apache Beam, such as 2.77.0
+    commit: str  # commit of the clone that built the image
     models: dict[str, str]  # SHA-256 of each model's model.json, by name
     found_in: str  # registry or engine that gave the labels
 

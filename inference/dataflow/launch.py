@@ -31,7 +31,7 @@ from models.errors import UserError
 
 MACHINE = "n2-highcpu-8"  # machine type of workers without a GPU
 ONE_PROCESS = "no_use_multiple_sdk_containers"  # experiment of Beam with which a worker runs a single process
-THREADS = 4  # threads of a worker's process, of which one computes while others read, tokenise and write
+THREADS = 4  # threads of a worker's process: while one computes, others read, tokenise and write
 GPU_MACHINES = {"l4": "g2-standard-8", "t4": "n1-standard-8", "a100": "a2-highgpu-1g"}  # machine types with one GPU
 MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}  # prefix of the regions in each multi-region
 
@@ -40,9 +40,9 @@ MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}  # prefix of the
 class Setting:
     """A flag of Beam that is set because the user did not set it."""
 
-    flag: str
+    flag: str  # name of the flag, without dashes
     value: Any
-    reason: str
+    reason: str  # reason that is printed beside the flag
 
     def __str__(self) -> str:
         return f"--{self.flag} {self.value}: {self.reason}"
@@ -52,10 +52,10 @@ class Setting:
 class Job:
     """A job that has passed every check."""
 
-    settings: tuple[Setting, ...]
-    image: ImageFacts
+    settings: tuple[Setting, ...]  # flags that the launch chose
+    image: ImageFacts  # labels of the image
     fingerprints: tuple[str, ...]  # SHA-256 of each model, in the order of --model
-    machine_type: str
+    machine_type: str  # machine type of the workers
     gpu: str | None  # name of the GPU in the prices file
     flexrs: bool  # whether the job uses FlexRS
 
@@ -164,9 +164,9 @@ def _missing(beam_options: PipelineOptions, output: str, files: Sequence[InputFi
             yield f"--{flag}: expected {expected}, found nothing; add the flag."
     for flag, path in (("output", output), ("temp_location", cloud.temp_location or storage.GS)):
         if not path.startswith(storage.GS):
-            yield f"--{flag} {path}: expected a gs:// path, which every worker can read; name one."
+            yield f"--{flag} {path}: expected a gs:// path, which every worker can reach; name one."
     if local := [file.path for file in files if not file.path.startswith(storage.GS)]:
-        yield f"--input {local[0]}: expected a gs:// path, which every worker can read; copy the corpus to one."
+        yield f"--input {local[0]}: expected a gs:// path, which every worker can reach; copy the corpus to one."
 
 
 def _region_problems(beam_options: PipelineOptions, files: Sequence[InputFile], output: str) -> Iterator[str]:
@@ -230,14 +230,14 @@ def _models(models: Sequence[str], image: ImageFacts | None) -> tuple[list[str],
                 fingerprints.append(trained_model.fingerprint(model_files.local(path)))
             elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
                 problems.append(
-                    f"--model {path}: expected a model that every worker can read, found one on this machine; name one "
+                    f"--model {path}: expected a model that every worker can reach, found one on this machine; name one "
                     f"in the image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
             elif image and name not in image.models:
                 names = ", ".join(image.models) or "none"
                 problems.append(
-                    f"--model {path}: expected a model in image {image.reference}, which has {names}; build it again "
-                    "or name another model."
+                    f"--model {path}: expected a model in image {image.reference} ({names}), found no such model; name one "
+                    "of them, or build the image again."
                 )
             elif image:
                 fingerprints.append(image.models[name])

@@ -22,7 +22,7 @@ class SliceDocuments:
     """A slice and the content that was read from it."""
 
     slice: Slice
-    content: Documents
+    content: Documents  # documents, failures and counts of the slice's lines
     started: float  # start of the attempt, in seconds since the epoch
     attempts: int = 0  # earlier attempts that did not finish
 
@@ -32,14 +32,14 @@ class ScoredSlice:
     """The result of scoring a slice, in which `lines == len(predictions) + len(failures) + blank`."""
 
     slice: Slice
-    lines: int
-    blank: int
-    predictions: list[Prediction]
-    failures: list[Failure]
-    counts: Counts
+    lines: int  # number of lines
+    blank: int  # number of blank lines
+    predictions: list[Prediction]  # predictions in the order of the lines
+    failures: list[Failure]  # failures in the order of the lines
+    counts: Counts  # counters of the scorer
     runtime: str  # runtime and precision that scored it
     started: float  # start of the attempt, in seconds since the epoch
-    scoring_seconds: float
+    scoring_seconds: float  # time to score the slice
 
 
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):

@@ -13,7 +13,7 @@ from inference.runs import receipts, run_folder, sink, summary
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
 
-READERS = 16  # threads that read files, each of which holds one file in memory
+READERS = 16  # threads that read files; each holds one file in memory
 
 
 def verify(output: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ class RunOptions:
 
     output: str  # folder of the run
     slice_bytes: int  # size at which files are cut into slices, in decompressed bytes
-    scoring: ScoringOptions
+    scoring: ScoringOptions  # models, and the options that they score with
     id_field: str = "id"  # field with the id; empty for ids made of file and line number
     keep_fields: tuple[str, ...] = ()  # input fields that are copied into the rows
     file_format: FileFormat = "jsonl"  # format of the predictions

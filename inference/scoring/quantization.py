@@ -37,16 +37,16 @@ MAX_F1_FALL = 0.002  # a variant whose F1 falls by more is refused
 
 @dataclass(frozen=True)
 class Proof:
-    """A comparison of the int8 variant with the model before, on documents that did not set the variant's ranges."""
+    """A comparison of the int8 variant with the original model, on documents that did not set the variant's ranges."""
 
     documents: int  # number of documents measured
-    f1_before: float  # macro-F1, or the positive label's F1 for a binary model
+    f1_before: float  # macro-F1 of the original model, or the positive label's F1 for a binary model
     f1_after: float  # the same measure in int8
     agreement: float  # share of documents with exactly the same labels
     largest_difference: float  # largest difference of a probability
     documents_per_second_before: float
     documents_per_second_after: float
-    before: str  # runtime and precision before
+    before: str  # runtime and precision of the original model
 
     def __str__(self) -> str:
         return (
@@ -75,7 +75,7 @@ def check_machine() -> None:
     """
     runtimes.choose("openvino", "int8", "cpu")
     if importlib.util.find_spec("nncf") is None:
-        raise UserError("expected nncf, which quantizes, found that it is not installed; pip install nncf.")
+        raise UserError("nncf, which quantizes the model, is not installed; pip install nncf.")
     if not runtimes.has_int8():
         raise UserError(
             "expected a processor with int8 products (VNNI or AMX), found none, so int8 would be slower than fp32; use "

@@ -74,10 +74,10 @@ def choose(name: RuntimeChoice, precision: PrecisionChoice, device: DeviceChoice
     """Choose a runtime for the flags.
 
     Args:
-        name: a RuntimeName, or `auto`: torch on a GPU, and on a CPU openvino if it is installed, else torch.
-        precision: a Precision, or `auto`: bf16 if the device and the runtime compute in it, else fp32. int8 changes
-            some labels, so `auto` never chooses it.
-        device: cpu, cuda, or `auto`: a GPU if there is one.
+        name: a RuntimeName, or `auto` for openvino on a CPU if it is installed, else for torch.
+        precision: a Precision, or `auto` for bf16 if the device and the runtime compute in it, else for fp32. `auto`
+            never chooses int8, because it changes some labels.
+        device: cpu, cuda, or `auto` for a GPU if there is one.
         threads: number of CPU threads, or 0 for one on each core that this process may use.
 
     Raises:
@@ -154,8 +154,8 @@ def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
     """Load the model's network into a runtime, compare it with torch in fp32, and return its Forward.
 
     Raises:
-        ModelError: the scores are not finite or differ from those of torch in fp32, the runtime cannot compute the
-            model, or the precision is int8 and the model has no int8 variant.
+        ModelError: the runtime cannot compute the model, an int8 variant is missing, or the scores are not finite or
+            differ from those of torch in fp32.
     """
     ids, mask = _encoded_probe_texts(model)
     labels, temperature = model.manifest.labels, model.manifest.decision.temperature

@@ -92,7 +92,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
         "--temp_location gs://faraway/tmp: expected a bucket in us-central1, where the job runs, found one in europe-",
         "as on this machine, found Python 3.8",
         "as on this machine, found Beam 2.1.0",
-        f"--model /models/colors: expected a model in image {service.image}, which has colours",
+        f"--model /models/colors: expected a model in image {service.image} (colours), found no such model",
     ]
     assert code == 2
     for sentence in sentences:

@@ -20,7 +20,7 @@ from models.decision import probabilities
 from models.network import PooledClassifier
 from tests.inference.conftest import contents, rows_of, texts, write_corpus
 from tests.tiny import encode
-from training import evaluation
+from training import measurement
 
 Label = Callable[..., Path]
 
@@ -169,10 +169,10 @@ def test_rows_of_several_models_equal_those_of_single_runs(
 def test_scores_are_those_of_the_evaluation_that_training_does(corpus: Path, colours: Path, label: Label) -> None:
     model = weights.load(colours)
     run = label("--model", colours, "--input", corpus, "--scores", "all", "--precision", "fp32")
-    found = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
-    logits = evaluation.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)
+    scores = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
+    logits = measurement.score(model.network, model.tokenizer, texts(300), model.manifest.text.max_tokens)
     expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
-    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(scores - expected).max() < 1e-5
 
 
 def test_parquet_holds_what_jsonl_holds(corpus: Path, colours: Path, label: Label) -> None:

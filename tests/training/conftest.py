@@ -1,4 +1,4 @@
-"""What the training tests share: a toy problem that is easy to learn, in a folder with its base model."""
+"""Fixtures of the training tests: a toy problem that is easy to learn, in a folder with its base model."""
 
 import json
 import random
@@ -26,7 +26,7 @@ FILLERS = ("the sky is of a", "in the grass and", "a rose is", "of the", "sky an
 
 
 def toy_rows(count: int = 240) -> list[dict[str, Any]]:
-    """Texts that hold the words of their colours, none to three of them, among other words and a number."""
+    """Return texts with the words of their colours, none to three, among other words and a number."""
     chance = random.Random(0)
     rows = []
     for number in range(count):
@@ -38,20 +38,20 @@ def toy_rows(count: int = 240) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """JSON lines."""
+    """Write rows as JSON lines. Return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random encoder that knows the words of the toy problem."""
+    """Return a tiny random encoder that knows the words of the toy problem."""
     return tiny_base(tmp_path_factory.mktemp("base") / "tiny", [row["text"] for row in toy_rows(8)])
 
 
 @pytest.fixture
 def write_config(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a configuration of the given sections, each TOML lines, and returns its path."""
+    """Return a function that writes a configuration, with TOML lines for each section, and returns its path."""
 
     def write(name: str = "config.toml", **sections: str) -> Path:
         lines = (f"[{section}]\n{content}\n" for section, content in sections.items())
@@ -64,7 +64,7 @@ def write_config(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def start(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
-    """Runs the command on the toy problem; returns its exit code."""
+    """Return a function that trains on the toy problem and returns the exit code."""
 
     def run(task: str, output: Path, *flags: str, pooling: str = "mean", training: str = TRAINING) -> int:
         rows = toy_rows()

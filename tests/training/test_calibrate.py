@@ -1,4 +1,4 @@
-"""Thresholds that are chosen with care, and scores that mean what they say."""
+"""Thresholds have the best F1 and hold no noise, and calibrated scores match frequencies."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The configuration: what is read, and one clear sentence for everything that is wrong with it."""
+"""A configuration is read with its defaults, and each mistake in it is one clear sentence."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from models.errors import UserError
 from models.labels import Task
-from training.config import load_config, with_values
+from training.config_file import load_config, with_values
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 GOOD = """
@@ -57,7 +57,10 @@ def test_overrides_replace_and_add_values_of_every_kind(tmp_path: Path) -> None:
     ("override", "sentence"),
     [
         ("training.epoch=1", "unknown key 'training.epoch'; did you mean 'epochs'?"),
-        ("training.metric=f1", "training.metric 'f1' is of a binary task's positive label; for multi_label take"),
+        (
+            "training.metric=f1",
+            "training.metric 'f1' measures the positive label of a binary task; for multi_label use 'macro_f1'.",
+        ),
         ("training.one_vs_rest=1.5", "training.one_vs_rest: "),
         ("training.evaluate_every=0", "training.evaluate_every"),
         ("data.weak_negatives={files = 'x', share = 1.0}", "data.weak_negatives.share: Input should be less than 1"),
@@ -87,6 +90,29 @@ def test_each_mistake_is_one_sentence(tmp_path: Path, override: str, sentence: s
         load_config(path, [override])
     assert "\n" not in str(caught.value)
     assert "For further information" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("search={trialz = 3, space.'training.epochs' = [1]}", "unknown key 'search.trialz'; did you mean 'trials'?"),
+        ("search.space.a={low = 1, high = 2, logg = true}", "unknown key 'search.space.a.logg'; did you mean 'log'?"),
+        ("search.space.a={low = 1, hihg = 2}", "unknown key 'search.space.a.hihg'; did you mean 'high'?"),
+        ("search.space.a=3", "search.space.a: expected a table { low, high, log } or a list of values, found 3."),
+        ("search.space.a=[]", "search.space.a: expected a table { low, high, log } or a list of values, found []."),
+        ("search.space.a=[[1]]", "search.space.a: expected a table { low, high, log } or a list of values, found"),
+        (
+            "data.weak_negatives={fils = 'x', share = 0.1}",
+            "unknown key 'data.weak_negatives.fils'; did you mean 'files'?",
+        ),
+        ("data.label_files.trian='x'", "unknown key 'data.label_files.trian'; did you mean 'train'?"),
+        ("training.class_weights=[1]", "training.class_weights: expected true, false or a table of label = weight"),
+    ],
+)
+def test_a_mistake_in_an_optional_section_is_one_sentence_too(tmp_path: Path, override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        load_config(config_file(tmp_path), [override])
+    assert "\n" not in str(caught.value)
 
 
 def test_several_mistakes_are_told_together(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading: every format, every encoding of labels, and every row accounted for."""
+"""Labelled data is read from every format, with every encoding of labels, and every row is accounted for."""
 
 import bz2
 import gzip
@@ -20,7 +20,7 @@ import zstandard
 from models.errors import UserError
 from training import data
 from training.config import TrainConfig
-from training.data import Examples
+from training.examples import Examples
 
 ROWS = [
     {"id": "007", "text": 'He said "no', "label": "red"},
@@ -38,7 +38,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def settings(labels: dict[str, Any] | None = None, text: dict[str, Any] | None = None, **more: Any) -> TrainConfig:
-    """A configuration whose files serve as all three splits, unless `more` says otherwise."""
+    """Return a configuration whose files serve as all three splits, unless `more` says otherwise."""
     files = more.pop("files", "rows.jsonl")
     return TrainConfig.model_validate(
         {
@@ -250,7 +250,9 @@ def test_line_files_keep_every_line_and_only_a_line_feed_ends_one(tmp_path: Path
     assert examples.ids == [f"text.txt{compression}:{row}" for row in (1, 3, 4)]
     assert examples.skipped == {"empty_text": 1}
     (tmp_path / "labels.txt").write_text("\ufeff0\n1\n1\n0\n")
-    assert read(config, tmp_path).targets.tolist() == examples.targets.tolist()  # with a byte order mark
+    assert (
+        read(config, tmp_path).targets.tolist() == examples.targets.tolist()
+    )  # the labels now start with a byte order mark
     (tmp_path / "labels.txt").write_text("0\n1\n1\n")
     write_jsonl(tmp_path / "rows.jsonl", ROWS)
     with pytest.raises(UserError, match="expected line files .* beside label files, found .*rows.jsonl, which has a"):
@@ -261,7 +263,7 @@ def test_line_files_keep_every_line_and_only_a_line_feed_ends_one(tmp_path: Path
 
 @pytest.mark.parametrize("saved", [True, False])
 def test_hugging_face_datasets_from_a_folder_with_their_own_label_names(tmp_path: Path, saved: bool) -> None:
-    names = datasets.ClassLabel(names=["green", "red"])  # not in the order of the configuration
+    names = datasets.ClassLabel(names=["green", "red"])  # another order than in the configuration
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
     table = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
     if saved:

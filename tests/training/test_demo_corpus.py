@@ -1,4 +1,4 @@
-"""The built-in corpus, made from an imitation of installed packages."""
+"""The built-in corpus is made from an imitation of installed packages."""
 
 import json
 from pathlib import Path

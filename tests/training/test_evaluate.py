@@ -1,7 +1,9 @@
-"""Scores in the order of the texts; any trained model evaluated on any labelled file."""
+"""Any trained model is evaluated on any labelled file, and scores come in the order of the texts."""
 
 import json
+import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from models import weights
 from models.decision import probabilities
 from tests.tiny import tiny_model
 from tests.training.conftest import write_rows
-from training import evaluate, evaluation
+from training import charts, evaluate, label_tables, measurement
 
 TEXTS = [f"{'red ' * (n % 3)}{'green' * (n % 2)} rose {n}" for n in range(60)]
 
@@ -29,7 +31,7 @@ def test_any_model_on_any_labelled_file(tmp_path: Path, capsys: pytest.CaptureFi
     found = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
 
     model = weights.load(model_dir)
-    logits = evaluation.score(model.network, model.tokenizer, TEXTS, 32)
+    logits = measurement.score(model.network, model.tokenizer, TEXTS, 32)
     given = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature) >= 0.5
     truth = np.array([["red" in t, "green" in t, False] for t in TEXTS])
     assert found["documents"] == 60
@@ -41,6 +43,29 @@ def test_any_model_on_any_labelled_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"macro-F1 {found['macro_f1']:.3f}" in capsys.readouterr().out
     tables = {f"holdout_{name}_{kind}.csv" for name in ("red", "green", "blue") for kind in ("evaluation", "scores")}
     assert tables <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("module", "function"), [(charts, "reliability"), (label_tables, "write"), (label_tables, "show")]
+)
+def test_the_metrics_are_written_even_if_a_picture_or_a_table_fails(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    function: str,
+) -> None:
+    def raises(*_: object) -> None:
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(module, function, raises)
+    file = labelled(tmp_path / "rows.jsonl")
+    model = tiny_model(tmp_path / "m")
+    capsys.readouterr()
+    assert evaluate.main(["--model", str(model), "--data", str(file), "--output", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_bytes())["documents"] == 60
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"warning: .* could not be (written|printed) \(RuntimeError: not today\); .*\.$", warning)
 
 
 def test_a_file_may_name_its_labels_in_another_way(tmp_path: Path) -> None:
@@ -88,7 +113,7 @@ def test_a_mistake_is_one_sentence(
 def test_scores_are_in_the_order_of_the_texts_and_do_not_depend_on_their_neighbours(tmp_path: Path) -> None:
     model = weights.load(tiny_model(tmp_path / "m"))
     texts = ["red " * (1 + 7 * number % 40) + "rose" for number in range(100)]
-    found = evaluation.score(model.network, model.tokenizer, texts, 24)
+    found = measurement.score(model.network, model.tokenizer, texts, 24)
     assert found.shape == (100, 3)
     assert found.dtype == np.float32
     for number in (0, 17, 99):

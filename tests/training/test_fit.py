@@ -1,4 +1,4 @@
-"""The training itself: rates, weights, precision, checkpoints, an early end, several processes."""
+"""Weights are fitted with the configured rates, weights, precision and checkpoints, in one process or several."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from models.errors import UserError
 from models.trained_model import Pooling
 from tests.tiny import tiny_config
 from tests.training.conftest import toy_rows, write_rows
-from training import base_model, evaluation, fit
+from training import base_model, fit, measurement
 from training.config import TrainingConfig
 
 pytestmark = [
@@ -54,7 +54,7 @@ def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: Poo
 def test_attention_dropout_reaches_every_layer_of_the_encoder(tmp_path: Path, start: Callable[..., int]) -> None:
     flags = ("--set", "training.epochs=1", "--set", "training.attention_dropout=0")
     assert start("binary", tmp_path / "model", *flags) == 0
-    layers = weights.load(tmp_path / "model").network.modules()
+    layers: Any = weights.load(tmp_path / "model").network.modules()
     rates = [layer.dropout.p for layer in layers if type(layer).__name__ == "BertSelfAttention"]
     assert rates == [0, 0]
 
@@ -79,7 +79,7 @@ def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: C
         output = tmp_path / weigh
         assert start("multi_label", output, *(part for flag in flags for part in ("--set", flag))) == 0
         model = weights.load(output)
-        logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+        logits = measurement.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
         probs.append(float(np.mean(logits[:, 0])))
     assert probs[1] > probs[0]
 
@@ -87,19 +87,19 @@ def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: C
 def test_weights_of_single_labels_are_for_labels_that_there_are(
     tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = ("--set", "training.epochs=1", "--set", "training.class_weights={violet = 2.0}")
-    assert start("multi_label", tmp_path / "model", *weights) == 2
+    flags = ("--set", "training.epochs=1", "--set", "training.class_weights={violet = 2.0}")
+    assert start("multi_label", tmp_path / "model", *flags) == 2
     assert "expected labels among ['red', 'green', 'blue'], found ['violet']" in capsys.readouterr().err
     assert start("multi_label", tmp_path / "plain", "--set", "training.epochs=1") == 0
-    assert start("multi_label", tmp_path / "model", *weights[:3], "training.class_weights={red = 5.0}") == 0
+    assert start("multi_label", tmp_path / "model", *flags[:3], "training.class_weights={red = 5.0}") == 0
     red = [
-        np.mean(evaluation.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], 32)[:, 0])
+        np.mean(measurement.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], 32)[:, 0])
         for model in (weights.load(tmp_path / name) for name in ("plain", "model"))
     ]
     assert red[1] > red[0]
 
 
-STEPS = ("--set", "training.evaluate_every=10")  # of 9 an epoch: checkpoints fall inside epochs
+STEPS = ("--set", "training.evaluate_every=10")  # an epoch has 9 updates, so checkpoints fall inside epochs
 
 
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
@@ -114,7 +114,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert not output.exists()
-    (checkpoints / "checkpoint-999").mkdir()  # as a kill in the middle of a checkpoint leaves it
+    (checkpoints / "checkpoint-999").mkdir()  # a kill in the middle of a checkpoint leaves such a folder
     capsys.readouterr()
 
     assert start("multi_label", output, *STEPS) == 2
@@ -161,10 +161,10 @@ def test_the_best_evaluation_is_kept_and_training_stops_early(tmp_path: Path, st
         if "eval_loss" in row
     ]
     assert 3 <= len(losses) < 40
-    assert losses.index(min(losses)) == len(losses) - 3  # two evaluations without a better one, then the end
+    assert losses.index(min(losses)) == len(losses) - 3  # training stops after two evaluations without a better one
     model = weights.load(tmp_path / "model")
     rows = toy_rows()
-    logits = evaluation.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+    logits = measurement.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
     assert logits.shape == (240, 3)
 
 

@@ -1,4 +1,4 @@
-"""Uploads against a stub of the hub that keeps what it receives."""
+"""Models are uploaded to a stub of the hub that keeps what it receives."""
 
 import base64
 import functools
@@ -18,7 +18,7 @@ from training import hub
 
 
 class Stub(BaseHTTPRequestHandler):
-    """The calls that an upload makes; the token "good" is the only one it knows."""
+    """Answers the calls of an upload, and knows the token "good" alone."""
 
     uploaded: dict[str, bytes] = {}
     created: list[dict[str, object]] = []
@@ -58,7 +58,7 @@ class Stub(BaseHTTPRequestHandler):
         elif "/preupload/" in self.path:
             names = [file["path"] for file in json.loads(body)["files"]]
             self.reply(200, {"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
-        elif self.path == "/api/validate-yaml":  # of the model card
+        elif self.path == "/api/validate-yaml":  # the hub validates the model card
             self.reply(200, {"errors": [], "warnings": []})
         else:
             for line in map(json.loads, body.splitlines()):
@@ -69,7 +69,7 @@ class Stub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A running stub, which the module under test takes for the hub."""
+    """Return the address of a running stub, which the module under test takes for the hub."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(Stub, "uploaded", {})

@@ -1,4 +1,4 @@
-"""Measures against values worked out by hand."""
+"""Metrics equal values that were worked out by hand."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_multi_label_metrics() -> None:
         "predicted": 2,
     }
     assert found["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert found["micro_f1"] == pytest.approx(2 * 2 / (4 + 3))  # 2 right of 4 given and 3 due
+    assert found["micro_f1"] == pytest.approx(2 * 2 / (4 + 3))  # 2 of 4 given labels are right, and 3 are due
     assert found["accuracy"] == 0.5
     assert found["documents"] == 4
 

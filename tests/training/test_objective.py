@@ -1,4 +1,4 @@
-"""The loss of each task and the weights of rare labels, against values worked out by hand."""
+"""Losses and label weights equal values that were worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Preparing: splits that are stratified and stay apart, training data that gives nothing away, a card that adds up."""
+"""Splits are stratified and stay apart, training data leaks nothing, and the data card adds up."""
 
 import json
 import re
@@ -13,17 +13,18 @@ import pytest
 from models.errors import UserError
 from tests.training.conftest import toy_rows, write_rows
 from tests.training.test_data import settings
-from training import prepare
-from training.data import SPLITS
-from training.prepare import Prepared
+from training import config_file, data_splits, prepare
+from training.data_splits import Prepared
+from training.duplicates import Duplicate
+from training.examples import SPLITS
 
 
 def cut(tmp_path: Path, rows: list[dict[str, Any]], labels: dict[str, Any] | None = None, **more: Any) -> Prepared:
-    """Prepares rows of which the tool cuts its own validation and test."""
+    """Prepare rows without files for validation and test, so that these are cut from the rows."""
     write_rows(tmp_path / "rows.jsonl", rows)
     seed = more.pop("seed", 0)
     config = settings(labels, data={"validation": [], "test": [], **more}, training={"seed": seed})
-    return prepare.prepare(config, tmp_path)
+    return data_splits.prepare(config, tmp_path)
 
 
 def sides(prepared: Prepared) -> dict[str, list[str]]:
@@ -67,7 +68,7 @@ def test_equal_texts_and_equal_split_keys_land_on_one_side(tmp_path: Path) -> No
     assert not texts["train"] & (texts["validation"] | texts["test"])
     assert not texts["validation"] & texts["test"]
     assert sum(len(part) for part in vars(found.splits).values()) == 600
-    assert found.card["twins"] == {
+    assert found.card["duplicates"] == {
         f"conflict {name}-{name}": len(texts[name]) for name in ("test", "train", "validation")
     }
 
@@ -77,7 +78,9 @@ def test_equal_texts_and_equal_split_keys_land_on_one_side(tmp_path: Path) -> No
     assert sum(map(len, held.values())) == 40
     assert {name: len(part) for name, part in held.items()} == {"train": 28, "validation": 6, "test": 6}
 
-    shared = [{"text": f"text {n % 100}", "label": "red", "author": n % 40} for n in range(800)]  # five authors a text
+    shared = [
+        {"text": f"text {n % 100}", "label": "red", "author": n % 40} for n in range(800)
+    ]  # each text has five authors
     forwards, backwards = (sides(cut(tmp_path, rows, split_by="author")) for rows in (shared, shared[::-1]))
     assert {name: set(texts) for name, texts in forwards.items()} == {n: set(t) for n, t in backwards.items()}
 
@@ -109,7 +112,7 @@ LONG = "in the beginning there was a rose and the rose was red and the grass bel
 
 @pytest.fixture
 def given(tmp_path: Path) -> Callable[..., Prepared]:
-    """Prepares three splits that have files, the held-out ones with a document that train nearly holds."""
+    """Return a function that prepares three splits with files. Train nearly holds a document of the other two."""
 
     def run(**more: Any) -> Prepared:
         write_rows(tmp_path / "train.jsonl", [
@@ -123,7 +126,7 @@ def given(tmp_path: Path) -> Callable[..., Prepared]:
         write_rows(tmp_path / "validation.jsonl", [{"text": LONG, "label": "red"}, {"text": "v", "label": "green"}] * 2)
         write_rows(tmp_path / "test.jsonl", [{"text": "A green one", "label": "red"}, {"text": LONG, "label": "green"}])
         files = {name: f"{name}.jsonl" for name in SPLITS}
-        return prepare.prepare(settings(data={**files, **more}), tmp_path)
+        return data_splits.prepare(settings(data={**files, **more}), tmp_path)
 
     return run
 
@@ -132,37 +135,27 @@ def test_what_stands_in_validation_or_test_leaves_training_and_is_listed(given: 
     prepared = given()
     assert prepared.splits.train.texts == ["a red one", "one more of these", "and another of these"]
     assert prepared.splits.train.skipped == {"duplicate": 1, "leak": 2}
-    assert len(prepared.splits.validation) == 4  # somebody's benchmark: it stays whole
-    near, lower_case = (twin for twin in prepared.twins if twin["split"] == "train")
-    assert (
-        near
-        == {
-            "kind": "near",
-            "similarity": pytest.approx(19 / 20, abs=1e-4),
-            "id": "train.jsonl:4",
-            "split": "train",
-            "other_id": "validation.jsonl:1",
-            "other_split": "validation",
-        }
-        or lower_case["id"] == "train.jsonl:4"
-    )
-    assert prepared.card["twins"] == {
+    assert len(prepared.splits.validation) == 4  # a benchmark stays whole
+    near, lower_case = (pair for pair in prepared.duplicates if pair.split == "train")
+    expected = Duplicate("near", 19 / 20, "train.jsonl:4", "train", "validation.jsonl:1", "validation")
+    assert near == expected or lower_case.id == "train.jsonl:4"
+    assert prepared.card["duplicates"] == {
         "conflict validation-test": 1,
         "exact validation-test": 2,
         "exact validation-validation": 2,
         "near train-test": 1,
         "near train-validation": 1,
     }
-    repeated = next(twin for twin in prepared.twins if twin["split"] == twin["other_split"])
-    assert (repeated["id"], repeated["other_id"]) == ("validation.jsonl:1", "validation.jsonl:3")
+    repeated = next(pair for pair in prepared.duplicates if pair.split == pair.other_split)
+    assert (repeated.id, repeated.other_id) == ("validation.jsonl:1", "validation.jsonl:3")
 
 
 def test_the_same_text_is_told_from_one_that_differs_in_case(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", [{"text": "So good!", "label": "red"}, {"text": "so good", "label": "red"}])
     write_rows(tmp_path / "held.jsonl", [{"text": "SO GOOD", "label": "red"}, {"text": "so good", "label": "red"}])
     files = {"train": "train.jsonl", "validation": "held.jsonl", "test": [], "split": {"test": 0}}
-    twins = prepare.prepare(settings(data={**files, "drop_leaks": False}), tmp_path).twins
-    assert [(twin["kind"], twin["id"], twin["other_id"]) for twin in twins] == [
+    pairs = data_splits.prepare(settings(data={**files, "drop_leaks": False}), tmp_path).duplicates
+    assert [(pair.kind, pair.id, pair.other_id) for pair in pairs] == [
         ("near", "train.jsonl:1", "held.jsonl:1"),
         ("exact", "train.jsonl:2", "held.jsonl:2"),
     ]
@@ -171,22 +164,22 @@ def test_the_same_text_is_told_from_one_that_differs_in_case(tmp_path: Path) -> 
 def test_leaks_stay_where_that_is_asked_for(given: Callable[..., Prepared]) -> None:
     kept = given(drop_leaks=False)
     assert len(kept.splits.train) == 5
-    assert kept.twins == given().twins
-    assert len(given(near_duplicate=1.0).splits.train) == 4  # only what is equal but for case
+    assert kept.duplicates == given().duplicates
+    assert len(given(near_duplicate=1.0).splits.train) == 4  # only texts that differ in case alone
 
 
 def test_a_label_that_training_never_saw_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", red(5))
     write_rows(tmp_path / "held.jsonl", [{"text": "grass", "label": "green"}])
     files = {"train": "train.jsonl", "validation": "train.jsonl", "test": "held.jsonl"}
-    with pytest.raises(UserError, match=re.escape("labels ['green'] stand in validation or test: expected them in")):
-        prepare.prepare(settings(data={**files, "drop_leaks": False}), tmp_path)
+    with pytest.raises(UserError, match=re.escape("labels ['green'] occur in validation or test: expected them in")):
+        data_splits.prepare(settings(data={**files, "drop_leaks": False}), tmp_path)
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", [{"text": "", "label": "red"}])
     with pytest.raises(UserError, match="data.train: expected at least one row with a text and a label, found none"):
-        prepare.prepare(settings(), tmp_path)
+        data_splits.prepare(settings(), tmp_path)
     with pytest.raises(UserError, match="data.validation: expected at least one row"):
         cut(tmp_path, red(2))
 
@@ -226,7 +219,7 @@ def test_weak_negatives_are_mixed_into_training_only(tmp_path: Path) -> None:
     prepared = cut(tmp_path, rows, binary, weak_negatives={"files": "weak.jsonl", "share": 0.3})
     train = prepared.splits.train
     weak = [i for i, name in enumerate(train.ids) if name.startswith("weak.jsonl:")]
-    assert len(weak) == 60  # of 200, of which 140 are labelled
+    assert len(weak) == 60  # 140 of the 200 are labelled
     assert len(train) == 200
     assert train.targets[weak].tolist() == [[1, 0]] * 60
     assert train.texts.count("text 3") <= 1
@@ -248,13 +241,15 @@ def test_no_labelled_text_is_a_weak_negative_even_where_sampling_left_it_out(tmp
     write_rows(tmp_path / "weak.jsonl", rows + [{"text": f"weak {number}"} for number in range(30)])
     weak = {"files": "weak.jsonl", "share": 0.3}
     train = cut(tmp_path, rows, binary, subsample=0.5, weak_negatives=weak).splits.train
-    assert sum(text.startswith("weak") for text in train.texts) == 30  # of 100, of which 70 are half the labelled ones
+    assert (
+        sum(text.startswith("weak") for text in train.texts) == 30
+    )  # the other 70 of the 100 are half the labelled ones
     assert len(train) == 100
 
 
 @pytest.fixture
 def command(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
-    """Runs the command on the toy problem; returns its exit code."""
+    """Return a function that runs the command on the toy problem and returns the exit code."""
 
     def run(*flags: str, rows: list[dict[str, Any]] | None = None) -> int:
         write_rows(tmp_path / "rows.jsonl", rows or toy_rows())
@@ -274,7 +269,7 @@ def test_the_card_adds_up_and_the_files_read_back(
 ) -> None:
     assert command() == 0
     out = tmp_path / "out"
-    names = ["card.json", "card.md", "test.parquet", "train.parquet", "twins.jsonl", "validation.parquet"]
+    names = ["card.json", "card.md", "duplicates.jsonl", "test.parquet", "train.parquet", "validation.parquet"]
     assert sorted(path.name for path in out.iterdir()) == names
     card = json.loads((out / "card.json").read_bytes())
     page = (out / "card.md").read_text()
@@ -297,22 +292,42 @@ def test_the_card_adds_up_and_the_files_read_back(
     assert re.search(rf"all documents\W+{168 - leaks}\W+36\W+36", printed)
     assert f"train: {leaks} rows left out: leak" in printed
 
-    config = prepare.load_config(tmp_path / "config.toml")
-    again, fresh = prepare.read(out, config), prepare.prepare(config, tmp_path)
+    config = config_file.load_config(tmp_path / "config.toml")
+    again, fresh = data_splits.read(out, config), data_splits.prepare(config, tmp_path)
     for split in SPLITS:
         assert getattr(again.splits, split).sha256() == getattr(fresh.splits, split).sha256()
         assert getattr(again.splits, split).ids == getattr(fresh.splits, split).ids
     assert again.schema == fresh.schema
-    other = prepare.load_config(tmp_path / "config.toml", ["training.seed=3"])
+    other = config_file.load_config(tmp_path / "config.toml", ["training.seed=3"])
     with pytest.raises(UserError, match="was made with other settings"):
-        prepare.read(out, other)
+        data_splits.read(out, other)
     with pytest.raises(UserError, match="found no card.json"):
-        prepare.read(tmp_path, config)
+        data_splits.read(tmp_path, config)
+
+
+def test_a_directory_of_an_earlier_version_is_read(tmp_path: Path, command: Callable[..., int]) -> None:
+    assert command() == 0
+    out, config = tmp_path / "out", config_file.load_config(tmp_path / "config.toml")
+    prepared = data_splits.read(out, config)
+    assert prepared.duplicates
+    card = json.loads((out / "card.json").read_bytes())
+    card["twins"] = card.pop("duplicates")
+    (out / "card.json").write_text(json.dumps(card))
+    (out / "duplicates.jsonl").rename(out / "twins.jsonl")
+    earlier = data_splits.read(out, config)
+    assert earlier.duplicates == prepared.duplicates
+    assert earlier.card == prepared.card
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("card.json", b"{"), ("card.json", b"[]"), ("card.json", b"{}"), ("test.parquet", b"PAR1"), ("twins.jsonl", None)],
+    [
+        ("card.json", b"{"),
+        ("card.json", b"[]"),
+        ("card.json", b"{}"),
+        ("test.parquet", b"PAR1"),
+        ("duplicates.jsonl", None),
+    ],
 )
 def test_a_damaged_directory_is_refused(
     tmp_path: Path, command: Callable[..., int], name: str, content: bytes | None
@@ -321,7 +336,7 @@ def test_a_damaged_directory_is_refused(
     path = tmp_path / "out" / name
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match="expected the files that training.prepare writes, found some damaged"):
-        prepare.read(tmp_path / "out", prepare.load_config(tmp_path / "config.toml"))
+        data_splits.read(tmp_path / "out", config_file.load_config(tmp_path / "config.toml"))
 
 
 def test_splits_that_were_changed_by_hand_are_refused(tmp_path: Path, command: Callable[..., int]) -> None:
@@ -329,7 +344,7 @@ def test_splits_that_were_changed_by_hand_are_refused(tmp_path: Path, command: C
     path = tmp_path / "out" / "test.parquet"
     pq.write_table(pq.read_table(path)[1:], path)
     with pytest.raises(UserError, match="out: test no longer hold what card.json says: prepare again"):
-        prepare.read(tmp_path / "out", prepare.load_config(tmp_path / "config.toml"))
+        data_splits.read(tmp_path / "out", config_file.load_config(tmp_path / "config.toml"))
 
 
 def test_what_is_there_is_replaced_only_on_request(

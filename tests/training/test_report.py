@@ -1,4 +1,4 @@
-"""The report and the model card: they hold the numbers of model.json, ask no other host, and let no text act."""
+"""The report and the model card hold the numbers of model.json, ask no other host, and let no text act."""
 
 import csv
 import re
@@ -14,9 +14,9 @@ from models.labels import LabelSchema, Task
 from models.text import TextRecipe
 from models.trained_model import Manifest
 from tests.pages import Page, in_browser, needs_browser
-from training import calibrate, charts, evaluation, model_card, report
-from training.data import Examples
-from training.evaluation import Evaluation
+from training import calibrate, charts, label_tables, measurement, model_card, report
+from training.examples import Examples
+from training.measurement import Measurement
 
 NAMES = {
     "binary": ("other", "cyber"),
@@ -30,8 +30,8 @@ HISTORY = [
 ]
 
 
-def made_up(task: str, documents: int = 400) -> tuple[list[Evaluation], Manifest]:
-    """Scores that know the truth in part, evaluated, and a manifest that says so."""
+def made_up(task: str, documents: int = 400) -> tuple[list[Measurement], Manifest]:
+    """Return measurements of scores that are right in part, and a manifest that holds them."""
     chance = np.random.default_rng(0)
     labels = LabelSchema(task=Task(task), names=NAMES[task])
     parts = {}
@@ -44,7 +44,7 @@ def made_up(task: str, documents: int = 400) -> tuple[list[Evaluation], Manifest
         texts = [f"text {i} <script>alert(1)</script> of {split}" for i in range(documents)]
         parts[split] = Examples(texts, targets, [f"{split}.jsonl:{i}" for i in range(documents)], texts), logits
     decision = calibrate.fit(parts["validation"][1], parts["validation"][0].targets, labels)
-    found = [evaluation.evaluate(split, *part, labels, decision) for split, part in parts.items()]
+    found = [measurement.measure_split(split, *part, labels, decision) for split, part in parts.items()]
     training = {
         "documents": 1000,
         "label_counts": dict.fromkeys(labels.names, 7),
@@ -95,10 +95,29 @@ def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) 
     assert (tmp_path / "report.html").read_text() == content  # the same numbers give the same bytes
 
 
+@pytest.mark.parametrize("task", NAMES)
+def test_thresholds_are_spoken_of_if_the_model_has_some(tmp_path: Path, task: str) -> None:
+    measurements, manifest = made_up(task)
+    report.write(tmp_path, measurements, manifest, "my model")
+    _, page = card(tmp_path, manifest)
+    bare = Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision)
+    (tmp_path / "bare").mkdir()
+    model_card.write(tmp_path / "bare", bare)
+    pages = {
+        "report": (tmp_path / "report.html").read_text(),
+        "card": page,
+        "card of an unmeasured model": (tmp_path / "bare" / "README.md").read_text(),
+    }
+    has_some = task != "multi_class"
+    assert {name: "threshold" in content.lower() for name, content in pages.items()} == dict.fromkeys(pages, has_some)
+    assert ("at 0.5" in pages["report"]) == has_some
+    assert ("most probable label" in pages["report"]) == (not has_some)
+
+
 def test_no_cell_of_the_tables_is_a_formula(tmp_path: Path) -> None:
     (_, found), manifest = made_up("binary", 30)
     found.examples.ids[0] = "@SUM(1)"
-    evaluation.write_tables(found, manifest.decision, tmp_path, "=1+1", "-2+3")
+    label_tables.write(found, manifest.decision, tmp_path, "=1+1", "-2+3")
     cells = [cell for path in tmp_path.iterdir() for row in csv.reader(path.read_text().splitlines()) for cell in row]
     assert {"'@SUM(1)", "'=1+1", "'-2+3"} <= set(cells)
     assert not any(cell.startswith(("=", "@", "+", "-")) for cell in cells)
@@ -107,7 +126,7 @@ def test_no_cell_of_the_tables_is_a_formula(tmp_path: Path) -> None:
 def test_a_model_of_which_little_is_known_has_a_page_too(tmp_path: Path) -> None:
     found, manifest = made_up("binary", 30)
     report.write(tmp_path, found[1:], Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision))
-    assert Page((tmp_path / "report.html").read_text()).elements.count("svg") == 3  # no curves
+    assert Page((tmp_path / "report.html").read_text()).elements.count("svg") == 3  # curves need a history
 
 
 def test_pictures_take_the_colours_of_the_page() -> None:
@@ -118,6 +137,39 @@ def test_pictures_take_the_colours_of_the_page() -> None:
         assert not re.search(r"<svg[^>]*(width|height)=", svg)
 
 
+def test_every_chart_names_its_axes() -> None:
+    (_, measured), manifest = made_up("multi_label")
+    names = manifest.labels.names
+    drawn = {
+        charts.curves(HISTORY, "macro_f1"): {"epoch", "loss", "metric"},
+        charts.precision_recall(measured, thresholds_of(manifest.labels, manifest.decision)): {"recall", "precision"},
+        charts.reliability(measured, Task.MULTI_LABEL): {"score", "share that came true"},
+        charts.heat_map(np.eye(len(names)), np.eye(len(names)), names): {"predicted", "true"},
+    }
+    for svg, axes in drawn.items():
+        assert axes <= {text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)}
+
+
+STRANGE = ("[/b] x", "[bold]", ":smile:", "$x_{$", "$\\frac$")  # markup of rich, and of matplotlib's formulas
+
+
+def test_a_label_may_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chance = np.random.default_rng(0)
+    labels = LabelSchema(task=Task.MULTI_LABEL, names=STRANGE)
+    targets = (chance.random((60, len(STRANGE))) < 0.4).astype(np.float32)
+    texts = [f"text {i}" for i in range(60)]
+    decision = Decision(thresholds=(0.5,) * len(STRANGE))
+    logits = targets + chance.normal(size=targets.shape)
+    measured = measurement.measure_split("test", Examples(texts, targets, texts, texts), logits, labels, decision)
+    label_tables.show(measured)
+    printed = capsys.readouterr().out
+    assert all(f" {name} " in printed for name in STRANGE)
+    report.write(tmp_path, [measured], Manifest(labels=labels, text=TextRecipe(), decision=decision), "strange")
+    content = (tmp_path / "report.html").read_text()
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", content)
+    assert all(any(name in text for text in drawn) for name in STRANGE)
+
+
 def test_the_surest_errors_come_first_one_a_document() -> None:
     labels = LabelSchema(task=Task.MULTI_LABEL, names=("a", "b"))
     probs = np.array([[0.99, 0.01], [0.3, 0.9], [0.6, 0.6], [0.02, 0.97]])
@@ -125,7 +177,9 @@ def test_the_surest_errors_come_first_one_a_document() -> None:
     texts = ["right", "missed a", "both wrong", "x" * 400]
     examples = Examples(texts, targets, ["1", "2", "3", "4"], texts)
     logits = np.log(probs / (1 - probs))
-    found = report.worst_errors(evaluation.evaluate("test", examples, logits, labels, Decision(thresholds=(0.5, 0.5))))
+    found = report.worst_errors(
+        measurement.measure_split("test", examples, logits, labels, Decision(thresholds=(0.5, 0.5)))
+    )
     assert [error["id"] for error in found] == ["4", "2", "3"]
     assert found[0] == {
         "id": "4",
@@ -143,7 +197,7 @@ def test_the_wrong_class_is_named_with_its_score() -> None:
     targets = np.eye(3, dtype=np.float32)[[0, 1]]
     examples = Examples(["one", "two"], targets, ["1", "2"], ["one", "two"])
     logits = np.log(np.array([[0.1, 0.2, 0.7], [0.1, 0.8, 0.1]]))
-    (found,) = report.worst_errors(evaluation.evaluate("test", examples, logits, labels, Decision()))
+    (found,) = report.worst_errors(measurement.measure_split("test", examples, logits, labels, Decision()))
     assert (found["id"], found["truth"], found["predicted"], found["label"]) == ("1", ["a"], ["c"], "c")
     assert found["score"] == pytest.approx(0.7)
 
@@ -160,7 +214,7 @@ def test_a_browser_opens_the_page_without_a_complaint(tmp_path: Path) -> None:
 
 
 def card(tmp_path: Path, manifest: Manifest) -> tuple[dict[str, Any], str]:
-    (tmp_path / "my_model").mkdir()
+    (tmp_path / "my_model").mkdir(exist_ok=True)
     model_card.write(tmp_path / "my_model", manifest)
     _, head, page = (tmp_path / "my_model" / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(head), page
@@ -189,13 +243,10 @@ def test_a_card_says_what_to_be_wary_of(tmp_path: Path) -> None:
     _, manifest = made_up("multi_label", 100)
     few = [name for name, found in manifest.metrics["test"]["labels"].items() if found["support"] < 20]
     _, page = card(tmp_path, manifest)
-    assert (
-        f"Fewer than 20 documents of test had these labels, so what is said of them means little: {', '.join(few)}."
-        in page
-    )
+    assert f"These labels have fewer than 20 documents in test, so their metrics mean little: {', '.join(few)}." in page
     bare = Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision, base_model="package:x/y")
     (tmp_path / "other").mkdir()
     head, page = card(tmp_path / "other", bare)
-    assert "It was not evaluated" in page
+    assert "The classifier was not evaluated. Its thresholds of 0.5 may not suit your data." in page
     assert "base_model" not in head
     assert "model-index" not in head

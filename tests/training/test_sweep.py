@@ -1,4 +1,4 @@
-"""A search tries, prunes, goes on where it was, and trains the best for good."""
+"""A search tries settings, prunes, resumes, and trains the best settings in full."""
 
 import csv
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from models import trained_model
 from tests.training.conftest import toy_rows, write_rows
-from training import sweep
+from training import sweep, terminal
+from training.search import Pruning
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")]
 
@@ -21,7 +22,7 @@ SPACE += 'space."training.batch_size" = [16, 32]\n'
 
 @pytest.fixture
 def search(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Callable[..., int]:
-    """Runs the command on the toy problem; returns its exit code."""
+    """Return a function that runs the command on the toy problem and returns the exit code."""
 
     def run(*flags: str, space: str = SPACE) -> int:
         write_rows(tmp_path / "rows.jsonl", toy_rows())
@@ -51,7 +52,7 @@ def test_the_best_of_the_trials_is_trained_for_good(
     first = trials(tmp_path)
     assert [row["number"] for row in first] == ["0", "1", "2"]
 
-    assert search("--trials", "5") == 0  # goes on: three are there
+    assert search("--trials", "5") == 0  # three trials are there already
     rows = trials(tmp_path)
     assert rows[:3] == first
     assert len(rows) == 5
@@ -69,6 +70,25 @@ def test_the_best_of_the_trials_is_trained_for_good(
     assert sorted(path.name for path in (tmp_path / "best.search").iterdir()) == ["trials.csv", "trials.db"]
 
 
+def test_no_trial_is_lost_because_of_a_table(
+    tmp_path: Path, search: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*_: object, **__: object) -> None:
+        raise RuntimeError("not today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "trials_dataframe", raises)
+        patched.setattr(terminal, "print_table", raises)
+        assert search("--trials", "1") == 0
+    warnings = {line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")}
+    assert len(warnings) == 3  # trials.csv, the best trials, the metrics of the model
+    assert any("trials.csv could not be written (RuntimeError: not today); the trials are safe" in w for w in warnings)
+    trained_model.verify(tmp_path / "best")
+    assert not (tmp_path / "best.search" / "trials.csv").exists()
+    assert search("--trials", "1") == 0  # the same command again, as the warning says
+    assert len(trials(tmp_path)) == 1
+
+
 def test_another_search_in_the_same_place_is_refused(
     tmp_path: Path, search: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,7 +103,7 @@ def test_a_trial_that_lags_behind_is_pruned() -> None:
 
     def run(values: list[float]) -> optuna.trial.FrozenTrial:
         trial = study.ask()
-        callback = sweep._Pruning(trial)
+        callback = Pruning(trial)
         try:
             for value in values:
                 callback.on_evaluate(arguments, None, None, metrics={"eval_macro_f1": value})

@@ -1,4 +1,4 @@
-"""Public checkpoints become trained models with the same logits; what is no classifier is refused."""
+"""Public checkpoints become trained models with the same logits, and anything but a classifier is refused."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from models import network as networks
 from models import trained_model, weights
 from models.labels import Task
 from tests.tiny import tiny_config, tiny_tokenizer
-from training import evaluation, to_state_dict
+from training import measurement, to_state_dict
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2}
 TEXTS = ["the rose is red", "grass", "the sky is blue and the grass is green in the sky"]
@@ -45,13 +45,13 @@ def network(architecture: str, vocabulary: int, **extra: Any) -> Any:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Saves a random checkpoint, as one downloads it, and returns its folder."""
+    """Return a function that saves a random checkpoint, like a downloaded one, and returns its folder."""
 
     def save(architecture: str = "bert", *, kept_as: str = "safetensors", **extra: Any) -> Path:
         folder = tmp_path / "checkpoint"
         tokenizer = tiny_tokenizer()
         model = network(architecture, len(tokenizer), **extra)
-        with torch.no_grad():  # so that labels differ from text to text
+        with torch.no_grad():  # larger weights make labels differ from text to text
             for parameter in model.classifier.parameters():
                 parameter.normal_()
         model = model.half() if kept_as == "half" else model
@@ -86,7 +86,7 @@ def test_the_same_logits_and_labels_as_the_checkpoint(
     assert model.manifest.labels.task is Task.MULTI_CLASS
     assert model.manifest.labels.names == ("bad", "fair", "good")
     assert model.manifest.text.max_tokens == {"bert": 128, "distilbert": 64, "roberta": 65}[architecture]
-    found = evaluation.score(model.network, model.tokenizer, TEXTS, 32)
+    found = measurement.score(model.network, model.tokenizer, TEXTS, 32)
     assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
     original = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     for row, text in zip(found, TEXTS, strict=True):
@@ -132,14 +132,18 @@ def test_task_and_names(
 @pytest.mark.parametrize(
     ("extra", "flags", "sentence"),
     [
-        ({"num_labels": 3}, ["--names", "a,b"], "--names: expected 3 names, one an output, found 2: a, b."),
-        ({"num_labels": 3}, ["--task", "binary"], "--task binary: a binary model has two label names"),
+        ({"num_labels": 3}, ["--names", "a,b"], "--names: expected 3 names, one for each output, found 2: a, b."),
+        ({"num_labels": 3}, ["--task", "binary"], "--task binary: a binary model needs two label names"),
         ({"num_labels": 1}, [], "as for regression: expected a score for each label"),
         ({"num_labels": 3}, ["--max_tokens", "129"], "the checkpoint reads 128 at most; lower it"),
         ({"num_labels": 3}, ["--max_tokens", "0"], "--max_tokens: Input should be greater than or equal to 3"),
         ({"num_labels": 3}, ["--text_fields", ","], "--text_fields: Tuple should have at least 1 item"),
         ({"num_labels": 3}, ["--cleaning", "nfc,lowercase"], "--cleaning: unknown cleaning steps ['lowercase']"),
-        ({"num_labels": 3}, ["--task", "ranking"], "invalid choice: 'ranking'"),
+        (
+            {"num_labels": 3},
+            ["--task", "ranking"],
+            "--task: expected one of binary, multi_class, multi_label; found 'ranking'.",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -205,7 +209,7 @@ def test_a_checkpoint_with_code_of_its_own_is_refused_without_a_question(
 
 
 class Bomb:
-    """Would make a file when unpickled."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,0 +1,123 @@
+"""Shows the result files in benchmarks/**/results as Markdown tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.quality.table import rows as quality_rows
+from benchmarks.throughput.table import cells as contestant_cells
+from docs.code_tables import table
+from docs.figures import CONFIGURATIONS, OURS, RIVAL, result
+
+CORPORA = {  # corpora of the cost benchmark, as the table calls them, and their documents
+    "short": ("short: comments", 15_000),
+    "long": ("long: titles and abstracts, of which the model reads 64 tokens", 1_500),
+    "mixed": ("mixed: half of each", 8_250),
+    "compressed": ("compressed: the mixed one in three `.gz` files", 8_250),
+    "two models": ("two models on half of the mixed one; the second, a MiniLM-L6, reads 128 tokens", 4_125),
+}
+
+
+def quality_table() -> Iterator[str]:
+    """Yield a row for each configuration, and one for each label if there are few."""
+    rows = []
+    for name in CONFIGURATIONS:
+        found = result(f"quality/{name}")
+        trained = [f"{found['documents']['train']:,}", f"{found['model']['seconds'] / 60:.0f} min"]
+        for of, values in quality_rows(found):
+            rows.append([name, of, *values, *trained] if of == "macro" else ["", of, *values, "", ""])
+    numbers = ("precision", "recall", "baseline's F1", "trained on", "time")
+    yield from table(("configuration", "label", "F1 (95% interval)", *numbers), rows, right=numbers)
+
+
+def step_table() -> Iterator[str]:
+    """Yield the seconds of an update by length."""
+    rows = (
+        [str(row["tokens"]), _seconds(row["own"]), _seconds(row["none"])] for row in result("training/step")["rows"]
+    )
+    yield from table(("tokens", "the encoder's own dropout, 0.1", "none"), rows)
+
+
+def _seconds(row: dict[str, float]) -> str:
+    return f"{row['median']:.1f} s ({row['lowest']:.1f} to {row['highest']:.1f})"
+
+
+def papers_table() -> Iterator[str]:
+    """Yield a row for each contestant, the fastest first."""
+    found = result("throughput/papers")
+    fastest_first = sorted(found["contestants"].items(), key=lambda item: -item[1]["docs_per_second"])
+    speed = f"docs/s (range of {found['rounds']} rounds)"
+    numbers = (speed, "share of matrix rate", "same labels", "peak memory")
+    yield from table(("contestant", *numbers), ([name, *contestant_cells(row)] for name, row in fastest_first), numbers)
+
+
+def tiles_table() -> Iterator[str]:
+    """Yield milliseconds per text by length."""
+    rows = result("throughput/scaling_tiles")["found"]
+    head = tuple(rows[0])
+    cells = ([str(row["tokens"]), *(f"{row[key]:.2f}" for key in head[1:])] for row in rows)
+    yield from table(head, cells, head[1:])
+
+
+def growth_table() -> Iterator[str]:
+    """Yield whole runs by number of processes, models and documents."""
+    numbers = ("seconds", "docs/s without start-up", "peak memory")
+    yield from table(("run", *numbers), _growth_rows(), numbers)
+
+
+def _growth_rows() -> Iterator[list[str]]:
+    ways: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in result("throughput/scaling_workers")["found"]:
+        ways.setdefault((row["processes"], row["threads"]), []).append(row)
+    for (processes, threads), rows in ways.items():
+        each = f", {threads} thread{'s' * (threads > 1)} each" if processes > 1 else f", {threads} threads"
+        name = f"{processes} process{'es' * (processes > 1)}{each if threads * processes > 1 else ', 1 thread'}"
+        seconds, speeds = ([str(row[key]) for row in rows] for key in ("seconds", "steady_docs_per_second"))
+        yield [name, ", ".join(seconds), ", ".join(speeds), _mib(max(row["peak_memory_mib"] for row in rows))]
+    seconds = result("throughput/scaling_models")["found"]["seconds"]
+    yield ["five binary models in one run", f"{seconds['five_at_once']:.1f}", "", ""]
+    yield ["the same five models, one run each", f"{seconds['five_runs']:.1f}", "", ""]
+    yield ["one model with five labels", f"{seconds['five_labels_in_one_model']:.1f}", "", ""]
+    for row in result("throughput/scaling_size")["found"]:
+        name = f"{row['documents']:,} short texts, a tiny model"
+        yield [name, str(row["seconds"]), f"{row['steady_docs_per_second']:,.0f}", _mib(row["peak_memory_mib"])]
+
+
+def _mib(value: float) -> str:
+    return f"{value:,.0f} MiB"
+
+
+def lengths_table() -> Iterator[str]:
+    """Yield speeds by length, and their shares of the matrix rate."""
+    rows = []
+    for row in result("throughput/scaling_lengths")["found"]:
+        cells = [f"{row['tokens']}"]
+        for name in (OURS, RIVAL):
+            share = row["gflop"] / row["documents"] * row[name] / row["matrix_gflops"]
+            cells += [f"{row[name]:,.0f}", f"{share:.0%}"]
+        rows.append(cells)
+    numbers = (OURS, "its share", RIVAL, "its share")
+    yield from table(("tokens", *numbers), rows, numbers)
+
+
+def cost_table() -> Iterator[str]:
+    """Yield estimates beside what was measured."""
+    rows = []
+    for key, row in result("cost/cost")["found"].items():
+        name, documents = CORPORA[key]
+        (before, after), (off, _) = row["estimated"], row["off"]
+        rows.append(
+            [name, f"{documents:,}", f"{before:.0f} s", f"{row['measured']:.0f} s", f"{off:+.0%}", f"{after:.0f} s"]
+        )
+    numbers = ("documents", "estimated before", "measured", "estimate off by", "estimated after")
+    yield from table(("corpus", *numbers), rows, numbers)
+
+
+PARTS = {
+    "quality": quality_table,
+    "step": step_table,
+    "papers": papers_table,
+    "tiles": tiles_table,
+    "growth": growth_table,
+    "lengths": lengths_table,
+    "cost": cost_table,
+}

@@ -1,0 +1,152 @@
+"""Builds a trained model from prepared data: fits its weights and decision, measures it, saves it, and explains it."""
+
+import platform
+import resource
+import shutil
+import sys
+import uuid
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from models import network as networks
+from models import weights
+from models.trained_model import Manifest
+from training import (
+    base_model,
+    calibrate,
+    data_splits,
+    fit,
+    jobs,
+    label_tables,
+    measurement,
+    model_card,
+    processes,
+    report,
+    terminal,
+)
+from training.base_model import Network
+from training.callbacks import DivergedError
+from training.examples import Examples, Splits
+from training.jobs import Job
+from training.measurement import Measurement
+from training.output_folder import not_essential
+
+TABLES = "evaluation"  # folder of the CSV tables in a model's directory
+
+
+def build(job: Job) -> None:
+    """Fit the network, its temperature and thresholds, measure the model, and write it with its report.
+
+    Raises:
+        UserError: the base model or the checkpoints do not fit, or the loss is infinite or not a number.
+    """
+    config = job.config
+    torch.manual_seed(config.training.seed)
+    prepared = data_splits.limited(job.prepared, config.training)
+    _print_counts(prepared.splits)
+    network = base_model.start(config, prepared.schema)
+    jobs.claim_checkpoints(job)
+    try:
+        fitted = fit.fit(network, prepared, config, job.checkpoints)
+    except DivergedError:
+        shutil.rmtree(job.checkpoints, ignore_errors=True)  # no checkpoint of it is worth resuming
+        raise
+    if not processes.is_first():
+        return
+    manifest, measurements = _measure(job, network, prepared.splits, fitted)
+    _save(job, network, manifest)
+    _explain(job, manifest, measurements)
+    with not_essential(job.checkpoints, "the model is safe, and you can remove the folder", step="removed"):
+        shutil.rmtree(job.checkpoints)
+    with not_essential("the table of results", f"the same numbers are in {job.output}", step="printed"):
+        label_tables.show(measurements[-1])
+    parameters = networks.num_parameters(network.module)
+    print(f"{parameters:,} parameters, trained in {fitted.seconds:,.0f} s: {job.output}")
+
+
+def _measure(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> tuple[Manifest, list[Measurement]]:
+    """Choose the decision on validation, and measure it there and on test."""
+    config, schema = job.config, job.prepared.schema
+    held_out = {name: part for name, part in splits.items() if name != "train" and len(part)}
+    logits = {
+        name: measurement.score(network.module, network.tokenizer, part.texts, config.text.max_tokens)
+        for name, part in held_out.items()
+    }
+    decision = calibrate.fit(logits["validation"], splits.validation.targets, schema)
+    measurements = [
+        measurement.measure_split(name, part, logits[name], schema, decision) for name, part in held_out.items()
+    ]
+    manifest = Manifest(
+        labels=schema,
+        text=config.text,
+        decision=decision,
+        pooling=config.model.pooling,
+        base_model=config.model.base,
+        base_revision=config.model.revision,
+        metrics={one.split: one.metrics for one in measurements},
+        training=_record(job, splits.train, fitted),
+        versions=_versions(),
+    )
+    return manifest, measurements
+
+
+def _save(job: Job, network: Network, manifest: Manifest) -> None:
+    """Write the model's directory, with the tokenizer as it was loaded."""
+    if network.tokenizer.is_fast:  # its last call left truncation and padding in it
+        network.tokenizer.backend_tokenizer.no_truncation()
+        network.tokenizer.backend_tokenizer.no_padding()
+    weights.save(job.output, network.module, network.config, network.tokenizer, manifest)
+
+
+def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) -> None:
+    """Write the tables, the report and the model card into the model's directory. Each may fail by itself."""
+    again = f"`python -m training.evaluate --model {job.output} --data FILE --output DIR`"
+    for one in measurements:
+        sources = ", ".join(getattr(job.config.data, one.split) or job.config.data.train)
+        tables = job.output / TABLES
+        with not_essential(f"a table of {one.split} in {tables}", f"the model is safe, and {again} makes such tables"):
+            label_tables.write(one, manifest.decision, tables, sources, manifest.training["run_id"])
+    with not_essential(job.output / report.FILE, f"the model is safe, and {again} draws such a report"):
+        report.write(job.output, measurements, manifest)
+    with not_essential(job.output / model_card.FILE, "the model is safe, and works without this card"):
+        model_card.write(job.output, manifest)
+
+
+def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
+    """Return what `model.json` says of the training."""
+    counts = examples.targets.sum(axis=0).astype(int).tolist()
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, and in KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    cuda = torch.cuda.is_available()
+    return {
+        "run_id": uuid.uuid4().hex[:12],
+        "identity": job.identity_sha256,
+        "config": job.config.model_dump(mode="json", exclude={"search"}),
+        "documents": len(examples),
+        "label_counts": dict(zip(job.prepared.schema.names, counts, strict=True)),
+        "data_sha256": examples.sha256(),
+        "card": job.prepared.card,
+        "seconds": round(fitted.seconds, 1),
+        "examples_per_second": round(len(examples) * job.config.training.epochs / fitted.seconds, 1),
+        "peak_memory_mib": round(peak / 2**20),
+        "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
+        "history": fitted.history,
+    }
+
+
+def _versions() -> dict[str, str]:
+    installed = {distribution.name for distribution in metadata.distributions()}
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name)
+        for name in ("labelbeam", "torch", "transformers", "tokenizers", "accelerate", "scikit-learn")
+        if name in installed  # a checkout that is not installed has no version
+    }
+
+
+def _print_counts(splits: Splits) -> None:
+    for name, examples in splits.items():
+        skipped = [f", {terminal.counted(n, 'row')} left out: {reason}" for reason, n in examples.skipped.items()]
+        print(f"{name}: {terminal.counted(len(examples), 'document')}{''.join(skipped)}")

@@ -1,0 +1,185 @@
+"""Turns labelled files into the splits of a training, and keeps such splits in a directory.
+
+card.json, card.md                                  the data card
+train.parquet, validation.parquet, test.parquet     id, text and labels of each document
+duplicates.jsonl                                    pairs of documents that share a text
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import UserError
+from models.labels import LabelSchema, Task
+from training import base_model, data, data_card, duplicates, sampling
+from training.config import TrainConfig, TrainingConfig
+from training.duplicates import Duplicate
+from training.examples import SPLITS, Examples, Splits
+
+DUPLICATES = "duplicates.jsonl"
+OLD_NAME = "twins"  # earlier name of the duplicates in card.json, and of their file without its suffix
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The labels and the splits of a training, and what was observed about them."""
+
+    schema: LabelSchema
+    splits: Splits
+    card: dict[str, Any]  # counts of the data card
+    duplicates: list[Duplicate]  # pairs of documents that should not both be there
+
+
+def prepare(config: TrainConfig, data_dir: Path) -> Prepared:
+    """Read every split, cut the missing ones, drop leaks from train, and sample train.
+
+    Raises:
+        UserError: a file or column is missing, a split is empty, a label has no training document, or weak negatives
+            are asked for although every document has a label.
+    """
+    schema = config.labels.schema_in(data_dir)
+    if config.data.weak_negatives and schema.task is Task.MULTI_CLASS:
+        raise UserError(
+            "data.weak_negatives: expected a binary or multi_label task, found multi_class, where every document has "
+            "a label; remove the section."
+        )
+    splits = _cut({name: data.read(config, name, data_dir, schema) for name in SPLITS}, config)
+    _check_not_empty(splits, config)
+    pairs = duplicates.find(splits, config.data.near_duplicate)
+    if config.data.drop_leaks:
+        leaked = duplicates.leaked(pairs)
+        kept = [place for place, document in enumerate(splits.train.ids) if document not in leaked]
+        splits = replace(splits, train=splits.train.take(np.array(kept, np.int64), "leak"))
+    splits = replace(splits, train=sampling.sampled(splits, config, schema, data_dir))
+    _check_labels_are_learnt(splits, schema)
+    observed = {"duplicates": duplicates.counts(pairs), "settings": _settings(config)}
+    return Prepared(schema, splits, data_card.counts(splits, schema) | observed, pairs)
+
+
+def _cut(given: Mapping[str, Examples | None], config: TrainConfig) -> Splits:
+    """Return all splits. Those without files are cut from the training documents."""
+    train = given["train"]
+    assert train is not None  # data.train is a required key
+    missing = [name for name in ("test", "validation") if given[name] is None]
+    parts = {name: part for name, part in given.items() if part is not None}
+    parts |= sampling.cut(sampling.without_duplicates(train), missing, config.data.split, config.training.seed)
+    return Splits(parts["train"], parts["validation"], parts["test"])
+
+
+def _check_not_empty(splits: Splits, config: TrainConfig) -> None:
+    for name, part in splits.items():
+        if not len(part) and (name != "test" or config.data.test or config.data.split.test):
+            raise UserError(
+                f"data.{name}: expected at least one row with a text and a label, found none "
+                f"(left out: {part.skipped or 'none'}); check the files, text.fields, labels.column and data.split."
+            )
+
+
+def _check_labels_are_learnt(splits: Splits, schema: LabelSchema) -> None:
+    learnt = splits.train.targets.sum(axis=0)
+    measured = splits.validation.targets.sum(axis=0) + splits.test.targets.sum(axis=0)
+    unseen = [name for i, name in enumerate(schema.names) if measured[i] and not learnt[i]]
+    if unseen:
+        raise UserError(
+            f"labels {unseen} occur in validation or test: expected them in train too, found no document there; add "
+            "training documents, or take them out of the label names and of the data."
+        )
+
+
+def _settings(config: TrainConfig) -> str:
+    """Return a hash of all settings that decide how the data is read, cleaned and cut."""
+    parts = config.model_dump_json(include={"data": True, "labels": True, "text": True, "training": {"seed"}})
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def limited(prepared: Prepared, training: TrainingConfig) -> Prepared:
+    """Return the data with at most `max_train_samples` training documents, drawn by the seed."""
+    limit, train = training.max_train_samples, prepared.splits.train
+    if limit is None or limit >= len(train):
+        return prepared
+    chosen = np.random.default_rng(training.seed).permutation(len(train))[:limit]
+    return replace(prepared, splits=replace(prepared.splits, train=train.take(np.sort(chosen))))
+
+
+def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:
+    """Write the splits, the card and the duplicates into a directory, all or nothing."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        staging.chmod(0o755)
+        names = np.array(prepared.schema.names)
+        for split, part in prepared.splits.items():
+            labels = [names[target > 0].tolist() for target in part.targets]
+            columns = {"id": part.ids, "text": part.texts, "labels": pa.array(labels, pa.list_(pa.string()))}
+            pq.write_table(pa.table(columns), staging / f"{split}.parquet")
+            prepared.card["splits"][split]["tokens"] = base_model.token_lengths(part.texts, config)
+        data_card.write(staging, prepared.card, config)
+        with (staging / DUPLICATES).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in prepared.duplicates)
+        if output.exists():
+            shutil.rmtree(output)
+        staging.rename(output)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def read(directory: Path, config: TrainConfig) -> Prepared:
+    """Return the splits in a directory.
+
+    Raises:
+        UserError: the directory holds no splits, splits made with other settings, or damaged files.
+    """
+    path = directory / data_card.FILE
+    if not path.is_file():
+        raise UserError(
+            f"--prepared {directory}: expected what `python -m training.prepare` writes, found no {path.name}."
+        )
+    try:
+        prepared = _load(directory)
+        hashes = {name: part.sha256() for name, part in prepared.splits.items()}
+        changed = [name for name, digest in hashes.items() if digest != prepared.card["splits"][name]["sha256"]]
+        settings = prepared.card["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--prepared {directory}: expected the files that training.prepare writes, found some damaged or missing: "
+            "prepare again."
+        ) from None
+    if settings != _settings(config):
+        raise UserError(
+            f"--prepared {directory} was made with other settings in [data], [labels], [text] or training.seed: "
+            "prepare again with this configuration."
+        )
+    if changed:
+        raise UserError(
+            f"--prepared {directory}: {', '.join(changed)} no longer hold what {path.name} says: prepare again."
+        )
+    return prepared
+
+
+def _load(directory: Path) -> Prepared:
+    card = json.loads((directory / data_card.FILE).read_bytes())
+    if OLD_NAME in card:
+        card["duplicates"] = card.pop(OLD_NAME)
+    schema = LabelSchema(task=card["task"], names=tuple(card["labels"]))
+    index = {name: i for i, name in enumerate(schema.names)}
+    parts = []
+    for split in SPLITS:
+        rows = pq.read_table(directory / f"{split}.parquet").to_pydict()
+        targets = np.zeros((len(rows["id"]), len(index)), np.float32)
+        for target, labels in zip(targets, rows["labels"], strict=True):
+            target[[index[name] for name in labels]] = 1
+        parts.append(Examples(rows["text"], targets, rows["id"], rows["text"], card["splits"][split]["skipped"]))
+    listing = directory / DUPLICATES
+    if not listing.exists():
+        listing = directory / f"{OLD_NAME}.jsonl"
+    pairs = [Duplicate(**json.loads(line)) for line in listing.read_text(encoding="utf-8").splitlines()]
+    return Prepared(schema, Splits(*parts), card, pairs)

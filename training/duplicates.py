@@ -1,0 +1,87 @@
+"""Finds pairs of documents with the same or nearly the same text, across splits and inside each."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from training import near_duplicates
+from training.examples import Examples, Splits, concatenate
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two documents that share a text, as a row of duplicates.jsonl."""
+
+    kind: Literal["exact", "near", "conflict"]  # conflict: equal texts with different labels
+    similarity: float  # Jaccard similarity of the texts, from 0 to 1
+    id: str
+    split: str
+    other_id: str
+    other_split: str
+
+
+def leaked(duplicates: Sequence[Duplicate]) -> set[str]:
+    """Return the ids of training documents with a duplicate in validation or test."""
+    return {pair.id for pair in duplicates if pair.split == "train" and pair.other_split != "train"}
+
+
+def counts(duplicates: Sequence[Duplicate]) -> dict[str, int]:
+    """Return the number of pairs by kind and splits, with keys such as `near train-test`."""
+    return dict(sorted(Counter(f"{pair.kind} {pair.split}-{pair.other_split}" for pair in duplicates).items()))
+
+
+def find(splits: Splits, threshold: float) -> list[Duplicate]:
+    """Return exact and near duplicates across splits, exact ones inside a split, and conflicts anywhere.
+
+    Across splits, a document is paired with the most similar one of the splits that follow: train, validation, test.
+    """
+    held_out = concatenate([splits.validation, splits.test])
+    names = ["validation"] * len(splits.validation) + ["test"] * len(splits.test)
+    pairs = [*_across(splits.train, "train", held_out, names, threshold)]
+    pairs += _across(splits.validation, "validation", splits.test, ["test"] * len(splits.test), threshold)
+    for name, examples in splits.items():
+        pairs += _repeated(examples, name)
+    return [*pairs, *_conflicts(splits)]
+
+
+def _across(
+    examples: Examples, split: str, others: Examples, other_splits: Sequence[str], threshold: float
+) -> Iterator[Duplicate]:
+    index = near_duplicates.Index(others.texts, threshold)
+    places: dict[str, int] = {}
+    for place, text in enumerate(others.texts):
+        places.setdefault(text, place)
+    for text, document in zip(examples.texts, examples.ids, strict=True):
+        same = places.get(text)  # preferred to a text that differs only in case or punctuation
+        nearest = index.nearest(text) if same is None else (same, 1.0)
+        if nearest:
+            place, similarity = nearest
+            kind: Literal["exact", "near"] = "near" if same is None else "exact"
+            yield Duplicate(kind, round(similarity, 4), document, split, others.ids[place], other_splits[place])
+
+
+def _repeated(examples: Examples, split: str) -> Iterator[Duplicate]:
+    """Return documents whose text and labels occur earlier in the same split.
+
+    Only validation and test can have such documents, since training data loses its duplicates before.
+    """
+    first: dict[tuple[str, bytes], str] = {}
+    for text, target, document in zip(examples.texts, examples.targets, examples.ids, strict=True):
+        key = text, target.tobytes()
+        if key in first:
+            yield Duplicate("exact", 1.0, first[key], split, document, split)
+        else:
+            first[key] = document
+
+
+def _conflicts(splits: Splits) -> list[Duplicate]:
+    """Return the first two documents with different labels for each text that has such documents."""
+    first: dict[str, tuple[bytes, str, str]] = {}
+    conflicts: dict[str, Duplicate] = {}
+    for name, examples in splits.items():
+        for text, target, document in zip(examples.texts, examples.targets, examples.ids, strict=True):
+            labels, earlier, split = first.setdefault(text, (target.tobytes(), document, name))
+            if labels != target.tobytes() and text not in conflicts:
+                conflicts[text] = Duplicate("conflict", 1.0, earlier, split, document, name)
+    return list(conflicts.values())

@@ -1,0 +1,62 @@
+"""The labelled examples of a training, and the three splits that hold them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Examples:
+    """Texts and targets of one split. `targets` is float32 (documents, labels), with 1 where a label applies."""
+
+    texts: list[str]
+    targets: NDArray[np.float32]
+    ids: list[str]  # origin of each example, as FILE:ROW
+    keys: list[str]  # values that must stay in one split: the text, or the row's value of `data.split_by`
+    skipped: dict[str, int] = field(default_factory=dict)  # number of rows left out, by reason
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def sha256(self) -> str:
+        """Return a hash of texts and targets, which tells on which data a metric was measured."""
+        digest = hashlib.sha256(self.targets.tobytes())
+        for text in self.texts:
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return digest.hexdigest()
+
+    def take(self, indices: NDArray[np.int64], reason: str | None = None) -> "Examples":
+        """Return the examples at these positions. If there is a reason, the others count as left out for it."""
+        texts, ids, keys = ([column[i] for i in indices] for column in (self.texts, self.ids, self.keys))
+        skipped = dict(self.skipped)
+        if reason and len(indices) < len(self):
+            skipped[reason] = skipped.get(reason, 0) + len(self) - len(indices)
+        return Examples(texts, self.targets[indices], ids, keys, skipped)
+
+
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """Return all examples, one part after the other."""
+    skipped: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.skipped.items():
+            skipped[reason] = skipped.get(reason, 0) + count
+    texts, ids, keys = ([x for part in parts for x in getattr(part, name)] for name in ("texts", "ids", "keys"))
+    return Examples(texts, np.concatenate([part.targets for part in parts]), ids, keys, skipped)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of the labelled data. `test` may be empty."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+    def items(self) -> Iterator[tuple[str, Examples]]:
+        """Return the name and the examples of each split, in the order of SPLITS."""
+        return ((name, getattr(self, name)) for name in SPLITS)

@@ -1,0 +1,140 @@
+"""The models that a training makes: where each goes, and whether it is finished, resumed or started anew."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from models import trained_model
+from models.errors import UserError
+from models.labels import LabelSchema, Task
+from training import fit, output_folder, processes
+from training.config import TrainConfig
+from training.data_splits import Prepared
+from training.examples import Examples, Splits
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train."""
+
+    config: TrainConfig
+    prepared: Prepared
+    output: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of the checkpoints, which exists until the model is written."""
+        return self.output.with_name(self.output.name + ".checkpoints")
+
+    @property
+    def identity(self) -> str:
+        """Return a text that is equal for trainings that would give the same model."""
+        splits = [examples.sha256() for _, examples in self.prepared.splits.items()]
+        config = self.config.model_dump(mode="json", exclude={"search"})
+        return json.dumps({"config": config, "labels": self.prepared.schema.names, "splits": splits})
+
+    @property
+    def identity_sha256(self) -> str:
+        """Return the hash of the identity, which model.json holds."""
+        return hashlib.sha256(self.identity.encode()).hexdigest()
+
+
+def plan(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
+    """Return one job, or with `one_vs_rest` a binary one for each label, in a directory below `output`.
+
+    Raises:
+        UserError: two labels would share a directory.
+    """
+    if not config.training.one_vs_rest:
+        return [Job(config, prepared, output)]
+    schema = prepared.schema
+    jobs = [_one_vs_rest(config, prepared, schema, place, output) for place in range(len(schema.names))]
+    folders = {job.output: name for job, name in zip(jobs, schema.names, strict=True)}
+    if len(folders) < len(jobs):
+        shared = sorted(set(schema.names) - set(folders.values()))
+        raise UserError(
+            "training.one_vs_rest: expected label names that differ in letters and digits, since each is a directory; "
+            f"found several like {', '.join(shared)}; rename them."
+        )
+    return jobs
+
+
+def _one_vs_rest(config: TrainConfig, prepared: Prepared, schema: LabelSchema, place: int, output: Path) -> Job:
+    def binary(examples: Examples) -> Examples:
+        positive = examples.targets[:, place]
+        return replace(examples, targets=np.stack([1 - positive, positive], axis=1))
+
+    name = schema.names[place]
+    labels = config.labels.one_vs_rest(schema, name)
+    training = config.training.model_copy(update={"one_vs_rest": False})
+    splits = Splits(*(binary(examples) for _, examples in prepared.splits.items()))
+    return Job(
+        config.model_copy(update={"labels": labels, "training": training}),
+        replace(prepared, schema=LabelSchema(task=Task.BINARY, names=labels.names), splits=splits),
+        output / trained_model.model_name(name),
+    )
+
+
+def pending(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job]:
+    """Return the jobs that are to be trained, once nothing stands in their way.
+
+    Raises:
+        UserError: an output or its checkpoints belong to something else.
+    """
+    if resume:
+        finished = [job for job in jobs if _is_finished(job)]
+        for job in finished:
+            print(f"{job.output} is finished already.")
+        return [job for job in jobs if job not in finished]
+    if processes.is_first():
+        for job in jobs:
+            _make_room(job, overwrite)
+    return list(jobs)
+
+
+def _make_room(job: Job, overwrite: bool) -> None:
+    output_folder.check_free(job.output, overwrite)
+    if job.checkpoints.exists():
+        if fit.last_checkpoint(job.checkpoints) and not overwrite:
+            raise UserError(
+                f"{job.checkpoints} holds an unfinished training: add --resume to continue it, or --overwrite to "
+                "start anew."
+            )
+        shutil.rmtree(job.checkpoints)
+
+
+def _is_finished(job: Job) -> bool:
+    """Return whether the model exists and its checkpoints do not, since a training removes them at its end.
+
+    Raises:
+        UserError: the model belongs to another training.
+    """
+    if not (job.output / trained_model.MANIFEST).is_file() or job.checkpoints.exists():
+        return False
+    if trained_model.read_manifest(job.output).training.get("identity") != job.identity_sha256:
+        raise UserError(
+            f"--output {job.output} holds a model of another configuration or of other data: name another directory, "
+            "or train anew with --overwrite and without --resume."
+        )
+    return True
+
+
+def claim_checkpoints(job: Job) -> None:
+    """Make the folder of checkpoints, or check that it belongs to this very job.
+
+    Raises:
+        UserError: the folder belongs to another training.
+    """
+    claim = job.checkpoints / "training.json"
+    if claim.is_file() and claim.read_text(encoding="utf-8") != job.identity:
+        raise UserError(
+            f"{job.checkpoints} belongs to a training with another configuration or other data: restore what was "
+            "changed, or start anew with --overwrite and without --resume."
+        )
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    claim.write_text(job.identity, encoding="utf-8")

@@ -1,0 +1,87 @@
+"""Writes the measurement of a split as CSV files for each label, and prints it as a table."""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from models.decision import Decision, thresholds_of
+from models.labels import Task
+from training import metrics, terminal
+from training.measurement import Measurement
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of cells that a spreadsheet would compute
+
+
+def write(measurement: Measurement, decision: Decision, directory: Path, data_path: str, run_id: str) -> None:
+    """Write `<split>_<label>_evaluation.csv` and `<split>_<label>_scores.csv` for each label.
+
+    The first has a row for each metric, at 0.5 and at the threshold, with the date, the data path and the run id. The
+    second has a row for each document: its id, the truth (0 or 1), the score, and the decision (0 or 1).
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    prefix = {"validation": "val", "test": "holdout"}[measurement.split]
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    labels, values = measurement.labels, measurement.metrics
+    thresholds = thresholds_of(labels, decision)
+    for i, name in enumerate(labels.names):
+        if labels.task is Task.BINARY and i == 0:
+            continue  # the negative label's table would say the same
+        stem = f"{prefix}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}"
+        rows: list[tuple[str, Any]] = [("date", date), ("data_path", data_path), ("run_id", run_id)]
+        rows += [("documents", values["documents"]), ("threshold", thresholds.get(name, "highest score"))]
+        rows += _metric_rows(values, name)
+        _write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)
+        scores = zip(
+            measurement.examples.ids,
+            measurement.examples.targets[:, i].astype(int).tolist(),
+            measurement.probs[:, i].round(6).tolist(),
+            measurement.predicted[:, i].astype(int).tolist(),
+            strict=True,
+        )
+        _write_csv(directory / f"{stem}_scores.csv", ("id", "truth", "score", "predicted"), scores)
+
+
+def _metric_rows(values: dict[str, Any], label: str) -> Iterator[tuple[str, Any]]:
+    at_threshold = values["labels"][label]
+    for key in ("support", "average_precision", "roc_auc"):
+        yield key, at_threshold[key]
+    at_half = values["at_half"]["labels"][label] if "at_half" in values else None
+    for suffix, measures in (("at_threshold", at_threshold), ("at_0.5", at_half)):
+        if measures:
+            yield from ((f"{key}_{suffix}", measures[key]) for key in (*metrics.MEASURES, "predicted"))
+    for key, (low, high) in values["intervals"]["labels"][label].items():
+        yield f"{key}_at_threshold_low", low
+        yield f"{key}_at_threshold_high", high
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([_inert(cell) for cell in row] for row in rows)
+
+
+def _inert(cell: Any) -> Any:
+    """Return the cell, marked as a text if a spreadsheet would take it for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def show(measurement: Measurement) -> None:
+    """Print the measures of each label as a table."""
+    values = measurement.metrics
+    low, high = values["intervals"]["macro_f1"]
+    table = terminal.new_table(
+        f"{measurement.split}: macro-F1 {values['macro_f1']:.3f} (95 % {low:.3f} to {high:.3f}), "
+        f"micro-F1 {values['micro_f1']:.3f}"
+    )
+    columns = {"precision": "precision", "recall": "recall", "F1": "f1", "avg. precision": "average_precision"}
+    table.add_column("label")
+    for heading in (*columns, "support"):
+        table.add_column(heading, justify="right")
+    for name, of_label in values["labels"].items():
+        cells = ("–" if of_label[key] is None else f"{of_label[key]:.3f}" for key in columns.values())
+        table.add_row(name, *cells, f"{of_label['support']:,}")
+    terminal.print_table(table)

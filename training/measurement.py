@@ -1,0 +1,83 @@
+"""Measures a model on labelled examples: its logits, and its scores, decisions and metrics on a split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from models.decision import Decision, Floats, decide, probabilities
+from models.labels import LabelSchema
+from training import calibrate, metrics
+from training.examples import Examples
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model's scores on one split beside the truth. Arrays are (documents, labels)."""
+
+    split: str  # validation or test
+    labels: LabelSchema
+    examples: Examples
+    raw_probs: Floats  # scores before the temperature
+    probs: Floats  # scores after the temperature
+    predicted: NDArray[np.bool_]  # labels given by the model's decision
+    metrics: dict[str, Any]  # metrics of the split, as in model.json
+
+
+def measure_split(
+    split: str, examples: Examples, logits: Floats, labels: LabelSchema, decision: Decision
+) -> Measurement:
+    """Return all that is reported of a split, from the logits (documents, labels) of its examples and a decision.
+
+    The top level of the metrics holds the measures at the thresholds. `at_half` holds those at 0.5, except for
+    multi_class, which has no thresholds.
+    """
+    targets = examples.targets
+    raw = probabilities(logits, labels.task)
+    probs = probabilities(logits, labels.task, decision.temperature)
+    predicted = decide(probs, labels, decision.thresholds)
+    values = metrics.measure(probs, targets, labels, decision.thresholds)
+    ranked = metrics.ranking(probs, targets, labels)
+    for name, of_label in ranked.pop("labels").items():
+        values["labels"][name] |= of_label
+    values |= ranked
+    if labels.thresholds_needed:
+        # The temperature does not matter here: it never moves a probability of 0.5.
+        values["at_half"] = metrics.measure(probs, targets, labels, (0.5,) * labels.thresholds_needed)
+    values["intervals"] = metrics.intervals(predicted, targets, labels)
+    values["calibration_error"] = {
+        "before": calibrate.calibration_error(raw, targets, labels.task),
+        "after": calibrate.calibration_error(probs, targets, labels.task),
+    }
+    values["confusion"] = metrics.confusion(predicted, targets, labels)
+    values["data_sha256"] = examples.sha256()
+    return Measurement(split, labels, examples, raw, probs, predicted, values)
+
+
+@torch.inference_mode()
+def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Floats:
+    """Return the logits (documents, labels) of texts in fp32, in the order of the texts.
+
+    This plain loop is the reference that the runtimes of inference are compared with.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    batches = [order[start : start + 32] for start in range(0, len(order), 32)]
+    rows: dict[int, Floats] = {}
+    for batch in batches:
+        encoded = tokenizer(
+            [texts[index] for index in batch],
+            padding=True,
+            truncation=True,
+            max_length=max_tokens,
+            return_tensors="pt",
+        ).to(device)
+        logits = network(encoded["input_ids"], encoded["attention_mask"]).float().cpu().numpy()
+        rows |= dict(zip(batch, logits, strict=True))
+    return np.stack([rows[index] for index in range(len(texts))])

@@ -1,0 +1,29 @@
+"""Prints tables on the terminal, and keeps libraries from printing there."""
+
+from rich.console import Console
+from rich.table import Table
+
+
+def new_table(title: str) -> Table:
+    """Return an empty table with its title on the left."""
+    return Table(title=title, title_justify="left")
+
+
+def print_table(table: Table) -> None:
+    """Print a table. Brackets and colons in it are plain text, since label names may hold them."""
+    Console(markup=False, emoji=False).print(table)
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a number of things in words, such as `1 row` or `1,200 rows`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def quiet_libraries() -> None:
+    """Silence the messages and bars of libraries. A training has its own."""
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
