@@ -230,14 +230,14 @@ def _models(models: Sequence[str], image: ImageFacts | None) -> tuple[list[str],
                 fingerprints.append(trained_model.fingerprint(model_files.local(path)))
             elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
                 problems.append(
-                    f"--model {path}: expected a model that every worker can reach, found one on this machine; name one "
-                    f"in the image, {MODELS_FOLDER}/{name}, or in gs://."
+                    f"--model {path}: expected a model that every worker can reach, found one on this machine; name "
+                    f"one in the image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
             elif image and name not in image.models:
                 names = ", ".join(image.models) or "none"
                 problems.append(
-                    f"--model {path}: expected a model in image {image.reference} ({names}), found no such model; name one "
-                    "of them, or build the image again."
+                    f"--model {path}: expected a model in image {image.reference} ({names}), found no such model; "
+                    "name one of them, or build the image again."
                 )
             elif image:
                 fingerprints.append(image.models[name])
