@@ -11,7 +11,7 @@ from typing import get_args
 
 from inference.cost.pricing import GPUS
 from inference.flags import BeamParser, add_json, add_scoring_flags, positive, share
-from inference.runs.options import FileFormat
+from inference.runs.options import RESUME, FileFormat
 from models.errors import exit_code
 
 PROG = "python -m inference.beam_runner"
@@ -27,7 +27,6 @@ Every flag of Apache Beam can follow, such as --runner DataflowRunner or --max_n
 DirectRunner, which labels on this machine.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
 """
-RESUME = "Finished slices are kept: the same command resumes after them."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

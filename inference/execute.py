@@ -11,13 +11,13 @@ from rich.console import Console
 from inference.checks import CheckedRun
 from inference.flags import print_json
 from inference.runs import drift, pipeline, report_page, run_folder, summary
+from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
 from models.errors import UserError
 
 # The end of a traceback that one of the project's own exceptions caused. Its message is all that a user needs.
 OWN_ERROR = re.compile(r"^(?:models|inference)\.[\w.]+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
 INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
-RESUME = "Finished slices are kept: the same command resumes after them."
 
 
 def execute(checked: CheckedRun) -> int:

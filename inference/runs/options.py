@@ -6,6 +6,8 @@ from typing import Literal
 from inference.scoring.options import ScoringOptions
 from models import trained_model
 
+RESUME = "Finished slices are kept: the same command resumes after them."  # said when a run has stopped
+
 FileFormat = Literal["jsonl", "parquet"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.beam_runner import RESUME
+from inference.runs.options import RESUME
 from tests.inference.conftest import contents, write_corpus
 
 Label = Callable[..., Path]

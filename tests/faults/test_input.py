@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from inference.beam_runner import RESUME
 from inference.corpus import slices
 from inference.corpus.files import SourceError, find_files
+from inference.runs.options import RESUME
 from tests.inference.conftest import contents, write_corpus
 from tests.inference.test_resume import command, receipts, wait_for
 

@@ -10,6 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentP
 from inference import beam_runner, run
 from inference.corpus import slices
 from inference.flags import BEAM_FLAGS
+from inference.runs.options import RESUME
 from models.arguments import Parser
 
 
@@ -195,7 +196,7 @@ def test_ctrl_c_prints_how_to_resume(
     flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]
     monkeypatch.setattr("inference.runs.pipeline.build", interrupt)
     assert beam_runner.main(flags) == 1
-    assert capsys.readouterr().err == f"\nstopped. {beam_runner.RESUME}\n"
+    assert capsys.readouterr().err == f"\nstopped. {RESUME}\n"
     monkeypatch.undo()
     assert beam_runner.main(flags) == 0
 
