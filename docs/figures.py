@@ -55,6 +55,7 @@ def figures() -> dict[str, str]:
         "cost": cost,
         "kills": kills,
         "fuzz": fuzz,
+        "startup": startup,
     }
     found = {f"{group}.{name}": value for group, of in groups.items() for name, value in of()}
     return found | {f"{name}.{key}": value for name in CONFIGURATIONS for key, value in quality(name)}
@@ -222,6 +223,14 @@ def kills() -> Figures:
     yield "slices", str(slices)
     yield "before_a_slice", str(sum(one["finished_after"] == one["finished_before"] for one in killed))
     yield "near_the_end", str(sum(one["finished_before"] >= slices - 2 for one in killed))
+
+
+def startup() -> Figures:
+    """Yield how long a command takes to print its help or to refuse a mistake."""
+    rows = result("startup/startup")["rows"]
+    yield "slowest", f"{max(row['now']['highest'] for row in rows):.2f}"
+    before = sorted(row["before"]["median"] for row in rows)
+    yield "before", f"{before[0]:.1f} to {before[-1]:.1f}"
 
 
 def fuzz() -> Figures:

@@ -112,6 +112,17 @@ def cost_table() -> Iterator[str]:
     yield from table(("corpus", *numbers), rows, numbers)
 
 
+def startup_table() -> Iterator[str]:
+    """Yield the seconds of each command that imports nothing heavy, at an earlier commit and now."""
+    found = result("startup/startup")
+    head = ("typed", "seconds", f"seconds at {found['before']}")
+    rows = (
+        [f"`{row['module']}`, {row['case']}", f"{row['now']['median']:.2f}", f"{row['before']['median']:.2f}"]
+        for row in found["rows"]
+    )
+    yield from table(head, rows, head[1:])
+
+
 PARTS = {
     "quality": quality_table,
     "step": step_table,
@@ -120,4 +131,5 @@ PARTS = {
     "growth": growth_table,
     "lengths": lengths_table,
     "cost": cost_table,
+    "startup": startup_table,
 }
