@@ -5,7 +5,7 @@ Each command is a module, so `labelbeam label --help` and `python -m inference.b
 This module also decides which `models`, `training` and `inference` Python imports. A working folder often holds
 folders of these names, and Python would import them instead of the installed packages. Therefore `labelbeam.pth`,
 installed beside the packages, calls `claim_names` whenever Python starts. It acts only in the processes of our
-commands.
+commands. `inference` calls it too, so that a notebook that imports `inference` gets the package beside it.
 """
 
 import os
