@@ -1,5 +1,7 @@
 """The report of a run: its numbers are the summary's, it asks no other host, and no text in it can act."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -158,32 +160,29 @@ def test_when_a_share_has_drifted(share: float, count: int, expected: float, doc
     assert drift.has_drifted(share, count, expected, documents) is is_drift
 
 
-@pytest.fixture
-def drifted(tmp_path: Path) -> Path:
-    """A model that saw its first label in every training document."""
-    model = tiny_model(tmp_path / "model", task="multi_class")
+@pytest.fixture(scope="module")
+def multi_class(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """What the console and the page say of a model that saw its first label in every training document."""
+    folder = tmp_path_factory.mktemp("multi_class")
+    model = tiny_model(folder / "model", task="multi_class")
     manifest = json.loads((model / "model.json").read_text())
     manifest["training"] = {"documents": 1000, "label_counts": {"red": 1000, "green": 1, "blue": 1}}
     (model / "model.json").write_text(json.dumps(manifest))
-    return model
+    corpus = write_corpus(folder / "corpus.jsonl", 100)
+    with contextlib.redirect_stdout(io.StringIO()) as console:
+        assert beam_runner.main(["--model", str(model), "--input", str(corpus), "--output", str(folder / "run")]) == 0
+    return console.getvalue(), (folder / "run" / "report.html").read_text()
 
 
-def test_a_warning_of_the_report_stands_in_the_console_too(
-    drifted: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ["--model", str(drifted), "--input", str(corpus), "--output", str(tmp_path / "run")]
-    assert beam_runner.main(flags) == 0
-    (warning,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: "))
+def test_a_warning_of_the_report_stands_in_the_console_too(multi_class: tuple[str, str]) -> None:
+    console, page = multi_class
+    (warning,) = (line for line in console.splitlines() if line.startswith("warning: "))
     assert "more than 1.5 times as frequent or as rare as in the training data" in warning
-    assert warning.removeprefix("warning: model model: ") in (tmp_path / "run" / "report.html").read_text()
+    assert warning.removeprefix("warning: model model: ") in page
 
 
-def test_the_page_of_a_multi_class_model_says_nothing_of_thresholds(
-    drifted: Path, corpus: Path, tmp_path: Path
-) -> None:
-    flags = ["--model", str(drifted), "--input", str(corpus), "--output", str(tmp_path / "run")]
-    assert beam_runner.main(flags) == 0
-    page = (tmp_path / "run" / "report.html").read_text()
+def test_the_page_of_a_multi_class_model_says_nothing_of_thresholds(multi_class: tuple[str, str]) -> None:
+    _, page = multi_class
     assert "<h3>Scores</h3>" in page
     assert "threshold" not in page
 
