@@ -20,11 +20,11 @@ from models import page
 from models.decision import thresholds_of
 
 TEMPLATE = Path(__file__).parent / "templates" / REPORT
-MOST_LABELS = 24  # in the histograms and the table of pairs, the most frequent ones
-EXAMPLES = 3  # of each reason to fail
+MOST_LABELS = 24  # labels in the histograms and in the table of pairs, the most frequent first
+EXAMPLES = 3  # rows shown for each reason of failures
 MOST_WORKERS = 30
-POINTS = 60  # of the curve of speed over time
-LONG_REST = 60.0  # seconds between two attempts that are worth a word
+POINTS = 60  # bars in the chart of speed over time
+LONG_REST = 60.0  # seconds between two attempts above which the page mentions the pause
 
 
 def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
