@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from inference.flags import BeamParser, add_json, print_json
+from inference.flags import PLAIN, BeamParser, add_json, print_json
 from models.errors import exit_code
 
 
@@ -69,7 +69,7 @@ def _main(argv: Sequence[str]) -> None:
     if flags.json:
         print_json(comparison)
     else:
-        show(comparison, pairs, Console())
+        show(comparison, pairs, Console(**PLAIN))
 
 
 def show(comparison: dict[str, Any], pairs: dict[str, str], console: Console) -> None:
@@ -79,7 +79,6 @@ def show(comparison: dict[str, Any], pairs: dict[str, str], console: Console) ->
         f"{both:,} documents in both runs, {comparison.get('only_before', 0):,} in the first only, "
         f"{comparison.get('only_after', 0):,} in the second only"
         + (f"; {ambiguous:,} ids are not unique and are not compared" if ambiguous else ""),
-        highlight=False,
         soft_wrap=True,
     )
     for name, other in pairs.items():
@@ -88,7 +87,6 @@ def show(comparison: dict[str, Any], pairs: dict[str, str], console: Console) ->
         console.print(
             f"model {name if name == other else f'{name} and {other}'}: {changed:,} documents have different labels "
             f"({changed / max(both, 1):.2%})",
-            highlight=False,
             soft_wrap=True,
         )
         console.print(_table(model))

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.flags import add_json, print_json
+from inference.flags import PLAIN, add_json, print_json
 from models.arguments import Parser
 from models.errors import UserError, exit_code
 
@@ -56,7 +56,7 @@ def _main(argv: Sequence[str]) -> int:
     table = Table(box=None, show_header=False, pad_edge=False)
     for subject, finding, good in rows:
         table.add_row(Text(subject), Text(finding, style="" if good else "bold red"))
-    Console().print(table)
+    Console(**PLAIN).print(table)
     return exit_status
 
 

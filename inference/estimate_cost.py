@@ -26,7 +26,7 @@ from rich.table import Table
 
 from inference.cost import pricing
 from inference.cost.pricing import Prices
-from inference.flags import add_json, add_scoring_flags, positive, print_json
+from inference.flags import PLAIN, add_json, add_scoring_flags, positive, print_json
 from models.arguments import Parser, refuse
 from models.errors import UserError, exit_code
 
@@ -110,7 +110,7 @@ def _main(argv: Sequence[str]) -> None:
         result |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
         result |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
-            show(prices, corpus, here, offers, Console(width=None if sys.stdout.isatty() else WIDTH))
+            show(prices, corpus, here, offers, Console(width=None if sys.stdout.isatty() else WIDTH, **PLAIN))
     warning = prices.warning(datetime.date.today())
     result |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
     if flags.json:
@@ -170,7 +170,7 @@ def _incomplete(flags: argparse.Namespace) -> list[str]:
 
 def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Offer]", console: Console) -> None:
     """Print the corpus, the time on this machine, and the offers with the cheapest first."""
-    print_line = partial(console.print, highlight=False, soft_wrap=True)
+    print_line = partial(console.print, soft_wrap=True)
     print_line(
         f"{corpus.documents} documents, {corpus.tokens} tokens in {corpus.files:,} file{'s' * (corpus.files != 1)} "
         f"({corpus.stored_bytes / 1e9:,.3f} GB)"

@@ -3,13 +3,14 @@
 import logging
 import re
 import sys
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
 from inference.checks import CheckedRun
-from inference.flags import print_json
+from inference.flags import PLAIN, print_json
 from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
@@ -27,7 +28,7 @@ def execute(checked: CheckedRun) -> int:
         UserError: another run is at work in the folder, or the job may cost more than --max_cost.
     """
     _set_up_logging(checked)
-    console = Console(stderr=checked.json, quiet=checked.verbosity == "quiet")
+    console = Console(stderr=checked.json, quiet=checked.verbosity == "quiet", **PLAIN)
     if checked.plan or checked.job:
         _plan(checked, console)
     if checked.plan:
@@ -35,7 +36,7 @@ def execute(checked: CheckedRun) -> int:
             print_json(checked.description)
         return 0
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
-    console.print(runtime, highlight=False, soft_wrap=True)
+    console.print(runtime, soft_wrap=True)
     output = checked.options.output
     with run_folder.claim(checked.options, checked.description, checked.overwrite):
         with ProgressWatcher(output, checked.files, checked.options.limit, checked.verbosity) as progress:
@@ -64,7 +65,7 @@ def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
         pipeline.build(p, checked.options)
         result = p.run()
         if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
-            console.print(job_line(result.job_id(), checked), highlight=False, soft_wrap=True)
+            console.print(job_line(result.job_id(), checked), soft_wrap=True)
         if not checked.wait:
             return 0
         result.wait_until_finish()
@@ -118,13 +119,10 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
     if totals is None:
         return _failed("the runner ended without a summary.", checked)
     summary.show(totals, console)
-    for warning in drift.warnings(checked.description, totals):
-        console.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
-    seconds, report = progress.seconds, _draw_report(output)
+    seconds, report = progress.seconds, _draw_report(checked, totals, console)
     console.print(
         f"{progress.documents:,} documents in {seconds:,.0f} s: {progress.documents / seconds:.1f} docs/s, "
         f"start-up included\npredictions, failures and receipts: {output}" + (f"\nreport: {report}" if report else ""),
-        highlight=False,
         soft_wrap=True,
     )
     if checked.json:
@@ -140,9 +138,12 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
     return 0
 
 
-def _draw_report(output: str) -> str | None:
-    """Draw the report and return its path. If that fails, print a warning and return None."""
+def _draw_report(checked: CheckedRun, totals: dict[str, Any], console: Console) -> str | None:
+    """Print the report's warnings, draw it, and return its path. If that fails, print a warning and return None."""
+    output = checked.options.output
     try:
+        for warning in drift.warnings(checked.description, totals):
+            console.print(f"warning: {warning}", soft_wrap=True)
         return report_page.write(output)
     except Exception as error:  # the run is complete, whatever is wrong with its page
         message = " ".join(str(error).split())[:300].rstrip(".")

@@ -147,4 +147,4 @@ def _files(checked: CheckedRun) -> str:
 
 def _print(console: Console, *lines: object) -> None:
     for line in lines:
-        console.print(str(line), highlight=False, soft_wrap=True, markup=False)
+        console.print(str(line), soft_wrap=True)

@@ -187,7 +187,7 @@ Metric = Literal["macro_f1", "micro_f1", "weighted_f1", "samples_f1", "f1", "acc
 
 
 class TrainingConfig(Section):
-    """How the weights are fitted to the training split."""
+    """Settings of the fit on the training split."""
 
     epochs: float = Field(3, gt=0)  # number of passes over the training split
     batch_size: int = Field(32, ge=1)  # documents per device and step

@@ -1,1 +1,1 @@
-"""How long a command takes to print its help or to refuse a mistake."""
+"""Times how long a command takes to print its help or to refuse a mistake."""

@@ -72,14 +72,13 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print(
         f"{summary['lines']:,} lines = {summary['predicted']:,} predicted + {summary['failed']:,} failed "
         f"+ {summary['blank']:,} blank, in {summary['slices']:,} slices",
-        highlight=False,
     )
     if summary["duplicate_ids"]:
         console.print(
             f"{summary['duplicate_ids']:,} documents repeat an earlier id; they are labelled too", highlight=False
         )
     for reason, count in summary["failures"].items():
-        console.print(f"  failed: {reason} {count:,}", highlight=False)
+        console.print(f"  failed: {reason} {count:,}")
     for model, labels in summary["labels"].items():
         predicted = max(summary["predicted"], 1)
         console.print(_labels_table(model, labels, predicted))
@@ -88,9 +87,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
             f"{tokens:,} tokens, padding {1 - tokens / padded:.1%}; "
             f"{summary['truncated'][model] / predicted:.1%} of the texts were truncated"
             + (f", {summary['repeated'][model]:,} repeat another text" if summary["repeated"][model] else ""),
-            highlight=False,
         )
-    console.print(f"runtime: {', '.join(summary['runtimes'])}", highlight=False)
+    console.print(f"runtime: {', '.join(summary['runtimes'])}")
 
 
 def _labels_table(model: str, labels: dict[str, int], predicted: int) -> Table:

@@ -160,13 +160,16 @@ def test_when_a_share_has_drifted(share: float, count: int, expected: float, doc
     assert drift.has_drifted(share, count, expected, documents) is is_drift
 
 
+MARKUP = ("[/b] x", ":smile: [red]", "[/] y")  # labels that rich would take for markup
+
+
 @pytest.fixture(scope="module")
 def multi_class(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """What the console and the page say of a model that saw its first label in every training document."""
     folder = tmp_path_factory.mktemp("multi_class")
-    model = tiny_model(folder / "model", task="multi_class")
+    model = tiny_model(folder / "model", task="multi_class", names=MARKUP)
     manifest = json.loads((model / "model.json").read_text())
-    manifest["training"] = {"documents": 1000, "label_counts": {"red": 1000, "green": 1, "blue": 1}}
+    manifest["training"] = {"documents": 1000, "label_counts": dict.fromkeys(MARKUP, 1)}
     (model / "model.json").write_text(json.dumps(manifest))
     corpus = write_corpus(folder / "corpus.jsonl", 100)
     with contextlib.redirect_stdout(io.StringIO()) as console:
@@ -179,6 +182,13 @@ def test_a_warning_of_the_report_stands_in_the_console_too(multi_class: tuple[st
     (warning,) = (line for line in console.splitlines() if line.startswith("warning: "))
     assert "more than 1.5 times as frequent or as rare as in the training data" in warning
     assert warning.removeprefix("warning: model model: ") in page
+
+
+def test_a_label_is_printed_as_it_is(multi_class: tuple[str, str]) -> None:
+    """One of them would end the command if the console took it for markup."""
+    console, _ = multi_class
+    assert any(f"│ {label} " in console for label in MARKUP)
+    assert "[/b] x" in console
 
 
 def test_the_page_of_a_multi_class_model_says_nothing_of_thresholds(multi_class: tuple[str, str]) -> None:
