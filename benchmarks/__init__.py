@@ -1,1 +1,1 @@
-"""Measurements: each a script whose result files say what ran, where and when."""
+"""Holds the measurements. Each is a script whose result files say what ran, where and when."""

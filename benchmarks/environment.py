@@ -1,4 +1,4 @@
-"""What every result file says of where it came from."""
+"""Describes where a result file came from."""
 
 import contextlib
 import importlib.util
@@ -19,11 +19,11 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "datasets", "numpy", "apache-beam")
-EXTRAS = ("openvino", "onnxruntime")  # where they are installed
+EXTRAS = ("openvino", "onnxruntime")  # described if they are installed
 
 
 def describe() -> dict[str, Any]:
-    """Commit, date, command, hardware and versions."""
+    """Return commit, date, command, hardware and versions."""
     packages = [*PACKAGES, *(name for name in EXTRAS if importlib.util.find_spec(name))]
     return {
         "commit": _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain") else ""),
@@ -42,9 +42,13 @@ def describe() -> dict[str, Any]:
 
 
 def peak_memory(command: Sequence[str], **settings: Any) -> int:
-    """MiB that the largest process of a command has held, children included; CalledProcessError where it fails.
+    """Return the peak memory of a command's largest process, children included, in MiB.
 
-    Looked up while it runs, as Linux's high-water mark: what getrusage tells, a process inherits from its parent.
+    It is read while the command runs, as Linux's high-water mark, because a process inherits getrusage's peak from its
+    parent.
+
+    Raises:
+        CalledProcessError: the command failed.
     """
     largest = 0
     with psutil.Popen(command, **settings) as process:
@@ -66,7 +70,7 @@ def _high_water(process: psutil.Process) -> int:
 
 
 def short(argument: str) -> str:
-    """An argument without the folders of this machine: of a path outside of the clone its last two parts are left."""
+    """Return an argument without this machine's folders: the last two parts of a path outside the clone."""
     name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
     path = Path(value)
     if not path.is_absolute():

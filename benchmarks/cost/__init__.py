@@ -1,1 +1,1 @@
-"""Whether the estimated time of a run is the time it takes."""
+"""Compares the estimated time of a run with the measured time."""

@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 
 def main() -> None:
-    """Makes the corpora, estimates and runs each, writes both times."""
+    """Make the corpora, estimate and run each, and write both times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--model", required=True)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def corpora(folder: Path, flags: argparse.Namespace) -> dict[str, tuple[list[Path], list[str]]]:
-    """Files and models of each corpus."""
+    """Return the files and models of each corpus."""
     long = list(papers(flags.data_dir / "arxiv/recent.jsonl.xz", flags.papers))
     short = list(
         itertools.islice(itertools.cycle(comments(flags.data_dir / "goemotions/train.tsv")), flags.papers * 10)
@@ -67,27 +67,27 @@ def corpora(folder: Path, flags: argparse.Namespace) -> dict[str, tuple[list[Pat
 
 
 def papers(path: Path, count: int) -> Iterator[Row]:
-    """Title and abstract."""
+    """Return title and abstract."""
     for line in itertools.islice(all_lines(find_files([str(path)])[0]), count):
         paper = json.loads(line.data)
         yield {"id": paper["id"], "text": f"{paper['title']}\n{paper['abstract']}"}
 
 
 def comments(path: Path) -> list[Row]:
-    """Short texts."""
+    """Return short texts."""
     rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
     return [{"id": f"c{number}", "text": row[0]} for number, row in enumerate(rows)]
 
 
 def write(path: Path, rows: list[Row]) -> Path:
-    """JSON lines, compressed where the name says so."""
+    """Write JSON lines, compressed if the name says so."""
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
 
 def compare(files: list[Path], models: list[str], output: Path) -> dict[str, Any]:
-    """Seconds: estimated before, measured from the command's start to its end, and estimated again after it.
+    """Return seconds: estimated before the run, measured from its start to its end, and estimated after it.
 
     The second estimate shows how far the machine itself drifts meanwhile.
     """
@@ -108,7 +108,7 @@ def compare(files: list[Path], models: list[str], output: Path) -> dict[str, Any
 
 
 def estimate(flags: list[str]) -> dict[str, Any]:
-    """What estimate_cost says."""
+    """Return the output of estimate_cost."""
     command = [sys.executable, "-m", "inference.estimate_cost", *flags, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, cwd=environment.ROOT)
     said: dict[str, Any] = json.loads(done.stdout)

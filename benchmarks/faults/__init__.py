@@ -1,1 +1,1 @@
-"""What a run survives: measured by doing it to one, many times."""
+"""Measures which faults a run survives, by causing them many times."""

@@ -27,7 +27,7 @@ STATS = ("number_of_executed_units", "average_exec_per_sec", "peak_rss_mb")
 
 
 def main() -> None:
-    """Fuzzes in a process of its own, since libFuzzer ends the one it runs in."""
+    """Fuzz in a process of its own, because libFuzzer ends the process that it runs in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def target() -> None:
-    """The process that fuzzes."""
+    """Fuzz in this process."""
     import atheris
 
     with atheris.instrument_imports(include=["inference.corpus.records", "inference.corpus.slices", "models.text"]):

@@ -26,7 +26,7 @@ WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
 def main() -> None:
-    """Kills so many times, spread over as many runs as that takes."""
+    """Kill as often as asked, over as many runs as that takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--input", required=True)
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def command(flags: argparse.Namespace, output: Path, *more: str) -> list[str]:
-    """Labels with all scores in small slices, so that many are in flight."""
+    """Return a command that labels in small slices, so that many are in progress."""
     given = ["--model", flags.model, "--input", flags.input, "--output", str(output), "--scores", "all"]
     return [sys.executable, "-m", "inference.beam_runner", *given, "--slice_mb", "0.1", *more]
 
 
 def run(flags: argparse.Namespace, output: Path) -> int:
-    """Runs undisturbed."""
+    """Run without a kill."""
     return subprocess.run(
         command(flags, output), cwd=environment.ROOT, stdout=subprocess.DEVNULL, check=False
     ).returncode
@@ -72,7 +72,7 @@ def run(flags: argparse.Namespace, output: Path) -> int:
 def attempt(
     flags: argparse.Namespace, output: Path, chance: random.Random, seconds: float, found: list[dict[str, Any]]
 ) -> bool:
-    """One attempt that is killed at a random moment; False where it was done by then."""
+    """Kill one attempt at a random moment. Return False if it was done by then."""
     before = receipts(output)
     kills = sum(attempt["killed"] for attempt in found)
     worker = kills % 2 == 1
@@ -103,7 +103,7 @@ def attempt(
 
 
 def kill(pid: int, worker: bool) -> None:
-    """Kills the process; with `worker` first a child of it, which it has two seconds to notice."""
+    """Kill the process. With `worker`, kill a child first, and give the parent two seconds to notice."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     if worker and children:
         os.kill(int(children[0]), signal.SIGKILL)
@@ -113,18 +113,18 @@ def kill(pid: int, worker: bool) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kills every process of the session."""
+    """Kill every process of the session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def receipts(output: Path) -> dict[str, bytes]:
-    """Every receipt's bytes by name."""
+    """Return the bytes of every receipt by name."""
     return {path.name: path.read_bytes() for path in (output / "receipts").glob("*.json")}
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    """Every file for a reader, by its path."""
+    """Return every file with predictions or failures, by its path."""
     files = [*output.glob("predictions/*"), *output.glob("failures/*")]
     return {str(path.relative_to(output)): path.read_bytes() for path in files}
 

@@ -1,1 +1,1 @@
-"""How good the trained models are, beside a TF-IDF baseline on the same splits."""
+"""Measures the trained models beside a TF-IDF baseline on the same splits."""

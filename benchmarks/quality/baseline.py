@@ -1,4 +1,4 @@
-"""The baseline: TF-IDF of words and word pairs, and logistic regression for each label."""
+"""Defines the baseline: TF-IDF of words and word pairs, and a logistic regression for each label."""
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -14,7 +14,7 @@ REGULARISATION = (1.0, 4.0, 16.0)  # C, chosen on validation
 
 
 def run(splits: Splits, schema: LabelSchema) -> Measurement:
-    """Fits on train, chooses C and thresholds on validation as for the network, and measures on test."""
+    """Fit on train, choose C and thresholds on validation as for the network, and measure on test."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     train = vectorizer.fit_transform(splits.train.texts)
     validation, test = vectorizer.transform(splits.validation.texts), vectorizer.transform(splits.test.texts)

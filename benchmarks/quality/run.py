@@ -24,7 +24,7 @@ CONFIGS = environment.ROOT / "training" / "configs"
 
 
 def main() -> None:
-    """Runs every named configuration, one after the other."""
+    """Run every named configuration, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=sorted(path.stem for path in CONFIGS.glob("*.toml")))
     parser.add_argument("--data_dir", type=Path, required=True)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def measure(name: str, data_dir: Path, output: Path, *, resume: bool) -> dict[str, Any]:
-    """One training and one baseline, on the same training documents."""
+    """Train one model and one baseline on the same documents, and return both results."""
     path = CONFIGS / f"{name}.toml"
     config = load_config(path)
     terminal.quiet_libraries()

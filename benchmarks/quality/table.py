@@ -13,7 +13,7 @@ MOST_LABELS = 8
 
 
 def main() -> None:
-    """Prints a row for each model, and one for each label that counts where they are few."""
+    """Print a row for each model, and one for each label if there are few."""
     print("| configuration | of | F1, 95 % interval | precision | recall | baseline's F1 | trained on | time |")
     print("|-|-|-|-:|-:|-:|-:|-:|")
     for path in sorted(RESULTS.glob("*.json")):
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def rows(result: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """What a row is of, and its cells: F1 with its interval, precision, recall, the baseline's F1."""
+    """Yield the label of a row, and its cells: F1 with its interval, precision, recall, the baseline's F1."""
     model, baseline = result["model"], result["baseline"]
     macro = {key: model[f"macro_{key}"] for key in ("f1", "precision", "recall")}
     yield "macro", _cells(macro, model["intervals"]["macro_f1"], baseline["macro_f1"])

@@ -1,1 +1,1 @@
-"""How fast a corpus is labelled, beside everything else one could label it with."""
+"""Measures throughput beside the alternatives."""

@@ -31,7 +31,7 @@ PIPELINES = {f"{name}, file to file": options for name, options in LOOPS.items()
 
 
 def loop_of(work: Path, options: dict[str, Any], counts: dict[str, Any]) -> rival_loops.Loop:
-    """Texts to probabilities; `counts` is told the tokens."""
+    """Return a loop from texts to probabilities, which writes the numbers of tokens into `counts`."""
     scorer = Scorer(ScoringOptions(models=(str(work / "model"),), device="cpu", scores="all", **options))
 
     def loop(texts: Sequence[str], _batch: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def loop_of(work: Path, options: dict[str, Any], counts: dict[str, Any]) -> riva
 
 
 def pipeline(work: Path, options: dict[str, str]) -> tuple[np.ndarray, dict[str, Any]]:
-    """The command a user types, in a process of its own; `seconds` counts everything, `steady_seconds` the slices."""
+    """Run the command that a user types. `seconds` counts everything, `steady_seconds` the slices alone."""
     output = Path(tempfile.mkdtemp(dir=work)) / "run"
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "inference.beam_runner", "--model", str(work / "model"), "--scores=all", *flags]
@@ -70,7 +70,7 @@ def pipeline(work: Path, options: dict[str, str]) -> tuple[np.ndarray, dict[str,
 
 
 def measure(name: str, work: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Runs one of ours on the workload."""
+    """Run one contestant of labelbeam on the workload."""
     if name in PIPELINES:
         scores, taken = pipeline(work, PIPELINES[name])
         return scores, taken

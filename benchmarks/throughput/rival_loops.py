@@ -1,4 +1,4 @@
-"""Loops that one could label a corpus with, each at its best documented settings: texts to probabilities in memory."""
+"""Defines rival loops from texts to probabilities in memory, each at its best documented settings."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_TOKENS = 512
-BATCHES = (8, 16, 32, 64)  # of which each loop takes the one that is fastest for it
+BATCHES = (8, 16, 32, 64)  # each loop takes the size that is fastest for it
 Loop = Callable[[Sequence[str], int], np.ndarray]  # texts and batch size to probabilities (documents, labels)
 
 
 def threads() -> int:
-    """One for each core that this process may use."""
+    """Return one thread for each core that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (documents, labels) of a multi-label model."""
+    """Return the probabilities (documents, labels) of a multi-label model."""
     return 1 / (1 + np.exp(-logits))
 
 
@@ -33,7 +33,7 @@ def by_length(
     forward: Callable[..., Any],
     each: Callable[..., Iterable[Any]] = map,
 ) -> np.ndarray:
-    """Tokenises all, sorts by length, scores in batches padded to their longest: what the guides advise.
+    """Tokenise all texts, sort by length, and score batches padded to their longest text, as guides advise.
 
     `each` applies `forward` to ids and masks, as map does; a pool's may do so to several batches at once.
     """
@@ -46,7 +46,7 @@ def by_length(
 
 
 def load(checkpoint: str, precision: str = "fp32") -> tuple[Any, Any]:
-    """Tokenizer and network, as transformers gives them."""
+    """Return tokenizer and network, as transformers loads them."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     network = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch_dtype(precision)).eval()
@@ -54,14 +54,14 @@ def load(checkpoint: str, precision: str = "fp32") -> tuple[Any, Any]:
 
 
 def torch_dtype(precision: str) -> Any:
-    """What torch calls it."""
+    """Return torch's name of a precision."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
 def torch_forward(network: Any) -> Callable[..., np.ndarray]:
-    """Ids and mask to logits."""
+    """Return a function from ids and mask to logits."""
     import torch
 
     def forward(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def torch_forward(network: Any) -> Callable[..., np.ndarray]:
 
 
 def one_by_one(checkpoint: str) -> Loop:
-    """A text at a time, as pipelines with batch size 1 do."""
+    """Score one text at a time, as pipelines with batch size 1 do."""
     tokenizer, network = load(checkpoint)
     forward = torch_forward(network)
 
@@ -87,7 +87,7 @@ def one_by_one(checkpoint: str) -> Loop:
 
 
 def _pipeline(precision: str) -> Callable[[str], Loop]:
-    """transformers.pipeline."""
+    """Score with transformers.pipeline."""
 
     def start(checkpoint: str) -> Loop:
         import transformers
@@ -105,12 +105,12 @@ def _pipeline(precision: str) -> Callable[[str], Loop]:
 
 
 def scores_in_order(answer: Sequence[dict[str, Any]], places: dict[str, int]) -> list[float]:
-    """The scores that a transformers.pipeline gives a text, in the order of the model's labels."""
+    """Return the scores that transformers.pipeline gives a text, in the order of the model's labels."""
     return [one["score"] for one in sorted(answer, key=lambda one: places[one["label"]])]
 
 
 def _cross_encoder(precision: str) -> Callable[[str], Loop]:
-    """sentence-transformers' CrossEncoder, which sorts by length itself.
+    """Score with the CrossEncoder of sentence-transformers, which sorts by length itself.
 
     It reads pairs: here title and abstract, with a separator token between them, so its scores differ a little.
     """
@@ -134,7 +134,7 @@ def _cross_encoder(precision: str) -> Callable[[str], Loop]:
 
 
 def _torch_sorted(precision: str, *, compiled: bool = False) -> Callable[[str], Loop]:
-    """A plain torch loop over texts sorted by length, its network compiled with dynamic shapes or not."""
+    """Score sorted texts in a plain torch loop, with or without a network compiled for dynamic shapes."""
 
     def start(checkpoint: str) -> Loop:
         import torch
@@ -193,7 +193,7 @@ def _onnxruntime(kind: str) -> Callable[[str], Loop]:
 
 
 def _openvino(kind: str) -> Callable[[str], Loop]:
-    """OpenVINO in its own choice of precision (bf16 where the processor has it), or quantized by NNCF.
+    """Score with OpenVINO in its own choice of precision (bf16 if the processor has it), or quantized by NNCF.
 
     Set for throughput, with as many requests at once as it says are best; each in a thread, since its AsyncInferQueue
     hung at the end once, waiting for a callback.
@@ -243,7 +243,7 @@ def _quantized(model: Any, tokenizer: Any, work: Path) -> Any:
 
 
 class Rival(NamedTuple):
-    """How a loop is started, and the batch sizes to choose from."""
+    """A function that starts a loop, and the batch sizes to choose from."""
 
     start: Callable[[str], Loop]
     batches: Sequence[int] = BATCHES

@@ -1,4 +1,4 @@
-"""Pipelines that one could label a corpus with, each at its best documented settings: from file to files."""
+"""Defines rival pipelines from file to files, each at its best documented settings."""
 
 import importlib
 import json
@@ -24,7 +24,7 @@ from benchmarks.throughput.rival_loops import (
 
 
 class _Scorer:
-    """The actor that Ray keeps: a network, and batches sorted by length inside what Ray hands over."""
+    """The actor that Ray keeps. It sorts what Ray hands over by length and scores it in batches."""
 
     def __init__(self, checkpoint: str, cores: int) -> None:
         import torch
@@ -38,7 +38,7 @@ class _Scorer:
 
 
 def ray_data(work: Path) -> np.ndarray:
-    """Ray Data's map_batches with one actor on all cores, from file to files."""
+    """Label with Ray Data's map_batches and one actor on all cores, from file to files."""
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
     import ray
 
@@ -57,7 +57,7 @@ def ray_data(work: Path) -> np.ndarray:
 
 
 def text_of(row: dict[str, Any]) -> str:
-    """The fields of a document but its id, a line each."""
+    """Return the fields of a document except its id, one a line."""
     return "\n".join(value for key, value in row.items() if key != "id")
 
 
@@ -78,7 +78,7 @@ def _beam(work: Path, transform: Callable[[Any], Any]) -> np.ndarray:
 
 
 def beam_batch_1(work: Path) -> np.ndarray:
-    """Beam's RunInference with its PyTorch handler, a document a batch, in fp32."""
+    """Label with Beam's RunInference and its PyTorch handler, one document a batch, in fp32."""
     import apache_beam as beam
     import torch
     from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
@@ -110,7 +110,7 @@ def beam_batch_1(work: Path) -> np.ndarray:
 
 
 def beam_hugging_face(work: Path) -> np.ndarray:
-    """Beam's RunInference with its handler of transformers.pipeline, batches of 32, in fp32."""
+    """Label with Beam's RunInference and its handler for transformers.pipeline, in batches of 32, in fp32."""
     import apache_beam as beam
     import torch
     from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
@@ -143,10 +143,10 @@ def beam_hugging_face(work: Path) -> np.ndarray:
 
 
 def _import_huggingface_inference() -> Any:
-    """The module, for which Beam 2.77 wants TensorFlow and a class that transformers 5 lacks, both unused here."""
+    """Import Beam's module. It needs TensorFlow and a class that transformers 5 lacks, both unused here."""
     from transformers import pipeline  # noqa: F401  # all of torch, before TensorFlow seems to be there
 
-    transformers: Any = sys.modules["transformers"]  # which is another one after that import
+    transformers: Any = sys.modules["transformers"]  # that import replaces the module
     tensorflow: Any = ModuleType("tensorflow")
     tensorflow.Tensor = tensorflow.Module = transformers.TFAutoModel = object
     sys.modules["tensorflow"] = tensorflow

@@ -23,7 +23,7 @@ Taken = dict[str, float]
 
 
 def time_loop(loop: rival_loops.Loop, texts: Sequence[str], batches: Sequence[int]) -> tuple[np.ndarray, Taken]:
-    """Scores and what the loop took, after a warm-up over the lengths that come, in its fastest batch size."""
+    """Return scores and time of a loop in its fastest batch size, after a warm-up over all lengths."""
     loop(texts[:: max(len(texts) // 40, 1)], batches[0])
     batch = fastest(loop, texts, batches)
     used, began = time.process_time(), time.perf_counter()
@@ -33,7 +33,7 @@ def time_loop(loop: rival_loops.Loop, texts: Sequence[str], batches: Sequence[in
 
 
 def fastest(loop: rival_loops.Loop, texts: Sequence[str], batches: Sequence[int]) -> int:
-    """The batch size that takes least time on texts of the most common length, each tried twice in turn.
+    """Return the batch size that is fastest on texts of the most common length; each is tried twice in turn.
 
     Where there is no choice, the loop is as warm after it as the others.
     """
@@ -49,7 +49,7 @@ def fastest(loop: rival_loops.Loop, texts: Sequence[str], batches: Sequence[int]
 
 
 def measure(name: str, work: Path) -> tuple[np.ndarray, Taken]:
-    """Runs one rival on the workload."""
+    """Run one rival on the workload."""
     if name in rival_loops.LOOPS:
         rival = rival_loops.LOOPS[name]
         texts = json.loads((work / "texts.json").read_text())
@@ -62,7 +62,7 @@ def measure(name: str, work: Path) -> tuple[np.ndarray, Taken]:
 
 
 def write(name: str, work: Path, scores: np.ndarray, taken: dict[str, Any]) -> None:
-    """What a contestant leaves: its scores in the order of the corpus, and what it took."""
+    """Write the scores of a contestant, in the order of the corpus, and its time and memory."""
     np.save(work / f"{name}.npy", scores.astype(np.float32))
     (work / f"{name}.json").write_text(json.dumps(taken))
 

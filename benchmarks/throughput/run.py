@@ -41,7 +41,7 @@ LIMIT = torch.bfloat16 if BF16 else torch.float32
 
 
 def main() -> None:
-    """Prepares the workload, runs every contestant in every round, writes the medians after each."""
+    """Prepare the workload, run every contestant in every round, and write the medians after each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the result file")
     parser.add_argument("--data", required=True, help="JSON lines with an id, or GoEmotions' .tsv")
@@ -75,14 +75,14 @@ def main() -> None:
 def so_far(
     found: dict[str, list[dict[str, Any]]], workload: dict[str, Any], agreement: dict[str, dict[str, float]]
 ) -> dict[str, Any]:
-    """The machine's matrix rate and each contestant's row, over the rounds so far."""
+    """Return the machine's matrix rate and each contestant's row, over the rounds so far."""
     rate = statistics.median(r["matrix_gflops"] for rounds in found.values() for r in rounds)
     rows = {name: row(rounds, workload, agreement.get(name, {})) for name, rounds in found.items()}
     return {"matrix_gflops": {NAMES[LIMIT]: round(rate, 1)}, "contestants": rows}
 
 
 def prepare(work: Path, data: str, model: Path, documents: int, fields: Sequence[str]) -> dict[str, Any]:
-    """The same documents and the same weights in the forms that each contestant reads, and what there is to compute."""
+    """Write documents and weights in the form that each contestant reads. Return the work to compute."""
     rows = list(itertools.islice(read(data), documents))
     texts = ["\n".join(row[field] for field in fields) for row in rows]
     (work / "texts.json").write_text(json.dumps(texts))
@@ -118,14 +118,14 @@ def prepare(work: Path, data: str, model: Path, documents: int, fields: Sequence
 
 
 def read(data: str) -> Iterator[dict[str, Any]]:
-    """Rows of JSON lines, or of GoEmotions' comments."""
+    """Return rows of JSON lines, or of GoEmotions' comments."""
     if data.endswith(".tsv"):
         return iter(comments(Path(data)))
     return (json.loads(line.data) for line in all_lines(find_files([data])[0]))
 
 
 def flop(config: Any, lengths: np.ndarray) -> float:
-    """Floating-point operations of the matrix products of a BERT encoder, on useful tokens alone."""
+    """Return the floating-point operations of a BERT encoder's matrix products, on useful tokens alone."""
     hidden, inner = config.hidden_size, config.intermediate_size
     dense = 2 * (4 * hidden**2 + 2 * hidden * inner) * lengths.sum()
     attention = 4 * hidden * (lengths.astype(float) ** 2).sum()
@@ -133,7 +133,7 @@ def flop(config: Any, lengths: np.ndarray) -> float:
 
 
 def matrix_rate(kind: torch.dtype) -> float:
-    """GFLOP/s of torch's matrix product in the model's largest shape, over half a second."""
+    """Return the GFLOP/s of torch's matrix product in the model's largest shape, over half a second."""
     left, right = torch.randn(2048, 384).to(kind), torch.randn(384, 1536).to(kind)
     for _ in range(3):
         left @ right
@@ -145,7 +145,7 @@ def matrix_rate(kind: torch.dtype) -> float:
 
 
 def run(name: str, work: Path, rivals_python: str) -> dict[str, Any]:
-    """Runs one contestant in a process of its own."""
+    """Run one contestant in a process of its own."""
     ours_or_rivals = (sys.executable, "ours") if name in ours.ALL else (rivals_python, "rivals")
     command = [ours_or_rivals[0], "-m", f"benchmarks.throughput.{ours_or_rivals[1]}", name, str(work)]
     with (work / "said.txt").open("w+") as said:
@@ -159,12 +159,12 @@ def run(name: str, work: Path, rivals_python: str) -> dict[str, Any]:
 
 
 def offline() -> dict[str, str]:
-    """The environment of a contestant: nothing is fetched, and tokenizers may use all cores."""
+    """Return a contestant's environment variables: nothing is fetched, and tokenizers may use all cores."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
 
 def compare(work: Path, contestants: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Share of documents with the labels that fp32 gives them, and the largest difference of a probability."""
+    """Return the share of documents with the same labels as in fp32, and the largest difference of a probability."""
     if REFERENCE not in contestants:
         return {}
     manifest = trained_model.read_manifest(work / "model")
@@ -182,7 +182,7 @@ def compare(work: Path, contestants: Sequence[str]) -> dict[str, dict[str, float
 
 
 def row(rounds: Sequence[dict[str, Any]], workload: dict[str, Any], agreement: dict[str, float]) -> dict[str, Any]:
-    """Medians and ranges of one contestant."""
+    """Return the medians and ranges of one contestant."""
     speeds = sorted(workload["documents"] / one["seconds"] for one in rounds)
     shares = [workload["gflop"] / one["seconds"] / one["matrix_gflops"] for one in rounds]
     medians = {

@@ -1,4 +1,4 @@
-"""How speed and memory change with text length, tiles, corpus size, number of workers and number of models.
+"""Measures speed and memory by text length, tiles, corpus size, number of workers and number of models.
 
 python -m benchmarks.throughput.scaling lengths --model models/trained/subjects --rivals_python build/rivals/bin/python
 python -m benchmarks.throughput.scaling size workers cores models --model models/trained/subjects
@@ -35,7 +35,7 @@ from models import weights
 from models.labels import LabelSchema, Task
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
-TOKENS = 60_000  # of each length
+TOKENS = 60_000  # tokens for each length
 SIZES = (10_000, 1_000_000)
 RIVAL = "OpenVINO, sorted"
 TILES = (16, 32, 64, 112, 160, 240, 352, 448)  # lengths that fill whole tiles,
@@ -45,7 +45,7 @@ REPEATED = ("lengths", "tiles", "workers", "cores")  # the others take minutes e
 
 
 def main() -> None:
-    """Runs the named measurements."""
+    """Run the named measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=MEASUREMENTS)
     parser.add_argument("--model", type=Path, required=True)
@@ -62,19 +62,19 @@ def main() -> None:
 
 
 def texts(words: list[str], length: int, seed: int) -> Iterator[str]:
-    """Different texts of `length` tokens, special tokens included, without end."""
+    """Yield different texts of `length` tokens, special tokens included, without end."""
     chance = random.Random(f"{seed} {length}")
     while True:
         yield " ".join(chance.choices(words, k=length - 2))
 
 
 def single_words(tokenizer: Any) -> list[str]:
-    """Lower-case words that are one token each."""
+    """Return lower-case words that are one token each."""
     return sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 3)
 
 
 def write_corpus(path: Path, words: list[str], lengths: list[int]) -> None:
-    """A document for each length."""
+    """Write a document for each length."""
     streams = {length: texts(words, length, 0) for length in set(lengths)}
     with path.open("w") as file:
         for number, length in enumerate(lengths):
@@ -83,7 +83,7 @@ def write_corpus(path: Path, words: list[str], lengths: list[int]) -> None:
 
 
 def label(models: list[Path], corpus: Path, output: Path, *flags: str) -> dict[str, Any]:
-    """Runs the pipeline in a process of its own: seconds, steady seconds, peak memory, speeds of the tenths."""
+    """Run the pipeline in its own process. Return seconds, steady seconds, peak memory and the speed of each tenth."""
     command = [sys.executable, "-m", "inference.beam_runner", "--input", str(corpus), "--output", str(output)]
     command += ["--runner=FnApiRunner", "--device=cpu", *flags]
     command += [part for model in models for part in ("--model", str(model))]
@@ -110,7 +110,7 @@ def _speed(receipts: list[dict[str, Any]]) -> float:
 
 
 def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Our loop and the best rival's on texts of one length each; and useful GFLOP/s."""
+    """Measure labelbeam's loop and the best rival's on texts of one length each, with useful GFLOP/s."""
     loaded = weights.load(flags.model)
     words = single_words(loaded.tokenizer)
     rows = []
@@ -132,7 +132,7 @@ def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Milliseconds a text on one core, least of all turns, by how far the texts reach beyond whole tiles."""
+    """Measure milliseconds a text on one core, the least of all turns, by the tokens beyond whole tiles."""
     model = weights.load(flags.model)
     runtime = runtimes.choose("auto", "auto", "cpu", threads=1)
     forward = runtimes.start(runtime, model, str(flags.model))
@@ -152,7 +152,7 @@ def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of one core in each kind of OpenVINO's kernels, by its own counters, least of all turns."""
+    """Measure milliseconds of one core in each kind of kernel, by OpenVINO's counters, the least of all turns."""
     ov = conversions.import_openvino()
     model = ov.convert_model(weights.load(flags.model).network, example_input=conversions.example())
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if run.BF16 else "f32", "NUM_STREAMS": 1, "PERF_COUNT": True}
@@ -173,7 +173,7 @@ def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Memory and speed of small and large corpora of 8 to 64 tokens, with a small random model."""
+    """Measure memory and speed on small and large corpora of 8 to 64 tokens, with a small random model."""
     loaded = weights.load(flags.model)
     small = _random(work / "small", loaded, layers=1, hidden=64)
     label([small], _corpus(work, flags.model, 20), work / "warm", *_reading())  # converts
@@ -188,10 +188,10 @@ def size(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def workers(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """One and two worker processes of one thread each, and one process with all cores."""
+    """Measure one and two worker processes of one thread each, and one process with all cores."""
     corpus = _corpus(work, flags.model, 1_000)
-    # As many slices as a corpus of 16 MiB or more has: the runner gives each worker half of them at the start, and
-    # of few slices one half takes longer than the other.
+    # 64 slices, as a corpus of 16 MiB or more has. The runner gives each worker half of the slices at the start. With
+    # few slices, one half takes longer than the other.
     cut = [f"--slice_mb={corpus.stat().st_size / 2**20 / 64:.4f}"]
     rows = []
     for number in range(flags.rounds):
@@ -206,7 +206,7 @@ def workers(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def cores(_work: Path, flags: argparse.Namespace) -> list[dict[str, float]]:
-    """GFLOP/s of matrix products alone, of one thread and of two at once: what a second worker could bring at most."""
+    """Measure GFLOP/s of matrix products in one thread and in two at once, the limit for a second worker."""
     rows = []
     with multiprocessing.get_context("spawn").Pool(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pool.map(run.matrix_rate, [run.LIMIT] * 2, chunksize=1)  # a warm-up
@@ -218,7 +218,7 @@ def cores(_work: Path, flags: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def models(work: Path, flags: argparse.Namespace) -> dict[str, Any]:
-    """Five binary models in one run, in five runs, and five labels in one model."""
+    """Measure five binary models in one run, in five runs, and five labels in one model."""
     loaded = weights.load(flags.model)
     corpus = _corpus(work, flags.model, 1_000)
     five = [_random(work / f"model{number}", loaded, names=("no", "yes")) for number in range(5)]
@@ -247,7 +247,7 @@ def _corpus(work: Path, model: Path, count: int) -> Path:
 
 
 def _random(directory: Path, like: Any, names: tuple[str, ...] = ("no", "yes"), **shape: int) -> Path:
-    """A model with random weights, of the same architecture or a smaller one."""
+    """Save a model with random weights, of the same architecture or a smaller one."""
     config: Any = like.network.config if hasattr(like.network, "config") else like.network.model.config
     config = BertConfig(**{**config.to_dict(), "num_labels": len(names), "id2label": dict(enumerate(names))})
     if shape:

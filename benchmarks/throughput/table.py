@@ -16,7 +16,7 @@ SHARE = "share of matrix rate"
 
 
 def main() -> None:
-    """A row for each contestant, the fastest first; loops and pipelines apart."""
+    """Print a row for each contestant, the fastest first, loops and pipelines apart."""
     path = RESULTS / f"{sys.argv[1]}.json"
     result = json.loads(path.read_bytes())
     rows = sorted(result["contestants"].items(), key=lambda item: -item[1]["docs_per_second"])
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Speed with its range, share of the matrix rate, agreement with fp32, memory."""
+    """Return speed with its range, share of the matrix rate, agreement with fp32, and memory."""
     low, high = row["range"]
     same = f"{row['same_labels']:.2%}" if "same_labels" in row else ""
     speed = f"{row['docs_per_second']:.1f} ({low:.1f} to {high:.1f})"
@@ -36,7 +36,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Bars of documents a second with their ranges, and where the limit lies."""
+    """Draw bars of documents a second with their ranges, and the limit."""
     rows = sorted(result["contestants"].items(), key=lambda item: item[1]["docs_per_second"])
     speeds = [row["docs_per_second"] for _, row in rows]
     errors = [[abs(row["range"][side] - row["docs_per_second"]) for _, row in rows] for side in (0, 1)]

@@ -1,1 +1,1 @@
-"""How long an update of a training takes."""
+"""Times an update of a training."""

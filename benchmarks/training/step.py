@@ -23,7 +23,7 @@ BATCH, ROUNDS = 32, 5
 
 
 def main() -> None:
-    """Takes turns between the two, so that a machine whose speed drifts favours neither."""
+    """Take turns between the two, so that a machine whose speed drifts favours neither."""
     result: dict[str, Any] = {**environment.describe(), "base": BASE, "batch": BATCH, "rounds": ROUNDS, "rows": []}
     for tokens in (64, 128, 256):
         contestants = {name: _Updates(dropout, tokens) for name, dropout in (("own", None), ("none", 0.0))}
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 class _Updates:
-    """A network in training, one update of which can be timed."""
+    """A network in training whose updates can be timed."""
 
     def __init__(self, attention_dropout: float | None, tokens: int) -> None:
         torch.manual_seed(0)
@@ -59,7 +59,7 @@ class _Updates:
         self.time_one()  # a warm-up
 
     def time_one(self) -> float:
-        """Seconds of forward, backward and optimizer."""
+        """Return the seconds of forward, backward and optimizer."""
         began = time.monotonic()
         logits = self._network(self._tokens, self._mask)
         nn.functional.binary_cross_entropy_with_logits(logits, self._targets).backward()  # type: ignore[no-untyped-call]
