@@ -66,7 +66,7 @@ docs: install  ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 	@echo "Documentation: build/site/index.html (its search wants a server: python3 -m http.server -d build/site)"
 
-# A resolution for every supported Python, on Linux and macOS, with the hash of every file. Versions stay as they are
+# Resolve for every supported Python, on Linux and macOS, with the hash of every file. Versions stay as they are
 # unless setup.py asks for others; `make lock UPGRADE=--upgrade` takes the newest. torch has a file of its own, since
 # every build of it has other files; NVIDIA's libraries are left out, as torch names the exact ones itself.
 RESOLVE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -27,11 +27,11 @@ with DAG(
 ) as dag:
     extract = BashOperator(
         task_id="extract",
-        # A second try begins with an empty folder.
+        # A second try starts with an empty folder.
         bash_command=CLONE + f"(gcloud storage rm --quiet '{MONTH}/corpus/**' || true) && "
         f"deploy/bigquery/extract_corpus.sh {QUERY} {MONTH}/corpus",
     )
-    # The same command goes on where the last try stopped.
+    # The same command resumes where the last try stopped.
     label = BashOperator(
         task_id="label",
         bash_command=CLONE + ".venv/bin/python -m inference.beam_runner --runner DataflowRunner "

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes the rows of a query as JSON lines into Cloud Storage, where a run reads them:
 #   deploy/bigquery/extract_corpus.sh deploy/bigquery/corpus.sql gs://BUCKET/corpus
-# Needs the Cloud SDK's bq, logged in. A folder that holds files already is refused by BigQuery.
+# It needs bq of the Cloud SDK, logged in. BigQuery refuses a folder that already holds files.
 set -euo pipefail
 if [ $# -ne 2 ]; then
   echo "error: expected QUERY.sql gs://BUCKET/FOLDER, found $# arguments; see the head of $0" >&2

@@ -2,7 +2,7 @@
 # Loads a run's predictions into a BigQuery table with the schema that the run wrote, then compares the ids that went in
 # with the ids that came out:
 #   deploy/bigquery/load_predictions.sh gs://BUCKET/run PROJECT.DATASET.TABLE deploy/bigquery/corpus.sql
-# Needs the Cloud SDK's bq and gcloud, logged in. Returns 1 where an id is missing that is not among the run's failures.
+# Needs the Cloud SDK's bq and gcloud, logged in. It exits 1 if an id is missing that is not among the run's failures.
 set -euo pipefail
 if [ $# -ne 3 ]; then
   echo "error: expected gs://BUCKET/RUN PROJECT.DATASET.TABLE QUERY.sql, found $# arguments; see the head of $0" >&2

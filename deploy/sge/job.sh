@@ -4,7 +4,7 @@
 #   qsub deploy/sge/job.sh training.train CONFIG.toml --data_dir DATA --output MODEL
 #   qsub -t 1-8 deploy/sge/job.sh training.sweep CONFIG.toml --data_dir DATA --output MODEL
 #
-# A job whose host fails or that is restarted goes on from its last checkpoint. Each task of an array takes part in one
+# A job whose host fails or that is restarted resumes from its last checkpoint. Each task of an array takes part in one
 # search. Queue, time, memory, GPUs: flags of qsub, before this file's name.
 #
 #   LABELBEAM_PYTHON   the interpreter (.venv/bin/python)
