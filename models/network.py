@@ -6,6 +6,10 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Pretrain
 
 from models.trained_model import Pooling
 
+# Every load passes this. With None, its default, transformers asks on the terminal whether to run a model's own code,
+# and the first line of a pipe may answer.
+NO_CODE = {"trust_remote_code": False}
+
 
 class StockClassifier(nn.Module):
     """A sequence-classification model of transformers; the keys of its `state_dict` are the library's own."""
@@ -52,17 +56,17 @@ class PooledClassifier(nn.Module):
 def from_config(config: PretrainedConfig, pooling: Pooling) -> nn.Module:
     """Return an untrained network for `config.num_labels` labels, ready for `load_state_dict`."""
     if pooling == "stock":
-        return StockClassifier(AutoModelForSequenceClassification.from_config(config))
-    return PooledClassifier(AutoModel.from_config(config), pooling, config.num_labels)
+        return StockClassifier(AutoModelForSequenceClassification.from_config(config, **NO_CODE))
+    return PooledClassifier(AutoModel.from_config(config, **NO_CODE), pooling, config.num_labels)
 
 
 def from_pretrained(base_model: str, pooling: Pooling, config: PretrainedConfig, revision: str | None) -> nn.Module:
     """Return a network with pretrained weights, from a local folder or a hub name, and with an untrained head."""
     if pooling == "stock":
         return StockClassifier(
-            AutoModelForSequenceClassification.from_pretrained(base_model, config=config, revision=revision)
+            AutoModelForSequenceClassification.from_pretrained(base_model, config=config, revision=revision, **NO_CODE)
         )
-    encoder = AutoModel.from_pretrained(base_model, config=config, revision=revision)
+    encoder = AutoModel.from_pretrained(base_model, config=config, revision=revision, **NO_CODE)
     return PooledClassifier(encoder, pooling, config.num_labels)
 
 

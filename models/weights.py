@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ def load(directory: str | os.PathLike[str]) -> TrainedModel:
         ModelError: `verify` finds a problem, or the weights do not fit the architecture.
     """
     manifest = verify(directory)
-    config = AutoConfig.from_pretrained(directory)
+    config = _read(AutoConfig, directory)
     network = networks.from_config(config, manifest.pooling)
     weights = Path(directory) / WEIGHTS
     try:
@@ -68,8 +69,24 @@ def load(directory: str | os.PathLike[str]) -> TrainedModel:
         raise ModelError(
             f"{weights} does not fit {CONFIG} and {MANIFEST} ({reason}); export the model again."
         ) from error
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer = _read(AutoTokenizer, directory)
     return TrainedModel(model_name(directory), manifest, network.eval(), tokenizer)
+
+
+def _read(kind: Any, directory: str | os.PathLike[str]) -> Any:
+    """Return the configuration or the tokenizer of a directory, without running code that it brings.
+
+    Raises:
+        ModelError: it is none that transformers itself has.
+    """
+    try:
+        return kind.from_pretrained(directory, **networks.NO_CODE)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ModelError(
+            f"Model {str(directory)!r}: expected an architecture of transformers, found another ({reason}); export the "
+            "model again with one that transformers has."
+        ) from None
 
 
 def positions(config: PretrainedConfig) -> int | None:
@@ -86,7 +103,7 @@ def check_max_tokens(directory: str | os.PathLike[str], max_tokens: int) -> None
     Raises:
         ModelError: `max_tokens` is too large; the message names the limit.
     """
-    readable = positions(AutoConfig.from_pretrained(directory))
+    readable = positions(_read(AutoConfig, directory))
     if readable and max_tokens > readable:
         raise ModelError(
             f"Model {str(directory)!r} reads at most {readable} tokens, but {max_tokens} were asked for; "

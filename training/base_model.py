@@ -41,7 +41,7 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
     pieces = tokenizer(config.model)
     try:
         model_config = AutoConfig.from_pretrained(
-            base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}
+            base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}, **networks.NO_CODE
         )
         if config.training.attention_dropout is not None:
             set_attention_dropout(model_config, config.training.attention_dropout)
@@ -95,7 +95,7 @@ def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase
         ValueError: the tokenizer knows no words; transformers makes such a one for a folder without its files.
         OSError: there is nothing to load.
     """
-    loaded = AutoTokenizer.from_pretrained(source, revision=revision)
+    loaded = AutoTokenizer.from_pretrained(source, revision=revision, **networks.NO_CODE)
     if len(loaded) <= len(loaded.all_special_ids):
         raise ValueError("the tokenizer's files are missing")
     return loaded

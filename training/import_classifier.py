@@ -92,13 +92,12 @@ def _load(request: Request) -> tuple[PretrainedConfig, PreTrainedTokenizerBase, 
     if checkpoint.startswith(("/", "./", "../")) and not Path(checkpoint).is_dir():
         raise UserError(f"{checkpoint}: expected a checkpoint's folder or a hub name, found no folder; check the path.")
     try:
-        # With None instead of False, transformers would ask on the terminal whether to run the checkpoint's own code.
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision, **networks.NO_CODE)
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
             checkpoint,
             config=config,
             revision=revision,
-            trust_remote_code=False,
+            **networks.NO_CODE,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below with a sentence

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from inference.runs import receipts, run_folder, sink
+from inference.runs import receipts, run_folder, sink, summary
 from inference.runs.receipts import Receipt
+from models.errors import UserError
 
 FAILURE_COLUMNS = ("file", "line", "id", "reason", "detail", "raw")
 
@@ -15,7 +16,7 @@ def read_predictions(run: str) -> pd.DataFrame:
     label to probability, with the scores that the run wrote).
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder holds no finished run, or a receipt of it is damaged or missing.
     """
     description = run_folder.require(str(run), finished=True)
     models = [model["name"] for model in description["models"]]
@@ -39,7 +40,7 @@ def read_failures(run: str) -> pd.DataFrame:
     """Return the failures of a finished run, in the order of the input: file, line, id, reason, detail, raw line.
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder holds no finished run, or a receipt of it is damaged or missing.
     """
     run_folder.require(str(run), finished=True)
     failed = (receipt for receipt in _in_input_order(str(run)) if receipt.failed)
@@ -48,5 +49,16 @@ def read_failures(run: str) -> pd.DataFrame:
 
 
 def _in_input_order(run: str) -> list[Receipt]:
-    found = (receipt.without_histograms() for _, receipt in receipts.read_all(run) if receipt)
-    return sorted(found, key=lambda receipt: (receipt.file, receipt.start))
+    """Return the receipts of a finished run, which together account for its summary.
+
+    Raises:
+        UserError: a receipt is damaged or missing, so that rows would be missing.
+    """
+    read = [receipt.without_histograms() for _, receipt in receipts.read_all(run) if receipt]
+    slices = (summary.read(run) or {}).get("slices")
+    if len(read) != slices:
+        raise UserError(
+            f"{run}: expected {slices} receipts as in its summary, found {len(read)} whole ones; "
+            f"`labelbeam verify {run}` names the others, and the command of the run mends them."
+        )
+    return sorted(read, key=lambda receipt: (receipt.file, receipt.start))

@@ -5,23 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from inference import beam_runner, run
 from inference.corpus import slices
-from inference.flags import BEAM_FLAGS
 from inference.runs.options import RESUME
 from models.arguments import Parser
-
-
-def beams_flags() -> list[tuple[str, bool]]:
-    """Return each flag that Beam's own parsers know, and whether a value follows it."""
-    parser = _BeamArgumentParser(allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
-    actions = parser._option_string_actions.items()
-    return sorted((flag, action.nargs != 0) for flag, action in actions if flag not in ("-h", "--help"))
-
 
 CASES = [
     (["--forma", "parquet"], "unknown flag --forma: did you mean --format?"),
@@ -92,11 +80,6 @@ def test_a_wrong_value_of_a_flag_of_beam_is_one_sentence(
     assert capsys.readouterr().err == (
         "error: --num_workers: invalid int value: 'many'; this is a flag of Apache Beam.\n"
     )
-
-
-def test_the_list_of_beams_flags_is_beams_own() -> None:
-    """`inference/beam_flags.txt` lists Beam's flags, so that a command knows them without slow imports."""
-    assert "".join(f"{flag}{' VALUE' * value}\n" for flag, value in beams_flags()) == BEAM_FLAGS.read_text()
 
 
 def test_a_damaged_model_is_named(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

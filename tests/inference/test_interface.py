@@ -79,6 +79,16 @@ def test_an_unfinished_run_is_refused(corpus: Path, colours: Path, label: Callab
         read_failures(str(tmp_path))
 
 
+def test_a_run_that_lost_a_receipt_is_refused(corpus: Path, colours: Path, label: Callable[..., Path]) -> None:
+    """Its rows would be missing without a word."""
+    run = label("--model", colours, "--input", corpus, "--slice_mb", 0.01)
+    receipt = next((run / "receipts").iterdir())
+    receipt.write_bytes(receipt.read_bytes().replace(b"predicted", b"Predicted"))
+    for read in (read_predictions, read_failures):
+        with pytest.raises(UserError, match="whole ones; `labelbeam verify"):
+            read(str(run))
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     script = (
         "import sys, inference; print([name for name in ('torch', 'apache_beam', 'pandas') if name in sys.modules])"

@@ -1,5 +1,6 @@
 """Test that a model's directory loads as it was saved, and that messages name every kind of damage."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -46,6 +47,11 @@ def edit(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def rehash(model: Path, file: str) -> None:
+    """Make the manifest agree with a file that was changed, as an attacker would."""
+    edit(model, lambda manifest: manifest["files"].update({file: trained_model.sha256(model / file)}))
 
 
 def flip_a_byte(path: Path) -> None:
@@ -115,6 +121,37 @@ def test_a_pickle_that_would_run_code_is_refused(model: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match=r"model\.pth"):
         weights.load(model)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}),
+        ("config.json", {"auto_map": {"AutoModel": "own.Own", "AutoModelForSequenceClassification": "own.Own"}}),
+        ("tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}),
+    ],
+    ids=["config", "network", "tokenizer"],
+)
+def test_code_of_a_model_never_runs(
+    model: Path, file: str, changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise transformers asks on the terminal whether to run it, and a pipe may answer."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (model / "own.py").write_text(f"import pathlib; pathlib.Path({str(model / 'ran')!r}).touch()")
+    (model / file).write_text(json.dumps(json.loads((model / file).read_text()) | changes))
+    rehash(model, file)
+    for use in (lambda: weights.load(model), lambda: weights.check_max_tokens(model, 16)):
+        with contextlib.suppress(ModelError):
+            use()
+    assert not (model / "ran").exists()
+
+
+def test_a_model_of_an_unknown_architecture_is_one_sentence(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text()) | {"model_type": "own"}
+    (model / "config.json").write_text(json.dumps(config))
+    rehash(model, "config.json")
+    with pytest.raises(ModelError, match=r"^Model '.*colours': expected an architecture of transformers, found"):
+        weights.load(model)
 
 
 def test_names_are_fit_for_columns() -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -147,6 +148,29 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert re.search(f"^error: .*{re.escape(sentence)}", error, re.MULTILINE)
     assert "Traceback" not in error
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}),
+        ("tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}),
+    ],
+)
+def test_code_of_a_base_model_never_runs(
+    tmp_path: Path,
+    base: Path,
+    start: Callable[..., int],
+    file: str,
+    changes: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = Path(shutil.copytree(base, tmp_path / "own"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (own / "own.py").write_text(f"import pathlib; pathlib.Path({str(own / 'ran')!r}).touch()")
+    (own / file).write_text(json.dumps(json.loads((own / file).read_text()) | changes))
+    start("multi_label", tmp_path / "model", "--set", f"model.base={own}")
+    assert not (own / "ran").exists()
 
 
 def raises(*_: object, **__: object) -> None:
