@@ -93,7 +93,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         redact_failures=flags.redact_failures,
     )
     fingerprints = job.fingerprints if job else list(map(model_files.fingerprint, scoring.models))
-    description = run_folder.describe(options, files, fingerprints, command)
+    image = job.image.reference if job else None
+    description = run_folder.describe(options, files, fingerprints, command, image)
     refuse(run_folder.check(description, flags.output, flags.overwrite))
     return CheckedRun(
         options=options,

@@ -3,6 +3,8 @@
 import logging
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +16,7 @@ from inference.flags import PLAIN, print_json
 from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
+from inference.runs.run_folder import Claim
 from models.errors import UserError
 
 # The end of a traceback that one of the project's own exceptions caused. Its message is all that a user needs.
@@ -37,14 +40,34 @@ def execute(checked: CheckedRun) -> int:
         return 0
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
     console.print(runtime, soft_wrap=True)
-    output = checked.options.output
-    with run_folder.claim(checked.options, checked.description, checked.overwrite):
-        with ProgressWatcher(output, checked.files, checked.options.limit, checked.verbosity) as progress:
-            exit_code = _run_pipeline(checked, console)
+    job, is_active = _job(checked)
+    with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
+        checked = replace(checked, options=claim.options)
         try:
+            with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
+                exit_code = _run_pipeline(checked, claim, console)
             return _finish(checked, progress, console) if exit_code is None else exit_code
         except UserError as error:  # such as a full disk, which is a failure and not wrong use
             return _failed(str(error), checked)
+        except KeyboardInterrupt:
+            if claim.lost:
+                return _failed(claim.lost, checked)
+            raise
+
+
+def _job(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
+    """Return what names the job in its engine, and a function that asks the engine whether a job still runs."""
+
+    def is_active(job: dict[str, str]) -> bool:
+        from inference.dataflow import jobs  # it takes a second to load, which a local run should not wait for
+
+        return jobs.is_active(checked.beam_options, job)
+
+    if not checked.job:
+        return None, is_active
+    from inference.dataflow import jobs
+
+    return jobs.name_of(checked.beam_options), is_active
 
 
 def _plan(checked: CheckedRun, console: Console) -> None:
@@ -58,8 +81,10 @@ def _plan(checked: CheckedRun, console: Console) -> None:
         checked.description["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
 
 
-def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
+def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
+    if checked.job:
+        claim.leave(to_job=True)  # whatever ends this process, the job may go on
     try:
         p = beam.Pipeline(options=checked.beam_options)
         pipeline.build(p, checked.options)
@@ -69,8 +94,9 @@ def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
         if not checked.wait:
             return 0
         result.wait_until_finish()
+        claim.leave(to_job=False)
     except KeyboardInterrupt:
-        if not checked.job:
+        if not checked.job or claim.lost:
             raise
         print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
         return 1
@@ -115,7 +141,7 @@ def job_line(job_id: str, checked: CheckedRun) -> str:
 def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) -> int:
     """Print the totals and the paths. Return 3 if more documents failed than --max_failure_rate allows, else 0."""
     output = checked.options.output
-    totals = summary.read(output)
+    totals = summary.read(output, checked.options.run)
     if totals is None:
         return _failed("the runner ended without a summary.", checked)
     summary.show(totals, console)

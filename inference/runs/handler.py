@@ -40,6 +40,7 @@ class ScoredSlice:
     runtime: str  # runtime and precision that scored it
     started: float  # start of the attempt, in seconds since the epoch
     scoring_seconds: float  # time to score the slice
+    attempts: int = 0  # earlier attempts that may have left files
 
 
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
@@ -97,4 +98,5 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
         runtime=str(scorer.runtime),
         started=element.started,
         scoring_seconds=time.monotonic() - began,
+        attempts=element.attempts,
     )

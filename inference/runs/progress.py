@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from inference.corpus.files import InputFile
 from inference.runs import receipts
+from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 
 Verbosity = Literal["quiet", "normal", "verbose"]
@@ -26,11 +27,10 @@ class ProgressWatcher:
     If it is verbose, it also prints a line for each finished slice. If it is quiet, it only counts.
     """
 
-    def __init__(
-        self, output: str, files: Sequence[InputFile], limit: int | None, verbosity: Verbosity = "normal"
-    ) -> None:
-        self._output = output
+    def __init__(self, options: RunOptions, files: Sequence[InputFile], verbosity: Verbosity = "normal") -> None:
+        self._options = options
         self._verbosity = verbosity
+        limit = options.limit
         self._total = limit if limit is not None else sum(file.size for file in files)
         self._unit = "lines" if limit is not None else "source_bytes"
         self._seen: set[str] = set()
@@ -78,8 +78,8 @@ class ProgressWatcher:
     def _update(self) -> list[Receipt]:
         """Count the receipts that are new, and return them."""
         new = []
-        for path in sorted(receipts.paths(self._output)):
-            if path not in self._seen and (receipt := receipts.read(path)):
+        for path in sorted(receipts.paths(self._options.output, self._options.run)):
+            if path not in self._seen and (receipt := receipts.read(path, self._options.run)):
                 self._seen.add(path)
                 self._done += getattr(receipt, self._unit)
                 self._documents += receipt.predicted + receipt.failed

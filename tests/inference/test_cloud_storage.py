@@ -14,7 +14,7 @@ from inference.scoring import model_files
 from models.errors import ModelError, UserError
 from tests import cloud_storage
 from tests.cloud_storage import DROP, LOST, CloudStorage
-from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder
+from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder, without_run
 
 FLAGS = ("--runner", "FnApiRunner", "--slice_mb", "0.005", "--runtime", "torch")
 
@@ -25,7 +25,8 @@ def label_with(*flags: object) -> int:
 
 def written(cloud: CloudStorage, prefix: str = "out/") -> dict[str, bytes]:
     objects = cloud.contents(BUCKET, prefix)
-    return {name: content for name, content in objects.items() if name.startswith(("predictions/", "failures/"))}
+    of_rows = {name: content for name, content in objects.items() if name.startswith(("predictions/", "failures/"))}
+    return {without_run(name): content for name, content in of_rows.items()}
 
 
 def test_model_input_and_output_in_cloud_storage_give_what_local_ones_do(

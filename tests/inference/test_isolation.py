@@ -11,10 +11,11 @@ import pytest
 
 from inference.corpus.records import Document, Failure
 from inference.runs import sink
+from inference.runs.options import RunOptions
 from inference.scoring import isolation
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
-from tests.inference.conftest import contents, rows_of, texts, write_corpus
+from tests.inference.conftest import contents, identity_of, rows_of, texts, without_run, write_corpus
 
 # Python imports sitecustomize when it starts. This one makes some texts end every process that scores them.
 DEADLY = """
@@ -124,8 +125,9 @@ def test_a_slice_that_was_only_interrupted_has_the_same_bytes(
     again = label(*flags)
     lost = min((again / "receipts").iterdir())
     lost.unlink()
+    options = RunOptions(str(again), 0, ScoringOptions(("m",)), run=identity_of(again))
     for _ in range(2):
-        sink.begin_attempt(str(again), lost.stem)
+        sink.begin_attempt(options, without_run(lost.name).removesuffix(".json"))
     label(*flags, output=again)
     assert contents(again) == contents(whole)
     assert not (again / "attempts").exists()

@@ -18,7 +18,7 @@ from inference.scoring import runtimes
 from models import weights
 from models.decision import probabilities
 from models.network import PooledClassifier
-from tests.inference.conftest import contents, rows_of, texts, write_corpus
+from tests.inference.conftest import contents, identity_of, rows_of, texts, write_corpus
 from tests.tiny import encode
 from training import measurement
 
@@ -215,7 +215,7 @@ def test_runs_in_threads_and_in_processes_write_the_same_files(corpus: Path, col
 
 def test_a_slice_is_written_before_the_next_is_read(corpus: Path, colours: Path, label: Label) -> None:
     run = label("--model", colours, "--input", corpus, "--slice_mb", 0.002)
-    receipts = [receipt for _, receipt in all_receipts.read_all(str(run)) if receipt]
+    receipts = [receipt for _, receipt in all_receipts.read_all(str(run), identity_of(run)) if receipt]
     receipts.sort(key=lambda receipt: receipt.finished)
     for done, following in pairwise(receipts):
         assert following.finished - following.seconds >= done.finished - 0.001  # seconds are rounded to milliseconds

@@ -11,7 +11,7 @@ import pytest
 
 from inference import beam_runner, verify
 from inference.runs import integrity, receipts
-from tests.inference.conftest import write_corpus
+from tests.inference.conftest import identity_of, write_corpus
 
 
 @pytest.fixture(scope="module", params=["jsonl", "parquet"])
@@ -40,9 +40,9 @@ def first(run: Path, kind: str) -> Path:
 def edit_receipt(run: Path, **changes: Any) -> None:
     """Change a receipt and seal it again, as a bug in the program would."""
     path = first(run, "receipts")
-    receipt = receipts.read(str(path))
+    receipt = receipts.read(str(path), identity_of(run))
     assert receipt
-    path.write_bytes(receipts.seal(replace(receipt, **changes)))
+    path.write_bytes(receipts.seal(vars(replace(receipt, **changes))))
 
 
 def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
