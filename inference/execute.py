@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.runners.runner import PipelineState
 from rich.console import Console
 
 from inference.checks import CheckedRun
@@ -45,6 +46,7 @@ def execute(checked: CheckedRun) -> int:
         checked = replace(checked, options=claim.options)
         try:
             with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
+                _warn_of_other_runtimes(checked, progress, console)
                 exit_code = _run_pipeline(checked, claim, console)
             return _finish(checked, progress, console) if exit_code is None else exit_code
         except UserError as error:  # such as a full disk, which is a failure and not wrong use
@@ -70,6 +72,22 @@ def _job(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str
     return jobs.name_of(checked.beam_options), is_active
 
 
+def _warn_of_other_runtimes(checked: CheckedRun, progress: ProgressWatcher, console: Console) -> None:
+    if not checked.runtime:
+        return
+    here = _without_threads(str(checked.runtime))
+    for other in sorted({_without_threads(runtime) for runtime in progress.earlier_runtimes} - {here}):
+        console.print(
+            f"warning: finished slices were scored with {other}, and this machine scores with {here}, so their scores "
+            "may differ slightly; the summary counts the slices of each.",
+            soft_wrap=True,
+        )
+
+
+def _without_threads(runtime: str) -> str:
+    return re.sub(r"\d+ threads?$", "a CPU", runtime)
+
+
 def _plan(checked: CheckedRun, console: Console) -> None:
     from inference import plan  # it takes a second to load, which a local run should not wait for
 
@@ -93,8 +111,10 @@ def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | 
             console.print(job_line(result.job_id(), checked), soft_wrap=True)
         if not checked.wait:
             return 0
-        result.wait_until_finish()
-        claim.leave(to_job=False)
+        try:
+            result.wait_until_finish()
+        finally:
+            claim.leave(to_job=checked.job is not None and not PipelineState.is_terminal(result.state))
     except KeyboardInterrupt:
         if not checked.job or claim.lost:
             raise

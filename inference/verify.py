@@ -2,7 +2,8 @@
 
     python -m inference.verify runs/ai
 
-With --input, the corpus is read again as well, and compared with the bytes that were labelled. A line is printed for each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
+With --input, the corpus is read again as well, and compared with the bytes that were labelled. A line is printed for
+each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
 """
 
 import itertools

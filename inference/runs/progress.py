@@ -34,6 +34,8 @@ class ProgressWatcher:
         self._total = limit if limit is not None else sum(file.size for file in files)
         self._unit = "lines" if limit is not None else "source_bytes"
         self._seen: set[str] = set()
+        self._runtimes: set[str] = set()
+        self.earlier_runtimes: frozenset[str] = frozenset()  # runtimes of the slices finished before this attempt
         self._done = self._documents = 0
         self._earlier: tuple[int, int] = (0, 0)  # units done and documents finished before this attempt
         self._stop = threading.Event()
@@ -45,6 +47,7 @@ class ProgressWatcher:
         self._earlier = (self._done, self._documents)
         if self._seen:
             self._print(f"resuming: {len(self._seen):,} slices with {self._documents:,} documents are already done")
+        self.earlier_runtimes = frozenset(self._runtimes)
         self._began = time.monotonic()
         self._thread.start()
         return self
@@ -83,6 +86,7 @@ class ProgressWatcher:
                 self._seen.add(path)
                 self._done += getattr(receipt, self._unit)
                 self._documents += receipt.predicted + receipt.failed
+                self._runtimes.add(receipt.runtime)
                 new.append(receipt)
         return new
 

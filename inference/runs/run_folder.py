@@ -1,8 +1,8 @@
 """Manages the folder of a run: writes `run.json`, locks the folder, and refuses the files of another run.
 
-A run has an identity, which its `run.json`, its receipts and the names of its files carry. It is a hash of the
-models, the options, the input, the versions, and a random number that is drawn when the folder is opened. So no two runs share an identity, and a process of an earlier run can neither replace nor delete a file of a
-later one.
+A run has an identity, which its `run.json`, its receipts and the names of its files carry. It is a hash of the models,
+the options, the input, the versions, and a random number that is drawn when the folder is opened. So no two runs share
+an identity, and a process of an earlier run can neither replace nor delete a file of a later one.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from models.errors import UserError
 
 RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
 FORMAT_VERSION = 2
+# The packages whose versions decide the scores.
 DECISIVE_PACKAGES = (
     "labelbeam",
     "torch",
@@ -37,7 +38,7 @@ DECISIVE_PACKAGES = (
     "tokenizers",
     "openvino",
     "onnxruntime",
-)  # they decide scores
+)
 PACKAGES = (*DECISIVE_PACKAGES, "apache-beam", "pyarrow")
 FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY)
 # The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
@@ -275,7 +276,7 @@ def claim(
     description: dict[str, Any],
     overwrite: bool,
     job: dict[str, str] | None = None,
-    is_active: Callable[[dict[str, str]], bool] = lambda job: True,
+    is_active: Callable[[dict[str, str]], bool] | None = None,
 ) -> Iterator[Claim]:
     """Lock the folder while the body runs. Write the schema, and `run.json` if it is not there yet.
 
@@ -322,7 +323,7 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _lock(
-    output: str, job: dict[str, str] | None, is_active: Callable[[dict[str, str]], bool]
+    output: str, job: dict[str, str] | None, is_active: Callable[[dict[str, str]], bool] | None
 ) -> Iterator[Lease | None]:
     """Let one run at a time into a folder, by a lease in Cloud Storage or by a file lock.
 

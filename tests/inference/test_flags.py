@@ -10,6 +10,7 @@ from inference import beam_runner, run
 from inference.corpus import slices
 from inference.runs.options import RESUME
 from models.arguments import Parser
+from tests.inference.conftest import without_run
 
 CASES = [
     (["--forma", "parquet"], "unknown flag --forma: did you mean --format?"),
@@ -166,7 +167,10 @@ def test_quiet_prints_nothing_and_verbose_names_each_slice(
     assert capsys.readouterr() == ("", "")
     assert beam_runner.main([*flags, "--output", str(tmp_path / "b"), "--verbose"]) == 0
     printed = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("slice ")]
-    assert printed == [f"slice {path.stem}" for path in sorted((tmp_path / "b" / "receipts").iterdir())]
+    assert printed == [
+        f"slice {without_run(path.name).removesuffix('.json')}"
+        for path in sorted((tmp_path / "b" / "receipts").iterdir())
+    ]
     assert len(printed) > 1
 
 

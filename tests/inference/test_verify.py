@@ -91,7 +91,7 @@ def wrong_summary(run: Path) -> None:
         (lost_at_the_end, "no receipt for the bytes from"),
         (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is not an input of this run"),
         (wrong_summary, "summary.json: expected predicted 250 by the receipts, found 7"),
-        (lambda run: (run / "summary.json").unlink(), "summary.json: is missing, so the run is unfinished"),
+        (lambda run: (run / "summary.json").unlink(), "summary.json: is missing or damaged, so the run is unfinished"),
     ],
 )
 def test_what_is_wrong_is_found_and_named(
