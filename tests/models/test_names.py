@@ -119,7 +119,13 @@ def test_columns_that_bigquery_refuses(column: str, refused: bool) -> None:
 
 
 def test_repeated_columns_are_named_as_they_are_written() -> None:
-    assert names.repeated(["id", "Id", "title", "Straße", "STRASSE", "a", "a"]) == ["id", "Id", "Straße", "STRASSE", "a"]
+    assert names.repeated(["id", "Id", "title", "Straße", "STRASSE", "a", "a"]) == [
+        "id",
+        "Id",
+        "Straße",
+        "STRASSE",
+        "a",
+    ]
     assert names.repeated(["id", "title"]) == []
 
 
