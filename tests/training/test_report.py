@@ -197,6 +197,24 @@ def test_a_label_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
 
 
+SCRIPTS = ("政治と経済のニュース", "経済", "سياسة", "राजनीति", "한국어 정치", "🙂", "政" * 40, "x" * 40, "red\x1b[2J")
+
+
+def test_charts_hold_labels_of_every_script_as_text(recwarn: pytest.WarningsRecorder) -> None:
+    found, manifest = measured(*SCRIPTS)
+    for svg in (
+        charts.heat_map(np.eye(len(SCRIPTS)), np.eye(len(SCRIPTS)), SCRIPTS),
+        charts.precision_recall(found, thresholds_of(manifest.labels, manifest.decision)),
+    ):
+        drawn = [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+        assert {*SCRIPTS[:6], r"red\x1b[2J"} <= set(drawn)
+        (wide,), (narrow,) = ([text for text in drawn[::-1] if text.startswith(start)][:1] for start in ("政政", "xx"))
+        assert wide.endswith("…")
+        assert narrow.endswith("…")
+        assert abs(len(narrow) - 2 * len(wide)) <= 2  # a letter of China is twice as wide
+    assert not recwarn.list
+
+
 def test_the_surest_errors_come_first_one_a_document() -> None:
     labels = LabelSchema(task=Task.MULTI_LABEL, names=("a", "b"))
     probs = np.array([[0.99, 0.01], [0.3, 0.9], [0.6, 0.6], [0.02, 0.97]])
