@@ -48,10 +48,10 @@ def distinct(texts: Sequence[str], also: str = "", max_bytes: int = LONGEST) -> 
 
 
 def repeated(columns: Iterable[str]) -> list[str]:
-    """Return the columns, as they are written, whose names are equal if case is ignored."""
+    """Return the columns whose names are equal if case is ignored, as they are written."""
     columns = list(columns)
     count = Counter(name.casefold() for name in columns)
-    return [name for name in dict.fromkeys(columns) if count[name.casefold()] > 1]
+    return [name for name in columns if count[name.casefold()] > 1]
 
 
 def refused_by_bigquery(columns: Iterable[str]) -> list[str]:
