@@ -24,21 +24,18 @@ print(content)' "$@"; }
 format=$(field "$here/run.json" options format)
 predicted=$(field "$here/summary.json" predicted)
 failed=$(field "$here/summary.json" failed)
-# The characters that BigQuery takes: https://docs.cloud.google.com/bigquery/docs/schemas#column_names
-refused=$(python3 - "$here/schema.json" <<'EOF'
+# The rules of BigQuery: https://docs.cloud.google.com/bigquery/docs/schemas#column_names
+refused=$(python3 -c '
 import json, sys, unicodedata
 reserved = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier")
-def is_good(character):
+def fits(character):
     category = unicodedata.category(character)
-    return category[0] in "LNM" or category in ("Pc", "Pd") or character in "&%=+:'<>#| \t"
+    return category[0] in "LNM" or category in ("Pc", "Pd") or character in "&%=+:\x27<>#| \t"
+def refuses(name):
+    return not 0 < len(name) <= 300 or name.lower().startswith(reserved) or not all(map(fits, name))
 names = [column["name"] for column in json.load(open(sys.argv[1], encoding="utf-8"))]
 sys.stdout.reconfigure(encoding="utf-8")
-print(", ".join(
-    repr(name) for name in names
-    if not 0 < len(name) <= 300 or name.lower().startswith(reserved) or not all(map(is_good, name))
-))
-EOF
-)
+print(*map(repr, filter(refuses, names)), sep=", ")' "$here/schema.json")
 [ -z "$refused" ] || {
   echo "error: $run has columns that BigQuery refuses, $refused: label again with other --keep_fields" >&2
   exit 2
