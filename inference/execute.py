@@ -13,12 +13,14 @@ from apache_beam.runners.runner import PipelineState
 from rich.console import Console
 
 from inference.checks import CheckedRun
-from inference.flags import PLAIN, print_json
+from inference.flags import print_json
 from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
 from inference.runs.run_folder import Claim
+from models.console import PlainConsole
 from models.errors import UserError
+from models.names import for_terminal
 
 # The end of a traceback that one of the project's own exceptions caused. Its message is all that a user needs.
 OWN_ERROR = re.compile(r"^(?:models|inference)\.[\w.]+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
@@ -32,7 +34,7 @@ def execute(checked: CheckedRun) -> int:
         UserError: another run is at work in the folder, or the job may cost more than --max_cost.
     """
     _set_up_logging(checked)
-    console = Console(stderr=checked.json, quiet=checked.verbosity == "quiet", **PLAIN)
+    console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
     if checked.plan or checked.job:
         _plan(checked, console)
     if checked.plan:
@@ -131,7 +133,7 @@ def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | 
 
 
 def _failed(message: str, checked: CheckedRun) -> int:
-    print(f"failed: {message} {RESUME}\n{checked.description['command']}", file=sys.stderr)
+    print(for_terminal(f"failed: {message} {RESUME}\n{checked.description['command']}"), file=sys.stderr)
     return 1
 
 
@@ -175,11 +177,11 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
         result = {"output": output, "report": report, "documents": progress.documents, "seconds": seconds}
         print_json({**result, "summary": totals})
     if totals["failure_rate"] > checked.max_failure_rate:
-        print(
+        sentence = (
             f"{totals['failure_rate']:.2%} of the documents failed, more than --max_failure_rate "
-            f"{checked.max_failure_rate:.2%}; see {output}/failures",
-            file=sys.stderr,
+            f"{checked.max_failure_rate:.2%}; see {output}/failures"
         )
+        print(for_terminal(sentence), file=sys.stderr)
         return 3
     return 0
 
@@ -193,9 +195,9 @@ def _draw_report(checked: CheckedRun, totals: dict[str, Any], console: Console) 
         return report_page.write(output)
     except Exception as error:  # the run is complete, whatever is wrong with its page
         message = " ".join(str(error).split())[:300].rstrip(".")
-        print(
+        sentence = (
             f"warning: the report was not drawn ({type(error).__name__}: {message}). The predictions are complete; "
-            f"`python -m inference.report {output}` draws it again.",
-            file=sys.stderr,
+            f"`python -m inference.report {output}` draws it again."
         )
+        print(for_terminal(sentence), file=sys.stderr)
         return None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from inference.flags import BeamParser, add_json, print_json
 from models.errors import exit_code
+from models.names import for_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def _main(argv: Sequence[str]) -> int:
     for problem in itertools.chain(*checks):
         problems.append(problem)
         if not flags.json:
-            print(problem)
+            print(for_terminal(problem))
     if flags.json:
         print_json({"run": flags.run, "problems": problems})
     elif problems:

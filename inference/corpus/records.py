@@ -242,7 +242,10 @@ def predictions_schema(keep_fields: Sequence[str], models: Sequence[str]) -> pa.
 
 
 def bigquery_schema(schema: pa.Schema, keep_fields: Sequence[str], file_format: str) -> list[dict[str, Any]]:
-    """Return the schema in the form that `bq load` reads; in JSON lines, a kept field may hold any JSON value."""
+    """Return the schema in the form that `bq load` reads; in JSON lines, a kept field may hold any JSON value.
+
+    Its names equal the keys of the rows, as `bq load` needs. BigQuery may refuse one (`names.refused_by_bigquery`).
+    """
     fields = [_bigquery_field(column.name, column.type) for column in schema]
     for column in fields:
         if column["name"] in keep_fields and file_format == "jsonl":

@@ -14,6 +14,7 @@ from inference.corpus.files import InputFile
 from inference.runs import receipts
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from models.names import for_terminal
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
@@ -92,7 +93,7 @@ class ProgressWatcher:
 
     def _print(self, line: str) -> None:
         if self._verbosity != "quiet":
-            print(line, file=sys.stderr, flush=True)
+            print(for_terminal(line), file=sys.stderr, flush=True)
 
     def _print_slices(self, receipts: Sequence[Receipt]) -> None:
         if self._verbosity == "verbose":
