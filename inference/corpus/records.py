@@ -264,9 +264,6 @@ def _bigquery_field(name: str, data_type: pa.DataType) -> dict[str, Any]:
     return {"name": name, "type": "FLOAT" if pa.types.is_floating(data_type) else "STRING", "mode": mode}
 
 
-def arrow_row(row: dict[str, Any], keep_fields: Sequence[str]) -> dict[str, Any]:
-    """Return the row of predictions with its kept fields changed in place: JSON text for all but strings and nulls."""
-    for name in keep_fields:
-        if row[name] is not None and not isinstance(row[name], str):
-            row[name] = orjson.dumps(row[name]).decode()
-    return row
+def arrow_text(value: Any) -> str | None:
+    """Return the value of a kept field as a table holds it: JSON text for all but strings and nulls."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()

@@ -16,16 +16,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import records, storage
-from inference.corpus.records import Prediction, redacted
-from inference.runs import receipts
+from inference.corpus import storage
+from inference.corpus.records import redacted
+from inference.runs import receipts, rows
 from inference.runs.handler import ScoredSlice
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from inference.scoring.predictions import Predictions
 
 PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
@@ -114,14 +114,9 @@ def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
     )
 
 
-def _predictions_file(predictions: list[Prediction], options: RunOptions) -> bytes:
-    rows = [prediction.row() for prediction in predictions]
-    if options.file_format == "jsonl":
-        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
-    schema = records.predictions_schema(options.keep_fields, options.model_names)
-    table = pa.Table.from_pylist([records.arrow_row(row, options.keep_fields) for row in rows], schema=schema)
+def _predictions_file(predictions: Predictions, options: RunOptions) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    rows.write(predictions, options, buffer)
     return buffer.getvalue()
 
 
@@ -153,8 +148,8 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     """Return the rows of a predictions file in either format."""
     content = storage.read_file(path)
     if path.endswith(".parquet"):
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-        return rows
+        table_rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+        return table_rows
     return [orjson.loads(line) for line in content.splitlines()]
 
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from inference.runs import receipts as all_receipts
-from inference.scoring import runtimes
 from models import weights
 from models.decision import probabilities
 from models.network import PooledClassifier
@@ -143,14 +142,6 @@ def test_failures_can_be_kept_free_of_texts(
     for path in run.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
     assert secret in "".join(row["raw"] for row in rows_of(label(*flags), "failures"))
-
-
-def test_scores_that_are_not_finite_are_a_failure(
-    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runtimes, "start", lambda *_: lambda ids, mask: np.full((len(ids), 3), np.nan, np.float32))
-    run = label("--model", colours, "--input", corpus, expect=3)
-    assert summary_of(run)["failures"] == {"model_failed": 300}
 
 
 def test_rows_of_several_models_equal_those_of_single_runs(
