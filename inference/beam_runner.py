@@ -82,7 +82,20 @@ def make_parser() -> BeamParser:
         type=share,
         default=0.01,
         metavar="SHARE",
-        help="share of failed documents above which the exit code is 3 (default: 0.01)",
+        help="share of failed documents, or of their bytes, above which the exit code is 3 (default: 0.01)",
+    )
+    what.add_argument(
+        "--allow_damaged_files",
+        action="store_true",
+        help="no exit code 3 for a damaged file or a JSON array, which hold any number of documents",
+    )
+    what.add_argument(
+        "--retry_failures",
+        nargs="?",
+        const="all",
+        default="",
+        metavar="REASON",
+        help="score again what failed in this run, for one reason such as model_failed, or without one for all",
     )
     what.add_argument("--redact_failures", action="store_true", help="failures without any part of the texts")
     add_scoring_flags(parser)

@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from inference.corpus import slices, storage
 from inference.corpus.files import InputFile, find_files
+from inference.corpus.records import Reason
 from inference.runs import run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
@@ -37,7 +38,8 @@ class CheckedRun:
     beam_options: PipelineOptions  # options of Apache Beam
     runtime: Runtime | None  # runtime on this machine; None if only other machines score
     overwrite: bool  # whether to delete the files of an earlier run
-    max_failure_rate: float  # share of failed documents above which the exit code is 3
+    max_failure_rate: float  # share of failed documents, and of their bytes, above which the exit code is 3
+    allow_damaged_files: bool = False  # whether the exit code may be 0 although a file is damaged or holds an array
     job: "Job | None" = None  # job on Dataflow; None if another runner is used
     plan: bool = False  # whether this is a dry run
     max_cost: float | None = None  # cost in dollars above which the job is refused
@@ -79,6 +81,11 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         problems.append(
             "--max_cost, --profile, --accelerator and --no_wait need --runner DataflowRunner; add it or drop them."
         )
+    reasons = [reason for group in get_args(Reason) for reason in get_args(group)]
+    if flags.retry_failures not in ("", "all", *reasons):
+        problems.append(
+            f"--retry_failures {flags.retry_failures}: expected one of {', '.join(reasons)}, or no reason for all."
+        )
     refuse(problems)
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)
@@ -91,6 +98,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         file_format=flags.format,
         limit=flags.limit,
         redact_failures=flags.redact_failures,
+        retry_failures=flags.retry_failures,
     )
     fingerprints = job.fingerprints if job else list(map(model_files.fingerprint, scoring.models))
     image = job.image.reference if job else None
@@ -104,6 +112,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         runtime=_runtime_here(options.scoring, standard.runner),
         overwrite=flags.overwrite,
         max_failure_rate=flags.max_failure_rate,
+        allow_damaged_files=flags.allow_damaged_files,
         job=job,
         plan=flags.plan,
         max_cost=flags.max_cost,

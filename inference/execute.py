@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from apache_beam.runners.runner import PipelineState
 from rich.console import Console
 
 from inference.checks import CheckedRun
+from inference.corpus.records import MANY_DOCUMENTS
 from inference.flags import print_json
 from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
@@ -176,14 +177,26 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
     if checked.json:
         result = {"output": output, "report": report, "documents": progress.documents, "seconds": seconds}
         print_json({**result, "summary": totals})
-    if totals["failure_rate"] > checked.max_failure_rate:
-        sentence = (
-            f"{totals['failure_rate']:.2%} of the documents failed, more than --max_failure_rate "
-            f"{checked.max_failure_rate:.2%}; see {output}/failures"
-        )
-        print(for_terminal(sentence), file=sys.stderr)
+    if problems := list(_failure_problems(checked, totals)):
+        print(for_terminal("\n".join(problems)), file=sys.stderr)
         return 3
     return 0
+
+
+def _failure_problems(checked: CheckedRun, totals: dict[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each reason why too much failed."""
+    see = f"see {checked.options.output}/failures"
+    for rate, what in ((totals["failure_rate"], "documents"), (totals["failure_rate_in_bytes"], "documents' bytes")):
+        if rate > checked.max_failure_rate:
+            yield (
+                f"{rate:.2%} of the {what} failed, more than --max_failure_rate {checked.max_failure_rate:.2%}; {see}"
+            )
+    many = [reason for reason in MANY_DOCUMENTS if totals["failures"].get(reason)]
+    if many and not checked.allow_damaged_files:
+        yield (
+            f"{' and '.join(many)}: each of these failures stands for any number of documents; {see}, mend the files, "
+            "or accept the loss with --allow_damaged_files"
+        )
 
 
 def _draw_report(checked: CheckedRun, totals: dict[str, Any], console: Console) -> str | None:

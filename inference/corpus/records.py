@@ -13,11 +13,14 @@ from models.text import TextError, TextProblem, TextRecipe
 
 # A reason says why a line has no prediction. The four groups concern the line, its record, its text, and the model.
 Reason = (
-    Literal["line_too_long", "damaged_file", "not_utf8", "not_json", "not_an_object"]
+    Literal["line_too_long", "damaged_file", "json_array", "not_utf8", "not_json", "not_an_object"]
     | Literal["no_id", "id_not_string", "too_deep"]
     | TextProblem
     | Literal["model_failed", "process_ended"]
 )
+
+# Reasons that stand for any number of documents: the rest of a damaged file, or all of an array.
+MANY_DOCUMENTS: tuple[Reason, ...] = ("damaged_file", "json_array")
 
 RAW_CAP_BYTES = 1024  # a failure holds at most this much of its line
 MAX_LINE_BYTES = 10 * 1024 * 1024
@@ -32,6 +35,7 @@ class Line:
     number: int  # line number in the decompressed file, from 1
     data: bytes
     problem: tuple[Reason, str] | None = None  # reason and detail if the line could not be read
+    size: int = 0  # bytes of the whole line; `data` holds fewer of a line that is too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Document:
     texts: tuple[str, ...]  # one text for each distinct text recipe of the run
     kept_fields: dict[str, Any]  # values of the fields that predictions keep, by field name
     raw: bytes  # at most RAW_CAP_BYTES of the line, needed if scoring fails
+    size: int = 0  # bytes of the line
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Documents:
 
     lines: int = 0  # number of lines read
     blank: int = 0  # number of blank lines
+    bytes: int = 0  # bytes of all lines
+    failed_bytes: int = 0  # bytes of the lines that failed
     documents: list[Document] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -134,6 +141,7 @@ def read_documents(lines: Iterable[Line], file: str, options: DocumentRecipe) ->
     read = Documents()
     for line in lines:
         read.lines += 1
+        read.bytes += line.size
         if line.problem is None and not line.data.strip():
             read.blank += 1
             continue
@@ -145,8 +153,10 @@ def read_documents(lines: Iterable[Line], file: str, options: DocumentRecipe) ->
             identifier = _identifier(record, options.id_field) or f"{file}:{line.number}"
             texts = tuple(recipe.text_of(record) for recipe in options.recipes)
             kept_fields = {name: _keepable(name, record.get(name)) for name in options.keep_fields}
-            read.documents.append(Document(line.number, identifier, texts, kept_fields, line.data[:RAW_CAP_BYTES]))
+            raw = line.data[:RAW_CAP_BYTES]
+            read.documents.append(Document(line.number, identifier, texts, kept_fields, raw, line.size))
         except (RecordError, TextError) as error:
+            read.failed_bytes += line.size
             read.failures.append(Failure(line.number, identifier, error.reason, str(error), capped(line.data)))
     return read
 
@@ -158,7 +168,7 @@ def parse_record(data: bytes) -> dict[str, Any]:
     beyond 64 bits become strings.
 
     Raises:
-        RecordError: the reason is `not_utf8`, `not_json` or `not_an_object`.
+        RecordError: the reason is `not_utf8`, `not_json`, `json_array` or `not_an_object`.
     """
     try:
         record = orjson.loads(data)
@@ -166,6 +176,8 @@ def parse_record(data: bytes) -> dict[str, Any]:
             record = _parse_leniently(data)
     except _PARSE_ERRORS:
         record = _parse_leniently(data)
+    if isinstance(record, list) and any(isinstance(item, dict) for item in record):
+        raise RecordError("json_array", f"expected one JSON object a line, found an array of {len(record):,} values")
     if not isinstance(record, dict):
         raise RecordError("not_an_object", f"expected a JSON object, found {type(record).__name__}")
     return record

@@ -25,7 +25,7 @@ from inference.corpus.files import (
     read_bytes,
     split_lines,
 )
-from inference.corpus.records import MAX_LINE_BYTES, Line
+from inference.corpus.records import MAX_LINE_BYTES, Line, Reason
 
 MIB = 1024 * 1024
 MIN_SLICE_BYTES, MAX_SLICE_BYTES = MIB // 4, 8 * MIB
@@ -263,13 +263,14 @@ def read_lines(piece: Slice) -> Iterator[Line]:
             f"from {piece.first_line:,} on; put the original file back."
         )
     if piece.damage and (piece.file.max_lines is None or last_line < piece.file.max_lines):
-        yield Line(last_line + 1, broken, ("damaged_file", f"{piece.file.path}: {piece.damage}"))
+        yield Line(last_line + 1, broken, ("damaged_file", f"{piece.file.path}: {piece.damage}"), len(broken))
 
 
 def _line(number: int, data: bytes, size: int) -> Line:
     if size > MAX_LINE_BYTES:
-        return Line(number, data, ("line_too_long", f"{size:,} bytes; at most {MAX_LINE_BYTES:,} are read"))
-    return Line(number, data)
+        reason: Reason = "json_array" if re.match(rb"\s*\[\s*\{", data) else "line_too_long"
+        return Line(number, data, (reason, f"{size:,} bytes; at most {MAX_LINE_BYTES:,} are read"), size)
+    return Line(number, data, size=size)
 
 
 def lines_of(stream: IO[bytes]) -> Iterator[Line]:

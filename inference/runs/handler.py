@@ -13,6 +13,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from inference.corpus.records import Documents, Failure
 from inference.corpus.slices import Slice
+from inference.runs.receipts import Receipt
 from inference.scoring import isolation
 from inference.scoring.faults import DeviceError
 from inference.scoring.options import ScoringOptions
@@ -27,6 +28,14 @@ _device_lost = threading.Event()  # set when no later call in this process can u
 
 
 @dataclass
+class FinishedSlice:
+    """A finished slice some of whose failures are retried. Its other lines stay as they are."""
+
+    receipt: Receipt
+    lines: list[int]  # line number of each row of its predictions
+
+
+@dataclass
 class SliceDocuments:
     """A slice and the content that was read from it."""
 
@@ -34,6 +43,7 @@ class SliceDocuments:
     content: Documents  # documents, failures and counts of the slice's lines
     started: float  # start of the attempt, in seconds since the epoch
     attempts: int = 0  # earlier attempts that did not finish
+    finished: FinishedSlice | None = None  # the finished slice whose failures are retried
 
 
 @dataclass
@@ -49,7 +59,10 @@ class ScoredSlice:
     runtime: str  # runtime and precision that scored it
     started: float  # start of the attempt, in seconds since the epoch
     scoring_seconds: float  # time to score the slice
+    bytes: int = 0  # bytes of all lines
+    failed_bytes: int = 0  # bytes of the lines that failed
     attempts: int = 0  # earlier attempts that may have left files
+    finished: FinishedSlice | None = None  # the finished slice that the result is added to
 
 
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
@@ -114,17 +127,21 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
         scorer.check_probes()  # a device can go bad without an exception
     else:
         predictions, failures, counts = isolation.score(documents, scorer.options)
+    content, failed_lines = element.content, {failure.line for failure in failures}
     return ScoredSlice(
         slice=element.slice,
-        lines=element.content.lines,
-        blank=element.content.blank,
+        lines=content.lines,
+        blank=content.blank,
         predictions=predictions,
-        failures=sorted([*element.content.failures, *failures], key=lambda failure: failure.line),
+        failures=sorted([*content.failures, *failures], key=lambda failure: failure.line),
         counts=counts,
         runtime=str(scorer.runtime),
         started=element.started,
         scoring_seconds=time.monotonic() - began,
+        bytes=content.bytes,
+        failed_bytes=content.failed_bytes + sum(d.size for d in documents if d.line in failed_lines),
         attempts=element.attempts,
+        finished=element.finished,
     )
 
 

@@ -8,6 +8,7 @@ The graph starts from the file list in `run.json`, so it does not grow with the 
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -16,10 +17,10 @@ from apache_beam.ml.inference.base import RunInference
 
 from inference.corpus import slices
 from inference.corpus.files import SourceError
-from inference.corpus.records import DocumentRecipe, read_documents
+from inference.corpus.records import DocumentRecipe, Documents, read_documents
 from inference.corpus.slices import Slice
 from inference.runs import receipts, run_folder, sink, summary
-from inference.runs.handler import ScoredSlice, SliceDocuments, SliceHandler
+from inference.runs.handler import TRUSTED_ATTEMPTS, FinishedSlice, ScoredSlice, SliceDocuments, SliceHandler
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring import model_files, tally
@@ -64,12 +65,14 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
 
 
 def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
-    """Write a slice with its receipt, if the folder still belongs to this run.
+    """Write a slice with its receipt, or add a retry to it, if the folder still belongs to this run.
 
     Raises:
         RunLost: it belongs to another run, or to none.
     """
     run_folder.require_own(options)
+    if scored.finished:
+        return sink.extend_slice(scored, scored.finished, options)
     return sink.write_slice(scored, options)
 
 
@@ -134,12 +137,34 @@ class ReadSlice(beam.DoFn):
                     f"{piece.file.path} has changed since its lines from {piece.first_line:,} on were labelled: put "
                     "it back as it was, or name another --output."
                 )
-            yield beam.pvalue.TaggedOutput(self.FINISHED, receipt)
-            return
+            if not retried_reasons(receipt, options.retry_failures):
+                yield beam.pvalue.TaggedOutput(self.FINISHED, receipt)
+                return
         started = time.time()
         content = read_documents(slices.read_lines(piece), piece.file.path, self._recipe)
         earlier = sink.begin_attempt(options, piece.name)
-        yield [SliceDocuments(piece, content, started, max(earlier, int(has_receipt)))]  # a damaged receipt is one, too
+        if receipt is not None:
+            yield [self._retry(receipt, SliceDocuments(piece, content, started, earlier))]
+        else:  # a damaged receipt is an earlier attempt, too
+            yield [SliceDocuments(piece, content, started, max(earlier, int(has_receipt)))]
+
+    def _retry(self, receipt: Receipt, whole: SliceDocuments) -> SliceDocuments:
+        """Return the documents of a finished slice that failed for a reason that is retried."""
+        reasons = retried_reasons(receipt, self._options.retry_failures)
+        rows = sink.read_failures(receipt, self._options.output)
+        failed, retried = ({r["line"] for r in rows}, {r["line"] for r in rows if r["reason"] in reasons})
+        finished = FinishedSlice(receipt, [d.line for d in whole.content.documents if d.line not in failed])
+        documents = [document for document in whole.content.documents if document.line in retried]
+        failures = [failure for failure in whole.content.failures if failure.line in retried]
+        size = sum(document.size for document in documents)  # failures of records stay as they are
+        content = Documents(lines=len(retried), bytes=size, documents=documents, failures=failures)
+        attempts = TRUSTED_ATTEMPTS if "process_ended" in reasons else whole.attempts
+        return replace(whole, content=content, attempts=attempts, finished=finished)
+
+
+def retried_reasons(receipt: Receipt, retry_failures: str) -> set[str]:
+    """Return the reasons for which lines of a slice failed and are retried."""
+    return {reason for reason in receipt.failures if retry_failures in (reason, "all")}
 
 
 def document_recipe(options: RunOptions) -> DocumentRecipe:

@@ -32,6 +32,8 @@ class SliceTotals(Counts):
     failed: int  # number of lines that failed
     blank: int  # number of blank lines
     failures: dict[str, int]  # number of lines that failed, by reason
+    bytes: int  # bytes of all lines
+    failed_bytes: int  # bytes of the lines that failed
     source_bytes: int  # the slice's share of the file's bytes as stored
     seconds: float  # time to read, score and write the slice
     scoring_seconds: float  # time to score the slice
@@ -73,8 +75,13 @@ def write(receipt: Receipt, output: str) -> Receipt:
         return receipt
     if winner := read(path, receipt.run):
         return winner
-    storage.write_file(path, seal(vars(receipt)))  # the one that was there is damaged
+    replace_with(receipt, output)  # the one that was there is damaged
     return receipt
+
+
+def replace_with(receipt: Receipt, output: str) -> None:
+    """Write the receipt of a slice in place of its earlier one."""
+    storage.write_file(path_of(output, receipt.run, receipt.slice), seal(vars(receipt)))
 
 
 def seal(content: Mapping[str, Any], *, indent: bool = False) -> bytes:

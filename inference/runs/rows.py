@@ -1,13 +1,16 @@
 """Writes the predictions of a slice as JSON lines or Parquet, a block of documents at a time."""
 
+import io
+from collections.abc import Sequence
 from typing import IO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from inference.corpus import records
-from inference.runs.options import RunOptions
+from inference.runs.options import FileFormat, RunOptions
 from inference.scoring.predictions import Block, Labellings, Lists, Predictions
 
 
@@ -21,6 +24,23 @@ def write(predictions: Predictions, options: RunOptions, file: IO[bytes]) -> Non
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for block in predictions.blocks():
             writer.write_table(_table(block, options, schema))
+
+
+def merge(parts: Sequence[tuple[Sequence[int], bytes]], file_format: FileFormat, file: IO[bytes]) -> None:
+    """Write the rows of several files in the order of their lines.
+
+    Args:
+        parts: For each file, the line number of each row, and the content.
+        file_format: The format of all files.
+        file: The file to write.
+    """
+    order = np.argsort(np.concatenate([np.array(lines, np.int64) for lines, _ in parts]), kind="stable")
+    if file_format == "jsonl":
+        all_rows = [row for _, content in parts for row in content.splitlines(keepends=True)]
+        file.writelines(all_rows[index] for index in order)
+        return
+    table = pa.concat_tables([pq.read_table(io.BytesIO(content)) for _, content in parts])
+    pq.write_table(table.take(order), file, compression="zstd")
 
 
 def _table(block: Block, options: RunOptions, schema: pa.Schema) -> pa.Table:

@@ -10,10 +10,12 @@ import hashlib
 import io
 import os
 import socket
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import IO, Any
 
 import orjson
 import pyarrow.parquet as pq
@@ -22,12 +24,13 @@ from apache_beam.io.filesystems import FileSystems
 from inference.corpus import storage
 from inference.corpus.records import redacted
 from inference.runs import receipts, rows
-from inference.runs.handler import ScoredSlice
+from inference.runs.handler import FinishedSlice, ScoredSlice
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
-from inference.scoring.predictions import Predictions
+from inference.scoring import tally
 
 PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
+SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
 
@@ -45,23 +48,88 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
             f"{scored.slice.name}: {scored.lines} lines, but {predicted} predicted + {failed} failed + "
             f"{scored.blank} blank"
         )
-    name = scored.slice.name
-    contents = {(PREDICTIONS, options.file_format): _predictions_file(scored.predictions, options)}
-    if scored.failures:
-        contents[FAILURES, "jsonl"] = _failures_file(scored, redact=options.redact_failures)
-    sha256 = {}
-    for (folder, suffix), content in contents.items():
-        digest = hashlib.sha256(content).hexdigest()
-        path = f"{folder}/{_prefix(name, options.run)}-{digest[:HASH_PART]}.{suffix}"
-        storage.write_file(FileSystems.join(options.output, path), content)
-        sha256[path] = digest
+    with _new_file() as predictions, _new_file() as failures:
+        rows.write(scored.predictions, options, predictions)
+        failures.writelines(_failure_rows(scored, redact=options.redact_failures))
+        sha256 = _publish(predictions, failures, scored.slice.name, options)
     receipt = receipts.write(_receipt(scored, options.run, sha256), options.output)
-    stale = {*sha256, *(_files_of(name, options) if scored.attempts else ())} - set(receipt.sha256)
-    with contextlib.suppress(Exception):  # what stays is named by `verify`, and each storage raises its own errors
-        for path in (*stale, _attempts_path(name, options.run)):
-            folder, _, file = path.rpartition("/")
-            storage.delete(FileSystems.join(options.output, folder), [file])
+    stale = {*sha256, *(_files_of(scored.slice.name, options) if scored.attempts else ())} - set(receipt.sha256)
+    _delete_stale([*stale, _attempts_path(scored.slice.name, options.run)], options.output)
     return receipt
+
+
+def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptions) -> Receipt:
+    """Add the result of a retry to a finished slice, and replace its receipt. Return the new one.
+
+    The old files are deleted after the new receipt is written, so a kill in between loses nothing.
+
+    Raises:
+        ArithmeticError: a line that was retried is neither predicted nor failed. Then nothing is written.
+    """
+    old = finished.receipt
+    if len(scored.predictions) + len(scored.failures) != scored.lines:
+        raise ArithmeticError(f"{old.slice}: {scored.lines} lines were retried, but their results do not add up")
+    retried = {*scored.predictions.lines, *(failure.line for failure in scored.failures)}
+    kept = [row for row in read_failures(old, options.output) if row["line"] not in retried]
+    new = [(failure["line"], orjson.dumps(failure) + b"\n") for failure in kept]
+    new += zip([f.line for f in scored.failures], _failure_rows(scored, redact=options.redact_failures), strict=True)
+    with _new_file() as predictions, _new_file() as failures:
+        with _new_file() as added:
+            rows.write(scored.predictions, options, added)
+            added.seek(0)
+            parts = [
+                (finished.lines, storage.read_file(_predictions_path(old, options.output))),
+                (scored.predictions.lines, added.read()),
+            ]
+        rows.merge(parts, options.file_format, predictions)
+        failures.writelines(row for _, row in sorted(new))
+        sha256 = _publish(predictions, failures, old.slice, options)
+    reasons = Counter([row["reason"] for row in kept] + [failure.reason for failure in scored.failures])
+    counts = tally.add([{name: getattr(old, name) for name in vars(scored.counts)}, vars(scored.counts)])
+    receipt = replace(
+        _receipt(scored, options.run, sha256),
+        **counts,
+        lines=old.lines,
+        predicted=old.predicted + len(scored.predictions),
+        failed=reasons.total(),
+        blank=old.blank,
+        failures=dict(sorted(reasons.items())),
+        bytes=old.bytes,
+        failed_bytes=old.failed_bytes - scored.bytes + scored.failed_bytes,
+        seconds=round(old.seconds + time.time() - scored.started, 3),
+        scoring_seconds=round(old.scoring_seconds + scored.scoring_seconds, 3),
+    )
+    receipts.replace_with(receipt, options.output)
+    _delete_stale([*(set(old.sha256) - set(sha256)), _attempts_path(old.slice, options.run)], options.output)
+    return receipt
+
+
+def _new_file() -> IO[bytes]:
+    """Return a temporary file, which is on disk only if it is large."""
+    return tempfile.SpooledTemporaryFile(max_size=SPOOLED_BYTES)
+
+
+def _publish(predictions: IO[bytes], failures: IO[bytes], slice_name: str, options: RunOptions) -> dict[str, str]:
+    """Give the files of a slice their names; an empty file of failures gets none. Return their SHA-256, by path."""
+    sha256 = {}
+    for folder, suffix, file in ((PREDICTIONS, options.file_format, predictions), (FAILURES, "jsonl", failures)):
+        if folder == FAILURES and not file.tell():
+            continue
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is a buffered file
+        path = f"{folder}/{_prefix(slice_name, options.run)}-{digest[:HASH_PART]}.{suffix}"
+        file.seek(0)
+        storage.write_file(FileSystems.join(options.output, path), file)
+        sha256[path] = digest
+    return sha256
+
+
+def _delete_stale(paths: Iterable[str], output: str) -> None:
+    """Delete files of this run that count for nothing. What stays is named by `verify`."""
+    for path in paths:
+        folder, _, file = path.rpartition("/")
+        with contextlib.suppress(Exception):  # each storage raises its own errors
+            storage.delete(FileSystems.join(output, folder), [file])
 
 
 def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
@@ -100,6 +168,8 @@ def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
         first_line=piece.first_line,
         checksum=piece.checksum,
         source_bytes=piece.source_bytes,
+        bytes=scored.bytes,
+        failed_bytes=scored.failed_bytes,
         lines=scored.lines,
         predicted=len(scored.predictions),
         failed=len(scored.failures),
@@ -114,15 +184,9 @@ def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
     )
 
 
-def _predictions_file(predictions: Predictions, options: RunOptions) -> bytes:
-    buffer = io.BytesIO()
-    rows.write(predictions, options, buffer)
-    return buffer.getvalue()
-
-
-def _failures_file(scored: ScoredSlice, *, redact: bool) -> bytes:
+def _failure_rows(scored: ScoredSlice, *, redact: bool) -> Iterator[bytes]:
     failures = map(redacted, scored.failures) if redact else scored.failures
-    return b"".join(orjson.dumps(failure.row(scored.slice.file.path)) + b"\n" for failure in failures)
+    return (orjson.dumps(failure.row(scored.slice.file.path)) + b"\n" for failure in failures)
 
 
 def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:

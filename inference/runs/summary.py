@@ -51,6 +51,7 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
         **totals,
         "duplicate_ids": duplicates,
         "failure_rate": totals["failed"] / documents if documents else 0.0,
+        "failure_rate_in_bytes": totals["failed_bytes"] / totals["bytes"] if totals["bytes"] else 0.0,
     }
 
 

@@ -16,6 +16,7 @@ from inference.runs.options import RunOptions
 from inference.runs.run_folder import RunLost
 from inference.scoring import runtimes
 from inference.scoring.options import ScoringOptions
+from inference.scoring.predictions import Predictions
 from inference.scoring.tally import Counts
 from tests.inference.conftest import contents, identity_of, rows_of, write_corpus
 
@@ -35,7 +36,8 @@ def scored_slice(run: Path, reason: str) -> ScoredSlice:
         InputFile(receipt.file, 0), receipt.start, receipt.end, receipt.first_line, receipt.lines, receipt.checksum, 0
     )
     failures = [Failure(i, f"d{i}", "model_failed", reason, "") for i in range(receipt.lines)]
-    return ScoredSlice(piece, receipt.lines, 0, [], failures, Counts(), "torch in fp32 on 1 thread", 0.0, 0.0)
+    nothing = Predictions([], [], [], {})
+    return ScoredSlice(piece, receipt.lines, 0, nothing, failures, Counts(), "torch in fp32 on 1 thread", 0.0, 0.0)
 
 
 def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one(
