@@ -148,7 +148,7 @@ def merged(parts: Sequence[Predictions]) -> Predictions:
 
 def _at_once(labels: int) -> int:
     """Return the number of documents in a block."""
-    return max(1, min(MOST_DOCUMENTS, SCORES_AT_ONCE // labels))
+    return max(1, min(MOST_DOCUMENTS, SCORES_AT_ONCE // max(labels, 1)))
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
