@@ -25,7 +25,7 @@ from models.trained_model import Manifest, Pooling
 FOLDER = "runtimes"  # folder of the conversions in the model's directory
 MANIFEST = "conversion.json"
 PACKAGES = ("openvino", "onnx")  # packages that make exact conversions
-# Names of the files that are written here. Whatever else lies in a folder is somebody else's and is never deleted.
+# Names of the files that are written here. Whatever else lies in a folder is someone else's and is never deleted.
 OPENVINO, OPENVINO_WEIGHTS, ONNX, ONNX_WEIGHTS = "model.xml", "model.bin", "model.onnx", "model.onnx.data"
 PROOF = "proof.json"
 OWN = (MANIFEST, OPENVINO, OPENVINO_WEIGHTS, ONNX, ONNX_WEIGHTS, PROOF)
