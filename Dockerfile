@@ -61,7 +61,7 @@ RUN python -m inference.probe /models/* > /dev/null && find /models ! -perm -a+r
 ARG PYTHON_VERSION
 ARG BEAM_VERSION
 ARG COMMIT=unknown
-# name=SHA-256 of model.json, separated by commas
+# name=SHA-256 of model.json, and name.int8=SHA-256 of model.json followed by the int8 variant's conversion.json
 ARG MODELS
 RUN python -c "import sys, apache_beam as b; \
 found = '%d.%d' % sys.version_info[:2], b.__version__; wanted = '${PYTHON_VERSION}', '${BEAM_VERSION}'; \

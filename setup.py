@@ -46,7 +46,7 @@ REQUIREMENTS = [
 
 # Other runtimes for scoring on a CPU: inference.scoring.runtimes says what each is for.
 OPENVINO = ["openvino>=2025.4", "nncf>=2.19"]  # nncf makes int8 variants
-ONNXRUNTIME = ["onnxruntime>=1.20", "onnx>=1.17", "onnxscript>=0.5"]
+ONNXRUNTIME = ["onnxruntime>=1.24", "onnx>=1.17", "onnxscript>=0.5"]
 
 TOOLS = [
     *OPENVINO,

@@ -16,7 +16,7 @@ from inference.runs import run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
-from inference.scoring.options import ScoringOptions
+from inference.scoring.options import PrecisionChoice, ScoringOptions
 from inference.scoring.runtimes import Runtime
 from models import names, trained_model
 from models.arguments import refuse
@@ -75,7 +75,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     if on_dataflow:
         from inference.dataflow import launch  # it takes a second to load, which a local run should not wait for
 
-        job, job_problems = launch.prepare(beam_options, flags.model, files, flags.output, flags.accelerator)
+        job, job_problems = launch.prepare(beam_options, scoring, files, flags.output, flags.accelerator)
         problems += job_problems
     elif flags.max_cost or flags.profile or flags.accelerator or flags.no_wait:
         problems.append(
@@ -100,7 +100,9 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         redact_failures=flags.redact_failures,
         retry_failures=flags.retry_failures,
     )
-    fingerprints = job.fingerprints if job else list(map(model_files.fingerprint, scoring.models))
+    fingerprints = (
+        job.fingerprints if job else [model_files.fingerprint(path, scoring.precision) for path in scoring.models]
+    )
     image = job.image.reference if job else None
     description = run_folder.describe(options, files, fingerprints, command, image)
     refuse(run_folder.check(description, flags.output, flags.overwrite))
@@ -129,9 +131,10 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
     If another machine scores (`here` is false), neither local models nor this machine's devices are checked.
     """
     problems = []
+    precision: PrecisionChoice = flags.precision if here else "auto"  # a launch looks for the int8 variant itself
     for directory in dict.fromkeys(model for model in flags.model if here or storage.is_remote(model)):
         try:
-            model_files.check(model_files.local(directory), flags.precision, flags.max_tokens)
+            model_files.check(model_files.local(directory), precision, flags.max_tokens)
         except UserError as error:
             problems.append(str(error))
     try:

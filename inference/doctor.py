@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,9 @@ from models.arguments import Parser
 from models.console import PlainConsole
 from models.errors import UserError, exit_code
 from models.names import for_terminal
+
+if TYPE_CHECKING:
+    from inference.scoring.conversion_folder import Conversion
 
 PACKAGES = (
     *("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "google-cloud-storage"),
@@ -49,7 +53,13 @@ def make_parser() -> Parser:
 
 def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
-    rows = [*_installation(), *_machine(), *_choice(), *_cloud(), *(_model(directory) for directory in flags.model)]
+    rows = [
+        *_installation(),
+        *_machine(),
+        *_choice(),
+        *_cloud(),
+        *(row for directory in flags.model for row in _model(directory)),
+    ]
     exit_status = 0 if all(good for _, _, good in rows) else 1
     if flags.json:
         print_json([{"what": subject, "found": finding, "good": good} for subject, finding, good in rows])
@@ -130,16 +140,37 @@ def _cloud() -> Iterator[Row]:
         yield "container engine", "none is running (needed to build an image)", True
 
 
-def _model(directory: str) -> Row:
-    from inference.scoring import model_files
+def _model(directory: str) -> Iterator[Row]:
+    from inference.scoring import conversion_folder, model_files
     from models import trained_model
 
     try:
-        manifest = trained_model.verify(model_files.local(directory))
+        folder = model_files.local(directory)
+        manifest = trained_model.verify(folder)
     except UserError as error:
-        return directory, str(error), False
+        yield directory, str(error), False
+        return
     summary = f"{manifest.labels.task}, {len(manifest.labels.names)} labels, reads {manifest.text.max_tokens} tokens"
-    return directory, f"{summary}, every file is unchanged", True
+    yield directory, f"{summary}, every file is unchanged", True
+    for conversion in conversion_folder.usable(manifest):
+        yield from _conversion(folder, conversion)
+
+
+def _conversion(directory: str, conversion: "Conversion") -> Iterator[Row]:
+    from inference.scoring import conversion_folder
+
+    path = os.path.join(directory, conversion_folder.FOLDER, conversion.name)
+    if not os.path.lexists(path):
+        return
+    try:
+        conversion_folder.read(conversion_folder.path_of(directory, conversion), conversion)
+        yield path, "every file is unchanged", True
+    except UserError as error:
+        yield path, str(error), False
+    except conversion_folder.ChangedError as error:
+        cure = "make it again with python -m inference.optimize"
+        cure = cure if conversion.precision == "int8" else "the next run that uses it makes it again"
+        yield path, f"expected the conversion as it was made, found {error}; {cure}", False
 
 
 if __name__ == "__main__":

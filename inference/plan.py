@@ -51,7 +51,7 @@ def measure(checked: CheckedRun) -> Plan:
     prices = pricing.load_prices()
     try:
         machine = _machine(prices, checked.job, checked.profile)
-        models = launch.models_here(checked.options.scoring.models, checked.job.image)
+        models = launch.models_here(checked.options.scoring, checked.job.image)
     except UserError as error:
         return Plan(files, unknown=str(error))
     profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)

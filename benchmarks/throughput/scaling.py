@@ -135,7 +135,7 @@ def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure milliseconds a text on one core, the least of all turns, by the tokens beyond whole tiles."""
     model = weights.load(flags.model)
     runtime = runtimes.choose("auto", "auto", "cpu", threads=1)
-    forward = runtimes.start(runtime, model, str(flags.model))
+    forward = runtimes.start(runtime, model, str(flags.model)).forward
     chance = np.random.default_rng(0)
     least: dict[tuple[int, int], float] = {}
     for _, whole, beyond in itertools.product(range(flags.rounds), TILES, BEYOND):

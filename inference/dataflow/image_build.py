@@ -15,6 +15,7 @@ from inference.dataflow import images
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.dataflow.probe import probe
 from inference.scoring import conversions, model_files
+from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.options import ScoringOptions
 from models import trained_model
 from models.arguments import refuse
@@ -35,13 +36,15 @@ def check_models(directories: Sequence[str], tag: str) -> list[str]:
     """Check the models and the tag of an image. Return the folder of each model on this machine.
 
     Raises:
-        UserError: has a line for each damaged model, for equal model names, and for a tag that may change.
+        UserError: has a line for each damaged model or int8 variant, for equal model names, and for a tag that may
+            change.
     """
     local = model_files.all_local(directories)
     problems = [problem for problem in [images.tag_problem(tag)] if problem]
     for directory in local:
         try:
             trained_model.verify(directory)
+            model_files.fingerprints([directory])
         except UserError as error:
             problems.append(str(error))
     names = [trained_model.model_name(directory) for directory in local]
@@ -55,7 +58,7 @@ def arguments(directories: Sequence[str], *, gpu: bool) -> dict[str, str]:
     """Return the build arguments that the Dockerfile needs."""
     arguments = {
         "COMMIT": commit(),
-        "MODELS": ",".join(f"{trained_model.model_name(d)}={trained_model.fingerprint(d)}" for d in directories),
+        "MODELS": ",".join(f"{name}={sha256}" for name, sha256 in model_files.fingerprints(directories).items()),
     }
     return {**arguments, "TORCH_INDEX": GPU_TORCH_INDEX, "RUNTIMES": ""} if gpu else arguments
 
@@ -89,9 +92,9 @@ def fill_context(directories: Sequence[str], context: Path) -> None:
         target.mkdir(parents=True)
         for name in (trained_model.MANIFEST, *manifest.files):
             shutil.copy(Path(directory) / name, target / name)
-        variant = conversions.int8_folder(manifest, directory)
-        if variant.is_dir():
-            shutil.copytree(variant, target / conversions.FOLDER / variant.name)
+        if conversions.has_int8(manifest, directory):
+            variant = conversions.int8_folder(manifest, directory)
+            shutil.copytree(variant, target / FOLDER / variant.name)
 
 
 def build(
@@ -141,8 +144,9 @@ def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> 
     inside = _probe_inside(client, directories, tag)
     options = ScoringOptions(tuple(directories), runtime="torch", precision="fp32", device="cpu", scores="all")
     problems = list(_differences(inside, probe(options)))
-    for name, model in inside["models"].items():
-        if facts.models.get(name) != model["sha256"]:
+    labelled = {name: sha256 for name, sha256 in facts.models.items() if name.split(".")[0] in inside["scores"]}
+    for name in sorted(labelled.keys() | inside["fingerprints"].keys()):
+        if labelled.get(name) != inside["fingerprints"].get(name):
             problems.append(f"model {name} differs from the one that the image's labels name")
     if problems:
         raise UserError("\n".join(f"image {tag}: {problem}; build it again." for problem in problems))
@@ -171,12 +175,11 @@ def _differences(inside: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
         # 2.13.0+cpu and 2.13.0+cu128 are the same version.
         if version_inside is None or version_inside.split("+")[0] != version.split("+")[0]:
             yield f"{name} is {version_inside}, here {version}"
-    for name, model in here["models"].items():
-        model_inside = inside["models"][name]
-        if model_inside["sha256"] != model["sha256"]:
-            yield f"model {name} differs from the one here"
-            continue
-        pairs = zip(model_inside["scores"], model["scores"], strict=True)
+    changed = {name for name, sha256 in here["fingerprints"].items() if inside["fingerprints"].get(name) != sha256}
+    for name in sorted(changed):
+        yield f"model {name} differs from the one here"
+    for name in here["scores"].keys() - changed:
+        pairs = zip(inside["scores"][name], here["scores"][name], strict=True)
         difference = max(abs(a[label] - b[label]) for a, b in pairs for label in b)
         if difference > SCORE_TOLERANCE:
             yield f"model {name} gives a probe text a score that differs by {difference:.6f} from the one here"

@@ -42,7 +42,7 @@ class ImageFacts:
     python_version: str  # minor version of Python, such as 3.11
     beam_version: str  # version of Apache Beam, such as 2.77.0
     commit: str  # commit of the clone that built the image
-    models: dict[str, str]  # SHA-256 of each model's model.json, by name
+    models: dict[str, str]  # fingerprint of each model, and with int8 of each variant, as model_files.fingerprints
     found_in: str  # registry or engine that gave the labels
 
     @classmethod

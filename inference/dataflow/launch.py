@@ -26,6 +26,7 @@ from inference.cost import pricing
 from inference.dataflow import images
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.scoring import model_files
+from inference.scoring.options import PrecisionChoice, ScoringOptions
 from models import trained_model
 from models.errors import UserError
 
@@ -62,7 +63,7 @@ class Job:
 
 def prepare(
     beam_options: PipelineOptions,
-    models: Sequence[str],
+    scoring: ScoringOptions,
     files: Sequence[InputFile],
     output: str,
     accelerator: str | None,
@@ -79,7 +80,7 @@ def prepare(
     if gpu and flexrs:
         problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
     image, image_problems = _image(beam_options)
-    fingerprints, model_problems = _models(models, image)
+    fingerprints, model_problems = _models(scoring, image)
     problems += [*image_problems, *model_problems]
     problems = problems or PipelineOptionsValidator(beam_options, DataflowRunner()).validate()  # Beam's own checks
     if problems or not image:
@@ -88,7 +89,7 @@ def prepare(
     return Job(settings, image, tuple(fingerprints), machine_type, gpu, flexrs), []
 
 
-def models_here(models: Sequence[str], image: ImageFacts) -> tuple[str, ...]:
+def models_here(scoring: ScoringOptions, image: ImageFacts) -> tuple[str, ...]:
     """Return folders on this machine that hold the models of a job.
 
     If this machine has the image's folders, as a template's launcher does, they are used. Otherwise the models are
@@ -97,16 +98,16 @@ def models_here(models: Sequence[str], image: ImageFacts) -> tuple[str, ...]:
     Raises:
         UserError: a model can be read in neither way.
     """
-    return tuple(_model_here(path, image) for path in models)
+    return tuple(_model_here(path, image, scoring.precision) for path in scoring.models)
 
 
-def _model_here(path: str, image: ImageFacts) -> str:
+def _model_here(path: str, image: ImageFacts, precision: PrecisionChoice) -> str:
     if storage.is_remote(path):
         return model_files.local(path)
-    sha256 = image.models[trained_model.model_name(path)]
-    if os.path.isdir(path) and trained_model.fingerprint(path) == sha256:
-        return path
+    sha256 = image.models[model_files.name_of(trained_model.model_name(path), precision)]
     try:
+        if os.path.isdir(path) and model_files.fingerprint(path, precision) == sha256:
+            return path
         copy = partial(images.copy_out, image.reference, path)
         return model_files.cached(sha256, trained_model.model_name(path), copy)
     except UserError as error:
@@ -220,27 +221,33 @@ def _image(beam_options: PipelineOptions) -> tuple[ImageFacts | None, list[str]]
     return facts, problems
 
 
-def _models(models: Sequence[str], image: ImageFacts | None) -> tuple[list[str], list[str]]:
+def _models(scoring: ScoringOptions, image: ImageFacts | None) -> tuple[list[str], list[str]]:
     """Return the fingerprint of each model, and a sentence for each problem of using a model on a worker."""
     fingerprints, problems = [], []
-    for path in models:
+    for path in scoring.models:
         name = trained_model.model_name(path)
+        key = model_files.name_of(name, scoring.precision)
         try:
             if storage.is_remote(path):
-                fingerprints.append(trained_model.fingerprint(model_files.local(path)))
+                fingerprints.append(model_files.fingerprint(path, scoring.precision))
             elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
                 problems.append(
                     f"--model {path}: expected a model that every worker can reach, found one on this machine; name "
                     f"one in the image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
             elif image and name not in image.models:
-                names = ", ".join(image.models) or "none"
+                names = ", ".join(key for key in image.models if "." not in key) or "none"
                 problems.append(
                     f"--model {path}: expected a model in image {image.reference} ({names}), found no such model; "
                     "name one of them, or build the image again."
                 )
+            elif image and key not in image.models:
+                problems.append(
+                    f"--model {path}: expected an int8 variant in image {image.reference}, found none; make one with "
+                    "`python -m inference.optimize`, and build the image again."
+                )
             elif image:
-                fingerprints.append(image.models[name])
+                fingerprints.append(image.models[key])
         except UserError as error:
             problems.append(str(error))
     return fingerprints, problems

@@ -16,14 +16,14 @@ COMPARED = ("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "
 
 
 def probe(options: ScoringOptions) -> dict[str, Any]:
-    """Return the versions, and for each model its SHA-256 and the score of each label for each probe text.
+    """Return the versions, the models' fingerprints, and by model the score of each label for each probe text.
 
     Raises:
         UserError: a model cannot be loaded, or cannot label a probe text.
     """
     scorer = Scorer(options)
-    names = [trained_model.model_name(directory) for directory in options.models]
-    manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(options.models)]
+    directories = model_files.all_local(options.models)
+    manifests = [trained_model.read_manifest(directory) for directory in directories]
     recipes = len(text_recipes(options, manifests))
     documents = [Document(i, str(i), (text,) * recipes, {}, b"") for i, text in enumerate(PROBE_TEXTS)]
     predictions, failures, _ = scorer.score(documents)
@@ -33,11 +33,8 @@ def probe(options: ScoringOptions) -> dict[str, Any]:
         "python": python_version(),
         "runtime": str(scorer.runtime),
         "versions": {name: metadata.version(name) for name in COMPARED},
-        "models": {
-            name: {
-                "sha256": trained_model.fingerprint(directory),
-                "scores": [dict(prediction.by_model[name].scores) for prediction in predictions],
-            }
-            for name, directory in zip(names, model_files.all_local(options.models), strict=True)
+        "fingerprints": model_files.fingerprints(directories),
+        "scores": {
+            name: [dict(prediction.by_model[name].scores) for prediction in predictions] for name in scorer.weights
         },
     }

@@ -19,7 +19,7 @@ from inference.runs import pipeline, run_folder, sink
 from inference.scoring import model_files, tally
 from inference.scoring.options import ScoringOptions, text_recipes
 from models import trained_model
-from models.errors import UserError
+from models.errors import ModelError, UserError
 from models.trained_model import Manifest
 
 DOCUMENTS, KEPT, DELTA = "documents", "kept", "delta.json"
@@ -52,14 +52,20 @@ def find_changes(
         raise UserError(f"--previous {previous}: expected a run with --format jsonl, found parquet; name another run.")
     directories = model_files.all_local(models)
     manifests = [trained_model.verify(directory) for directory in directories]
-    fingerprints = map(trained_model.fingerprint, directories)
-    same_models = earlier.models == dict(zip(map(trained_model.model_name, models), fingerprints, strict=True))
     parts = max(sum(file.size for file in files) // PART_BYTES, 1)
     with beam.Pipeline(options=beam_options) as p:
         recipe = _recipe(earlier.options, models, manifests)
-        build(p, files, earlier if same_models else None, recipe, Target(output, parts))
+        build(p, files, earlier if _same_models(earlier, models) else None, recipe, Target(output, parts))
     counts: dict[str, int] = orjson.loads(storage.read_file(FileSystems.join(output, DELTA)))["counts"]
     return counts
+
+
+def _same_models(earlier: EarlierRun, models: Sequence[str]) -> bool:
+    try:
+        prints = [model_files.fingerprint(model, earlier.options["precision"]) for model in models]
+    except ModelError:  # a model without an int8 variant is another one than the earlier run's
+        return False
+    return earlier.models == dict(zip(map(trained_model.model_name, models), prints, strict=True))
 
 
 def _recipe(options: dict[str, Any], models: Sequence[str], manifests: Sequence[Manifest]) -> DocumentRecipe:

@@ -57,6 +57,7 @@ class ScoredSlice:
     failures: list[Failure]  # failures in the order of the lines
     counts: Counts  # counters of the scorer
     runtime: str  # runtime and precision that scored it
+    weights: dict[str, str]  # SHA-256 of the manifest of the weights that computed, by model
     started: float  # start of the attempt, in seconds since the epoch
     scoring_seconds: float  # time to score the slice
     bytes: int = 0  # bytes of all lines
@@ -136,6 +137,7 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
         failures=sorted([*content.failures, *failures], key=lambda failure: failure.line),
         counts=counts,
         runtime=str(scorer.runtime),
+        weights=scorer.weights,
         started=element.started,
         scoring_seconds=time.monotonic() - began,
         bytes=content.bytes,

@@ -51,14 +51,16 @@ class Receipt(SliceTotals):
     first_line: int  # number of the slice's first line in the file, from 1
     checksum: str  # SHA-256 of the bytes of the lines that were labelled
     runtime: str  # runtime and precision that scored the slice
+    weights: dict[str, str]  # SHA-256 of the `model.json` or `conversion.json` of the weights that computed, by model
     finished: float  # time when the slice was finished, in seconds since the epoch
     worker: str  # host and process that wrote the slice
     sha256: dict[str, str] = field(default_factory=dict)  # SHA-256 of each written file, by its path in the run
 
     def totals(self) -> Totals:
-        """Return the counters that add up over slices, and the number of slices by runtime."""
+        """Return the counters that add up over slices, and the number of slices by runtime and by weights."""
         numbers = {counter.name: getattr(self, counter.name) for counter in fields(SliceTotals)}
-        return {"slices": 1, "runtimes": {self.runtime: 1}, **numbers}
+        weights = {model: {sha256: 1} for model, sha256 in self.weights.items()}
+        return {"slices": 1, "runtimes": {self.runtime: 1}, "weights": weights, **numbers}
 
     def without_histograms(self) -> "Receipt":
         """Return a small copy, so that the receipts of a large run fit in memory together."""

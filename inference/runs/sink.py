@@ -176,6 +176,7 @@ def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
         blank=scored.blank,
         failures=dict(sorted(Counter(failure.reason for failure in scored.failures).items())),
         runtime=scored.runtime,
+        weights=scored.weights,
         seconds=round(now - scored.started, 3),
         scoring_seconds=round(scored.scoring_seconds, 3),
         finished=now,

@@ -1,8 +1,7 @@
-"""Converts the network for other runtimes and keeps the conversions beside the model.
+"""Converts the network for other runtimes, keeps the conversions beside the model, and loads only what was checked.
 
-MODEL/runtimes/PACKAGE-VERSION-HASH/ holds one conversion. Its name has the converter's version and the SHA-256 of the
-state dict, so a conversion is never used for other weights. If the model's directory is not writable, the network is
-converted again at each start.
+The files of a conversion are read once, compared with its manifest, and given to the runtime as the bytes that were
+compared. If the model's directory is not writable, the network is converted again at each start.
 """
 
 import contextlib
@@ -14,35 +13,40 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from models import trained_model
+from inference.scoring import conversion_folder
+from inference.scoring.conversion_folder import (
+    ONNX,
+    ONNX_WEIGHTS,
+    OPENVINO,
+    OPENVINO_WEIGHTS,
+    ChangedError,
+    Checked,
+    Conversion,
+)
 from models.errors import ModelError
 from models.trained_model import Manifest
 from models.weights import TrainedModel
 
-FOLDER = "runtimes"  # folder of the conversions in the model's directory
+logger = logging.getLogger(__name__)
+
 # A kernel is compiled for each shape of batch. By default, OpenVINO caches 5,000 a thread and oneDNN below it 1,024.
 # For a MiniLM-L6 those take some 600 MiB after texts of all lengths. 200 take 220 MiB, and some 3 % more time if
 # texts come in no order of length.
 MAX_CACHED_KERNELS = 200
-OPENVINO_FILE, ONNX_FILE = "model.xml", "model.onnx"
 
 
-def openvino(model: TrainedModel, directory: str, threads: int, *, int8: bool, bf16: bool) -> Any:
+def openvino(files: Mapping[str, bytes], threads: int, *, bf16: bool) -> Any:
     """Return a compiled OpenVINO model that takes ids and mask, both int64 (documents, tokens).
 
-    It computes `threads` batches at once, each on one thread. `int8` picks the model's int8 variant. `bf16` computes
-    whatever is not int8 in bf16 instead of fp32.
-
-    Raises:
-        ModelError: the model has no int8 variant, although `int8` is set.
+    It computes `threads` batches at once, each on one thread. `bf16` computes whatever is not int8 in bf16 instead of
+    fp32. The model and its weights come from these bytes alone: OpenVINO's format names no other files.
     """
     ov = import_openvino()
     settings = {
@@ -52,33 +56,11 @@ def openvino(model: TrainedModel, directory: str, threads: int, *, int8: bool, b
         "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_KERNELS,
         "ENABLE_CPU_PINNING": False,  # two processes would pin their threads to the same cores
     }
-    if int8:
-        return ov.Core().compile_model(check_int8(model.manifest, directory) / OPENVINO_FILE, "CPU", settings)
-    with _converted(model, directory, "openvino", _to_openvino) as folder:
-        return ov.Core().compile_model(folder / OPENVINO_FILE, "CPU", settings)
+    core = ov.Core()
+    return core.compile_model(core.read_model(files[OPENVINO], files[OPENVINO_WEIGHTS]), "CPU", settings)
 
 
-def int8_folder(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
-    """Return the path of the model's int8 variant, which may not exist."""
-    return Path(directory) / FOLDER / f"int8-{manifest.files[trained_model.WEIGHTS][:16]}"
-
-
-def check_int8(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
-    """Return the folder of the model's int8 variant.
-
-    Raises:
-        ModelError: the model has no int8 variant of its present weights.
-    """
-    folder = int8_folder(manifest, directory)
-    if not folder.is_dir():
-        raise ModelError(
-            f"Model {str(directory)!r} has no int8 variant of these weights; make one with `python -m "
-            f"inference.optimize --model {directory} --data LABELLED`, or choose another --precision."
-        )
-    return folder
-
-
-def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, Any]], folder: Path) -> None:
+def quantize(model: TrainedModel, batches: Sequence[tuple[Any, Any]], folder: Path) -> None:
     """Write the int8 variant of a model to `folder`, which must not exist.
 
     Calibrate the ranges of activations on `batches`, pairs of ids and mask, both int64 (documents, tokens).
@@ -86,15 +68,16 @@ def quantize(model: TrainedModel, directory: str, batches: Sequence[tuple[Any, A
     ov = import_openvino()
     nncf = importlib.import_module("nncf")
     nncf.set_log_level(logging.ERROR)
-    with _converted(model, directory, "openvino", _to_openvino) as exact, contextlib.redirect_stdout(io.StringIO()):
+    with _quiet(), contextlib.redirect_stdout(io.StringIO()):
         quantized = nncf.quantize(
-            ov.Core().read_model(exact / OPENVINO_FILE),
+            ov.convert_model(model.network, example_input=example()),
             nncf.Dataset(batches),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(batches),
         )
     folder.mkdir(parents=True)
-    ov.save_model(quantized, folder / OPENVINO_FILE, compress_to_fp16=False)
+    ov.save_model(quantized, folder / OPENVINO, compress_to_fp16=False)
+    conversion_folder.seal(folder, conversion_folder.int8(model.manifest))
 
 
 def import_openvino() -> Any:
@@ -106,50 +89,114 @@ def import_openvino() -> Any:
     return ov
 
 
-def onnxruntime(model: TrainedModel, directory: str) -> Any:
-    """Return an ONNX Runtime session with one thread that takes ids and mask, both int64 (documents, tokens)."""
+def onnxruntime(files: Mapping[str, bytes]) -> Any:
+    """Return an ONNX Runtime session with one thread that takes ids and mask, both int64 (documents, tokens).
+
+    The model and its weights come from these bytes alone. A model that names another file is refused by ONNX Runtime.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    with _converted(model, directory, "onnx", _to_onnx) as folder:
-        return ort.InferenceSession(folder / ONNX_FILE, options, providers=["CPUExecutionProvider"])
+    weights = files[ONNX_WEIGHTS]
+    options.add_external_initializers_from_files_in_memory([ONNX_WEIGHTS], [weights], [len(weights)])
+    return ort.InferenceSession(files[ONNX], options, providers=["CPUExecutionProvider"])
+
+
+def has_int8(manifest: Manifest, directory: str | os.PathLike[str]) -> bool:
+    """Return whether the model has an int8 variant of its present weights, with its manifest."""
+    folder = conversion_folder.path_of(directory, conversion_folder.int8(manifest))
+    return (folder / conversion_folder.MANIFEST).is_file()
+
+
+def int8_folder(manifest: Manifest, directory: str | os.PathLike[str]) -> Path:
+    """Return the folder of the model's int8 variant.
+
+    Raises:
+        ModelError: the model has no int8 variant of its present weights.
+    """
+    if not has_int8(manifest, directory):
+        raise ModelError(
+            f"Model {str(directory)!r} has no int8 variant of these weights with a {conversion_folder.MANIFEST}; make "
+            f"one with `python -m inference.optimize --model {directory} --data LABELLED`, or choose another "
+            "--precision."
+        )
+    return conversion_folder.path_of(directory, conversion_folder.int8(manifest))
+
+
+def int8(manifest: Manifest, directory: str | os.PathLike[str]) -> Checked:
+    """Return the checked files of the model's int8 variant.
+
+    Raises:
+        ModelError: the model has no int8 variant of its present weights, or it is not as `inference.optimize` made it.
+    """
+    folder = int8_folder(manifest, directory)
+    try:
+        return conversion_folder.read(folder, conversion_folder.int8(manifest))
+    except ChangedError as error:
+        raise ModelError(
+            f"{folder}: expected the int8 variant as it was made, found {error}; make it again with `python -m "
+            f"inference.optimize --model {directory} --data LABELLED`, or choose another --precision."
+        ) from None
 
 
 @contextlib.contextmanager
-def _converted(
-    model: TrainedModel, directory: str, package: str, convert: Callable[[TrainedModel, Path], None]
-) -> Iterator[Path]:
-    """Give the folder of the conversion by this package; convert the network first if there is none."""
-    weights = model.manifest.files[trained_model.WEIGHTS]
-    conversion = Path(directory) / FOLDER / f"{package}-{metadata.version(package)}-{weights[:16]}"
-    if conversion.is_dir():
-        yield conversion
+def exact(model: TrainedModel, directory: str, package: str) -> Iterator[Checked]:
+    """Give the checked files of the conversion by this package; convert the network if there is none as it was made.
+
+    A new conversion is kept beside the model when the body, which has to prove it, ends without an exception.
+
+    Raises:
+        ModelError: a link leads from the conversion out of the model's directory.
+    """
+    expected = conversion_folder.exact(model.manifest, package)
+    folder = conversion_folder.path_of(directory, expected)
+    found = conversion_folder.identity(folder)
+    checked = _unchanged(folder, expected) if found else None
+    if checked:
+        yield checked
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            conversion.parent.mkdir(exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".", dir=conversion.parent))
-        except OSError:  # the model may lie in a read-only image
-            staging = Path(tempfile.mkdtemp(prefix="labelbeam_"))
-        stack.callback(shutil.rmtree, staging, ignore_errors=True)
-        with warnings.catch_warnings(), _quiet_transformers():
-            warnings.simplefilter("ignore")  # tracing warns about branches that depend on shapes
-            convert(model, staging)
-        if staging.parent == conversion.parent:
-            staging.chmod(0o755)
+    with _staging(folder.parent) as staging:
+        with _quiet():
+            _CONVERTERS[package](model, staging)
+        yield conversion_folder.seal(staging, expected)
+        if staging.parent == folder.parent:
             with contextlib.suppress(OSError):  # another process may have been faster
-                staging.rename(conversion)
-        yield conversion if conversion.is_dir() else staging
+                conversion_folder.publish(staging, folder, found)
+
+
+def _unchanged(folder: Path, expected: Conversion) -> Checked | None:
+    try:
+        return conversion_folder.read(folder, expected)
+    except ChangedError as error:
+        logger.warning("%s: expected the conversion as it was made, found %s; converting again.", folder, error)
+        return None
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def _staging(parent: Path) -> Iterator[Path]:
+    """Give an empty folder, in `parent` if that can be written, and delete what is left of it at the end."""
+    try:
+        parent.mkdir(exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+    except OSError:  # the model may lie in a read-only image
+        staging = Path(tempfile.mkdtemp(prefix="labelbeam_"))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the converters' warnings, such as those about branches that depend on shapes."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         transformers_logging.set_verbosity(before)
 
@@ -162,7 +209,7 @@ def example() -> tuple[torch.Tensor, torch.Tensor]:
 def _to_openvino(model: TrainedModel, folder: Path) -> None:
     ov = import_openvino()
     converted = ov.convert_model(model.network, example_input=example())
-    ov.save_model(converted, folder / OPENVINO_FILE, compress_to_fp16=False)
+    ov.save_model(converted, folder / OPENVINO, compress_to_fp16=False)
 
 
 def _to_onnx(model: TrainedModel, folder: Path) -> None:
@@ -170,9 +217,12 @@ def _to_onnx(model: TrainedModel, folder: Path) -> None:
     torch.onnx.export(
         model.network,
         example(),
-        folder / ONNX_FILE,
+        folder / ONNX,
         input_names=["input_ids", "attention_mask"],
         dynamic_shapes=(sizes, sizes),
         dynamo=True,
         verbose=False,
     )
+
+
+_CONVERTERS: dict[str, Callable[[TrainedModel, Path], None]] = {"openvino": _to_openvino, "onnx": _to_onnx}

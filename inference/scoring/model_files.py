@@ -3,6 +3,7 @@
 import hashlib
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,20 +11,23 @@ from pathlib import Path
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
+from pydantic import ValidationError
 
 from inference.corpus import storage
-from inference.scoring import conversions
+from inference.scoring import conversion_folder, conversions
+from inference.scoring.conversion_folder import FOLDER, ChangedError
 from inference.scoring.options import PrecisionChoice
 from models import trained_model, weights
 from models.errors import ModelError
-from models.trained_model import MANIFEST
+from models.trained_model import MANIFEST, Manifest
 
 
 def local(directory: str) -> str:
     """Return the model's folder on this machine: the directory itself, or the cached copy of a remote one.
 
     The SHA-256 of `model.json` names a copy. `model.json` holds the hashes of all other files, so a copy is never used
-    for another model. Loading checks the files themselves.
+    for another model. If the model has an int8 variant, the name covers its manifest too. Loading checks the files
+    themselves.
 
     Raises:
         ModelError: the remote directory holds no model, or cannot be read.
@@ -32,29 +36,65 @@ def local(directory: str) -> str:
         return directory
     try:
         manifest = _read_manifest(directory)
-        sha256 = hashlib.sha256(manifest).hexdigest()
+        variant = _read_variant(directory, manifest)
         name = posixpath.basename(directory.rstrip("/"))
-        return cached(sha256, name, lambda folder: _copy(directory, manifest, folder))
+        sha256 = hashlib.sha256(manifest + variant).hexdigest()
+        return cached(sha256, name, lambda folder: _copy(directory, manifest, variant, folder))
     except ModelError:
         raise
     except Exception as error:  # each storage raises its own exceptions
         raise ModelError(f"Model {storage.explanation(directory, error)}") from error
 
 
-def fingerprint(directory: str) -> str:
-    """Return the SHA-256 that names a model in a local or remote directory."""
-    return trained_model.fingerprint(local(directory))
+def fingerprint(directory: str, precision: PrecisionChoice) -> str:
+    """Return the SHA-256 that names a model in a local or remote directory.
+
+    It is that of `model.json`, which holds the hashes of all other files; conversions follow from these. The int8
+    variant also depends on its calibration, so with `int8` the hash covers `model.json` followed by the variant's
+    `conversion.json`.
+
+    Raises:
+        ModelError: the directory holds no model, or with `int8` no int8 variant.
+    """
+    folder = local(directory)
+    if precision != "int8":
+        return trained_model.fingerprint(folder)
+    variant = conversions.int8_folder(trained_model.read_manifest(folder), folder)
+    contents = (Path(folder) / MANIFEST).read_bytes(), (variant / conversion_folder.MANIFEST).read_bytes()
+    return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def fingerprints(directories: Sequence[str]) -> dict[str, str]:
+    """Return the fingerprint of each local model, by name, and with int8, if it has a variant, by NAME.int8.
+
+    Raises:
+        ModelError: an int8 variant is not as it was made.
+    """
+    found = {}
+    for directory in directories:
+        name, manifest = trained_model.model_name(directory), trained_model.read_manifest(directory)
+        found[name] = fingerprint(directory, "auto")
+        if conversions.has_int8(manifest, directory):
+            conversions.int8(manifest, directory)
+            found[name_of(name, "int8")] = fingerprint(directory, "int8")
+    return found
+
+
+def name_of(model: str, precision: PrecisionChoice) -> str:
+    """Return the name of a model among `fingerprints`."""
+    return f"{model}.int8" if precision == "int8" else model
 
 
 def check(directory: str, precision: PrecisionChoice, max_tokens: int | None) -> None:
     """Check the files of a model on this machine, and whether it can score with these options.
 
     Raises:
-        ModelError: a file is missing or has changed, an int8 variant is missing, or the model reads fewer tokens.
+        ModelError: a file is missing or has changed, an int8 variant is missing or has changed, or the model reads
+            fewer tokens.
     """
     manifest = trained_model.verify(directory)
     if precision == "int8":
-        conversions.check_int8(manifest, directory)
+        conversions.int8(manifest, directory)
     if max_tokens:
         weights.check_max_tokens(directory, max_tokens)
 
@@ -65,7 +105,7 @@ def all_local(directories: Sequence[str]) -> list[str]:
 
 
 def cached(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
-    """Return the cached copy of the model whose `model.json` has this hash; if there is none, `copy` fills a folder."""
+    """Return the cached copy of the model with this fingerprint; if there is none, `copy` fills a folder."""
     folder = _cache() / sha256[:16] / name
     if folder.is_dir():
         return str(folder)
@@ -95,24 +135,51 @@ def _read_manifest(directory: str) -> bytes:
     return storage.read_file(path)
 
 
-def _copy(directory: str, manifest: bytes, folder: Path) -> None:
-    """Copy the model's files, and its conversions and variants."""
-    names = [MANIFEST, *orjson.loads(manifest)["files"], *_variants(directory)]
+def _read_variant(directory: str, content: bytes) -> bytes:
+    """Return the manifest of a remote model's int8 variant, or nothing if there is none."""
+    try:
+        variant = conversion_folder.int8(Manifest.model_validate_json(content))
+    except ValidationError:  # the check of the copy says what is wrong
+        return b""
+    path = FileSystems.join(directory, FOLDER, variant.name, conversion_folder.MANIFEST)
+    return storage.read_file(path) if FileSystems.exists(path) else b""
+
+
+def _copy(directory: str, content: bytes, variant: bytes, folder: Path) -> None:
+    """Copy the model's files and the conversions that this machine can use; the two manifests were read before.
+
+    Raises:
+        ModelError: `model.json` names a file outside of the directory, or the int8 variant is not as it was made.
+    """
+    names = orjson.loads(content)["files"]
     if outside := [name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())]:
         raise ModelError(
             f"Model {directory!r}: {MANIFEST} names {outside[0]!r}, which lies outside of it; export the model again."
         )
+    (folder / MANIFEST).write_bytes(content)
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(storage.read_file(FileSystems.join(directory, *name.split("/"))))
+        (folder / name).write_bytes(storage.read_file(FileSystems.join(directory, name)))
+    manifest = trained_model.read_manifest(folder)
+    for conversion in conversion_folder.usable(manifest):
+        _copy_conversion(FileSystems.join(directory, FOLDER, conversion.name), folder / FOLDER / conversion.name)
+    if variant:
+        int8 = conversion_folder.int8(manifest)
+        (folder / FOLDER / int8.name / conversion_folder.MANIFEST).write_bytes(variant)
+        try:
+            conversion_folder.read(folder / FOLDER / int8.name, int8.model_copy(update={"version": None}))
+        except ChangedError as error:
+            raise ModelError(
+                f"{directory}/{FOLDER}/{int8.name}: expected the int8 variant as it was made, found {error}; copy the "
+                "variant there again."
+            ) from None
 
 
-def _variants(directory: str) -> list[str]:
-    root = FileSystems.join(directory, conversions.FOLDER)
-    matches = FileSystems.match([FileSystems.join(root, "**")])
-    return [
-        metadata.path.removeprefix(directory.rstrip("/") + "/") for match in matches for metadata in match.metadata_list
-    ]
+def _copy_conversion(source: str, target: Path) -> None:
+    """Copy a remote conversion, whatever its state, for the check at loading; only plain names are taken."""
+    for name in storage.listing(source):
+        if re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            target.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(storage.read_file(FileSystems.join(source, name)))
 
 
 def _cache() -> Path:

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,8 @@ from sklearn.metrics import f1_score
 from inference.corpus import slices
 from inference.corpus.files import find_files
 from inference.corpus.records import Document, DocumentRecipe, Line, read_documents
-from inference.scoring import batching, conversions, runtimes, scorer
+from inference.scoring import batching, conversion_folder, conversions, runtimes, scorer
+from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
 from models import weights
@@ -29,7 +29,6 @@ from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.weights import TrainedModel
 
-PROOF = "proof.json"  # lies in the variant's folder
 CALIBRATION_DOCUMENTS = 300  # the activations of these documents set the ranges of int8
 MIN_MEASURED = 200  # with fewer measured documents, a fall of F1 could be chance
 MAX_F1_FALL = 0.002  # a variant whose F1 falls by more is refused
@@ -103,9 +102,11 @@ def make(directory: str, data: LabelledFile) -> tuple[Proof, Path]:
             "more documents."
         )
     truth = _targets(measured, data.label_field, model.manifest.labels)
+    kind = conversion_folder.int8(model.manifest)
+    variant = conversion_folder.path_of(directory, kind)
     with _candidate(directory) as candidate:
-        folder = conversions.int8_folder(model.manifest, candidate)
-        conversions.quantize(model, directory, _batches(calibration, model, options), folder)
+        folder = conversion_folder.path_of(candidate, kind)
+        conversions.quantize(model, _batches(calibration, model, options), folder)
         proof = _prove(measured, truth, model, options, str(candidate))
         if proof.f1_after < proof.f1_before - MAX_F1_FALL:
             raise UserError(
@@ -113,9 +114,11 @@ def make(directory: str, data: LabelledFile) -> tuple[Proof, Path]:
                 f"{MAX_F1_FALL}; nothing was written, so use the model without int8."
             )
         (folder / PROOF).write_text(json.dumps(asdict(proof), indent=1) + "\n", encoding="utf-8")
-        variant = conversions.int8_folder(model.manifest, directory)
-        shutil.rmtree(variant, ignore_errors=True)
-        folder.rename(variant)
+        conversion_folder.seal(folder, kind)
+        try:
+            conversion_folder.publish(folder, variant, conversion_folder.identity(variant))
+        except OSError as error:
+            raise UserError(f"{variant} cannot be written: {error.strerror}; try again.") from None
     return proof, variant
 
 
@@ -128,8 +131,8 @@ def _candidate(directory: str) -> Iterator[Path]:
     """
     model = Path(directory).resolve()
     try:
-        (model / conversions.FOLDER).mkdir(exist_ok=True)
-        staging = tempfile.TemporaryDirectory(prefix=".", dir=model / conversions.FOLDER)
+        (model / FOLDER).mkdir(exist_ok=True)
+        staging = tempfile.TemporaryDirectory(prefix=".", dir=model / FOLDER)
     except OSError as error:
         raise UserError(
             f"--model {directory} cannot be written, but the variant belongs there: {error.strerror}; copy the "

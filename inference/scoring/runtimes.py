@@ -8,16 +8,18 @@ import contextlib
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from inference.scoring import conversions
+from inference.scoring.conversion_folder import Checked
 from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, RuntimeChoice, RuntimeName
+from models import trained_model
 from models.decision import probabilities
 from models.errors import ModelError, UserError
 from models.weights import TrainedModel
@@ -27,10 +29,12 @@ from models.weights import TrainedModel
 # threads may call it.
 Logits = torch.Tensor | NDArray[np.float32]
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64] | None], Logits]
+Files = Mapping[str, bytes]  # the checked files of a conversion, by name
 
 # On the probe texts, a probability may differ from torch's in fp32 by at most this much. A runtime with a larger
 # difference is broken, not merely less exact. int8 has its own proof on labelled data (inference.optimize).
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.3}
+CONVERTERS: dict[RuntimeName, str] = {"openvino": "openvino", "onnxruntime": "onnx"}  # package that converts for it
 PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime onnx onnxscript"}
 PROBE_TEXTS = (
     "We present a method that needs less memory.",
@@ -150,28 +154,62 @@ def has_amx() -> bool:
     return bool(torch.cpu._is_amx_tile_supported())
 
 
-def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
-    """Load the model's network into a runtime, compare it with torch in fp32, and return its Forward.
+class Started(NamedTuple):
+    """A model in a runtime."""
+
+    forward: Forward
+    sha256: str  # SHA-256 of the manifest of the weights that compute: of conversion.json, or else of model.json
+
+
+def start(runtime: Runtime, model: TrainedModel, directory: str) -> Started:
+    """Load the model's network into a runtime, and compare it with torch in fp32.
+
+    A conversion is kept beside the model only after this comparison.
 
     Raises:
-        ModelError: the runtime cannot compute the model, an int8 variant is missing, or the scores are not finite or
-            differ from those of torch in fp32.
+        ModelError: the runtime cannot compute the model, an int8 variant is missing or changed, or the scores are not
+            finite or differ from those of torch in fp32.
     """
     ids, mask = encoded_probe_texts(model)
-    labels, temperature = model.manifest.labels, model.manifest.decision.temperature
     expected = to_numpy(_torch_forward(model.network, torch.device("cpu"), 0)(ids, mask))
     if not np.isfinite(expected).all():
         raise ModelError(f"Model {directory!r} gives scores that are not finite numbers; train or export it again.")
     try:
-        forward = _STARTERS[runtime.name](runtime, model, directory)
-        actual = to_numpy(forward(ids, mask))
+        with _weights(runtime, model, directory) as weights:
+            forward = _STARTERS[runtime.name](runtime, model, weights.files)
+            _compare(runtime, model, directory, to_numpy(forward(ids, mask)), expected)
     except UserError:
         raise
-    except Exception as error:  # each runtime raises its own exceptions, for example on a damaged conversion
+    except Exception as error:  # each converter and each runtime raises its own exceptions
         raise ModelError(
-            f"Model {directory!r}: {runtime} cannot compute it ({' '.join(str(error).split())[:200]}); delete "
-            f"{os.path.join(directory, conversions.FOLDER)}, or use --runtime torch."
+            f"Model {directory!r}: {runtime} cannot compute it ({' '.join(str(error).split())[:200]}); use --runtime "
+            "torch."
         ) from error
+    return Started(forward, weights.sha256)
+
+
+def _weights(runtime: Runtime, model: TrainedModel, directory: str) -> contextlib.AbstractContextManager[Checked]:
+    """Return a context with the checked files for a runtime; torch has none, because it takes the model's network."""
+    if runtime.precision == "int8":
+        return contextlib.nullcontext(conversions.int8(model.manifest, directory))
+    if runtime.name in CONVERTERS:
+        return conversions.exact(model, directory, CONVERTERS[runtime.name])
+    return contextlib.nullcontext(Checked({}, trained_model.fingerprint(directory)))
+
+
+def _compare(
+    runtime: Runtime,
+    model: TrainedModel,
+    directory: str,
+    actual: NDArray[np.float32],
+    expected: NDArray[np.float32],
+) -> None:
+    """Compare a runtime's logits for the probe texts with torch's in fp32, both (documents, labels).
+
+    Raises:
+        ModelError: a probability differs by more than the precision's tolerance.
+    """
+    labels, temperature = model.manifest.labels, model.manifest.decision.temperature
     scores = [probabilities(logits, labels.task, temperature) for logits in (actual, expected)]
     difference = float(np.abs(scores[0] - scores[1]).max())
     if not difference <= TOLERANCES[runtime.precision]:
@@ -179,7 +217,6 @@ def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
             f"Model {directory!r}: expected scores within {TOLERANCES[runtime.precision]} of torch's in fp32, found "
             f"that those of {runtime} differ by {difference:.3g}; use --runtime torch --precision fp32."
         )
-    return forward
 
 
 def encoded_probe_texts(model: TrainedModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -221,21 +258,20 @@ def _on(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _start_torch(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:  # noqa: ARG001
+def _start_torch(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:  # noqa: ARG001
     precision = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
     threads = runtime.threads // runtime.batches_at_once
     return _torch_forward(model.network.to(runtime.device, precision), runtime.device, threads)
 
 
-def _start_compile(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
-    _start_torch(runtime, model, directory)
+def _start_compile(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:
+    _start_torch(runtime, model, files)
     return _torch_forward(torch.compile(model.network, dynamic=True), runtime.device, runtime.threads)
 
 
-def _start_openvino(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
-    int8 = runtime.precision == "int8"
-    bf16 = runtime.precision == "bf16" or (int8 and has_bf16(runtime.device))
-    compiled = conversions.openvino(model, directory, runtime.threads, int8=int8, bf16=bf16)
+def _start_openvino(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:  # noqa: ARG001
+    bf16 = runtime.precision == "bf16" or (runtime.precision == "int8" and has_bf16(runtime.device))
+    compiled = conversions.openvino(files, runtime.threads, bf16=bf16)
     of_thread = threading.local()
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
@@ -246,8 +282,8 @@ def _start_openvino(runtime: Runtime, model: TrainedModel, directory: str) -> Fo
     return forward
 
 
-def _start_onnxruntime(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:  # noqa: ARG001
-    session = conversions.onnxruntime(model, directory)
+def _start_onnxruntime(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:  # noqa: ARG001
+    session = conversions.onnxruntime(files)
     names = [node.name for node in session.get_inputs()]
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
@@ -257,7 +293,7 @@ def _start_onnxruntime(runtime: Runtime, model: TrainedModel, directory: str) ->
     return forward
 
 
-_STARTERS: dict[RuntimeName, Callable[[Runtime, TrainedModel, str], Forward]] = {
+_STARTERS: dict[RuntimeName, Callable[[Runtime, TrainedModel, Files], Forward]] = {
     "torch": _start_torch,
     "compile": _start_compile,
     "openvino": _start_openvino,

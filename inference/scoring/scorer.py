@@ -45,6 +45,8 @@ class Scorer:
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         recipes = text_recipes(options, manifests)
         self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
+        # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
+        self.weights = {model.name: model.sha256 for model in self._models}
         self._tokenizing = threading.Lock()
         self._pool = ThreadPoolExecutor(self.runtime.batches_at_once, "compute")
 
@@ -130,7 +132,7 @@ class _LoadedModel:
         self._pad = model.tokenizer.pad_token_id or 0
         self.on_gpu = runtime.device.type == "cuda"
         self._token_budget = CUDA_TOKEN_BUDGET if self.on_gpu else CPU_TOKEN_BUDGET
-        self._forward = runtimes.start(runtime, model, directory)
+        self._forward, self.sha256 = runtimes.start(runtime, model, directory)
         self._probe = Probe(model, runtime, self._forward)
 
     def check_probe(self, reason: str = "") -> None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from apache_beam.internal.gcp.auth import _Credentials
 
 from inference import beam_runner
 from inference.runs import receipts
+from inference.scoring import conversion_folder, conversions
+from models import weights
+from models.network import PooledClassifier
 from tests import cloud_storage, dataflow
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
@@ -160,3 +164,18 @@ def launch_flags(service: Service, **changes: str | None) -> list[str]:
 def corpus_in_the_cloud(cloud: CloudStorage) -> str:
     """Upload a corpus of 100 documents."""
     return cloud.upload(BUCKET, "a.jsonl", jsonl(100))
+
+
+def int8_variant(model: Path, scale: float = 1.0) -> Path:
+    """Give a model a variant that stands for int8, with its head scaled. Return the variant's folder."""
+    loaded = weights.load(model)
+    assert isinstance(loaded.network, PooledClassifier)
+    loaded.network.head.weight.data *= scale
+    kind = conversion_folder.int8(loaded.manifest)
+    folder = conversion_folder.path_of(model, kind)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with conversions._quiet():
+        conversions._to_openvino(loaded, folder)
+    conversion_folder.seal(folder, kind)
+    return folder

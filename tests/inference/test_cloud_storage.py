@@ -13,12 +13,15 @@ import pytest
 from inference import beam_runner
 from inference.corpus import storage
 from inference.corpus.records import Document
-from inference.scoring import model_files
+from inference.scoring import conversion_folder, model_files
+from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.scorer import Scorer
+from models import trained_model
 from models.errors import ModelError, UserError
 from tests import cloud_storage
 from tests.cloud_storage import DROP, LOST, CloudStorage
-from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder, without_run
+from tests.inference.conftest import BUCKET, contents, int8_variant, jsonl, upload_folder, without_run
+from tests.tiny import tiny_model
 
 FLAGS = ("--runner", "FnApiRunner", "--slice_mb", "0.005", "--runtime", "torch")
 
@@ -272,3 +275,43 @@ def test_a_remote_model_is_copied_once_and_checked(cloud: CloudStorage, colours:
     cloud.upload(BUCKET, "models/bad/model.json", json.dumps(manifest).encode())
     with pytest.raises(ModelError, match="lies outside of it"):
         model_files.local(f"gs://{BUCKET}/models/bad")
+
+
+def test_a_remote_int8_variant_belongs_to_the_fingerprint(cloud: CloudStorage, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "m")
+    int8_variant(model)
+    remote = upload_folder(cloud, model, "m")
+    first = Path(model_files.local(remote))
+    one = model_files.fingerprint(remote, "int8")
+    assert one == model_files.fingerprint(str(model), "int8") != model_files.fingerprint(remote, "fp32")
+    assert model_files.local(remote) == str(first)
+    variant = int8_variant(model, scale=1.001)
+    upload_folder(cloud, model, "m")
+    second = Path(model_files.local(remote))
+    assert second != first
+    assert model_files.fingerprint(remote, "int8") == model_files.fingerprint(str(model), "int8") != one
+    assert (second / FOLDER / variant.name / "model.bin").read_bytes() == (variant / "model.bin").read_bytes()
+
+
+def test_a_remote_int8_variant_that_was_changed_is_not_kept(cloud: CloudStorage, tmp_path: Path) -> None:
+    variant = int8_variant(tiny_model(tmp_path / "m"))
+    remote = upload_folder(cloud, tmp_path / "m", "m")
+    cloud.upload(BUCKET, f"m/{FOLDER}/{variant.name}/model.bin", b"other weights")
+    with pytest.raises(ModelError, match=rf"^{remote}/{FOLDER}/{variant.name}: .* found model.bin changed"):
+        model_files.local(remote)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+    cloud.upload(BUCKET, f"m/{FOLDER}/{variant.name}/model.bin", (variant / "model.bin").read_bytes())
+    assert (Path(model_files.local(remote)) / FOLDER / variant.name).is_dir()
+
+
+def test_only_conversions_that_can_be_used_are_copied(cloud: CloudStorage, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = tiny_model(tmp_path / "m")
+    folder = conversion_folder.path_of(model, conversion_folder.exact(trained_model.read_manifest(model), "openvino"))
+    remote = upload_folder(cloud, model, "m")
+    for name in (f"{folder.name}/model.xml", f"{folder.name}/a b", "openvino-1.0-00/model.xml", ".half/model.xml"):
+        cloud.upload(BUCKET, f"m/{FOLDER}/{name}", b"whatever")
+    copied = Path(model_files.local(remote))
+    assert [str(path.relative_to(copied / FOLDER)) for path in (copied / FOLDER).rglob("*.*") if path.is_file()] == [
+        f"{folder.name}/model.xml"
+    ]

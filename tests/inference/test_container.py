@@ -23,8 +23,10 @@ import yaml
 
 from inference import container
 from inference.dataflow import image_build, images
+from inference.dataflow.probe import probe
+from inference.scoring.options import ScoringOptions
 from models.errors import UserError
-from tests.inference.conftest import jsonl, rows_of
+from tests.inference.conftest import int8_variant, jsonl, rows_of
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -105,17 +107,49 @@ def test_cloud_build_builds_with_arguments_that_the_dockerfile_knows() -> None:
 
 def test_cloud_build_names_the_models_as_the_builder_does(tmp_path: Path, colours: Path) -> None:
     """Run the script's own lines in bash, with Cloud Build's $$ replaced by $."""
-    shutil.copytree(colours, tmp_path / "models/trained/colours")
+    models = tmp_path / "models/trained"
+    for name in ("colours", "small"):
+        shutil.copytree(colours, models / name)
+    int8_variant(models / "small")
     script = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"][0]["args"][-1].replace("$$", "$")
-    lines = [line for line in script.splitlines() if line.startswith(("cd ", "models="))]
+    lines = script[script.index("cd models/trained") : script.index("docker build")]
     done = subprocess.run(
-        ["bash", "-euc", "\n".join([*lines, 'echo "$models"'])],
+        ["bash", "-euc", f'{lines}\necho "$models"'],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == image_build.arguments([str(colours)], gpu=False)["MODELS"]
+    named = image_build.arguments([str(models / name) for name in ("colours", "small")], gpu=False)["MODELS"]
+    assert done.stdout.strip() == named
+    assert [part.split("=")[0] for part in named.split(",")] == ["colours", "small", "small.int8"]
+
+
+def test_an_int8_variant_is_sent_whole_or_named(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(colours, tmp_path / "m"))
+    variant = int8_variant(model)
+    (tmp_path / "context").mkdir()
+    image_build.fill_context([str(model)], tmp_path / "context")
+    sent_files = tmp_path / "context/models/trained/m/runtimes" / variant.name
+    assert {path.name for path in sent_files.iterdir()} == {"conversion.json", "model.xml", "model.bin"}
+    (variant / "model.bin").write_bytes(b"other weights")
+    assert container.main(["build", "--model", str(model), "--tag", "labelbeam:1"]) == 2
+    assert f"{variant}: expected the int8 variant as it was made, found model.bin changed" in capsys.readouterr().err
+
+
+def test_what_an_image_computes_with_is_compared(tmp_path: Path, colours: Path) -> None:
+    """Compare probes of the same model, of one with an int8 variant, and of one with another variant."""
+    model = Path(shutil.copytree(colours, tmp_path / "colours"))
+    options = ScoringOptions((str(model),), runtime="torch", precision="fp32", device="cpu", scores="all")
+    without = probe(options)
+    assert list(image_build._differences(without, probe(options))) == []
+    int8_variant(model)
+    first = probe(options)
+    assert list(image_build._differences(without, first)) == ["model colours.int8 differs from the one here"]
+    int8_variant(model, scale=1.001)
+    assert list(image_build._differences(first, probe(options))) == ["model colours.int8 differs from the one here"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tests which documents of a new corpus are relabelled, and that the labels are those of a run over all of it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from inference import delta
-from tests.inference.conftest import rows_of, texts
+from tests.inference.conftest import int8_variant, rows_of, texts
 from tests.tiny import tiny_model
 
 TEXTS = texts(60)
@@ -101,3 +102,15 @@ def test_mistakes_are_named(
     assert delta.main([*common, "--previous", str(run), "--outptu", "x"]) == 2
     assert "unknown flag --outptu" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_another_int8_variant_relabels_everything(tmp_path: Path, label: Callable[..., Path]) -> None:
+    model = tiny_model(tmp_path / "m")
+    int8_variant(model)
+    corpus = write(tmp_path / "old.jsonl", {str(i): TEXTS[i] for i in range(20)})
+    previous = label("--model", model, "--input", corpus, "--runtime=openvino", "--precision=int8")
+    assert delta_counts(previous, model, corpus, tmp_path / "same")["kept"] == 20
+    variant = int8_variant(model, scale=1.001)
+    assert delta_counts(previous, model, corpus, tmp_path / "other")["new"] == 20
+    shutil.rmtree(variant)
+    assert delta_counts(previous, model, corpus, tmp_path / "none")["new"] == 20

@@ -1,6 +1,8 @@
 """Tests what the doctor prints about this machine, and about good and damaged models."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,9 @@ import torch
 from google.auth.exceptions import DefaultCredentialsError
 
 from inference import doctor
+from inference.scoring import conversion_folder
+from models import trained_model
+from tests.inference.conftest import int8_variant
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +52,28 @@ def test_a_model_that_was_changed(colours: Path, tmp_path: Path, capsys: pytest.
     weights.write_bytes(content)
     assert doctor.main(["--model", str(copy)]) == 1
     assert "model.pth" in capsys.readouterr().out
+
+
+def test_conversions_that_were_changed(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    model = Path(shutil.copytree(colours, tmp_path / "m", ignore=shutil.ignore_patterns("runtimes")))
+    variant = int8_variant(model)
+    kind = conversion_folder.exact(trained_model.read_manifest(model), "openvino")
+    exact = Path(shutil.copytree(variant, conversion_folder.path_of(model, kind)))
+    conversion_folder.seal(exact, kind)
+
+    def findings(code: int) -> dict[str, dict[str, object]]:
+        assert doctor.main(["--model", str(model), "--json"]) == code
+        return {row["what"]: row for row in json.loads(capsys.readouterr().out)}
+
+    good = findings(0)
+    assert {good[str(folder)]["found"] for folder in (variant, exact)} == {"every file is unchanged"}
+    for folder in (variant, exact):
+        (folder / "model.bin").write_bytes(b"other weights")
+    bad = findings(1)
+    assert not bad[str(exact)]["good"]
+    assert re.search("found model.bin changed .*; the next run that uses it makes it", str(bad[str(exact)]["found"]))
+    assert re.search("model.bin changed .*; make it again with python -m inference", str(bad[str(variant)]["found"]))
+    shutil.rmtree(exact)
+    exact.symlink_to(tmp_path)
+    assert "found a link to" in str(findings(1)[str(exact)]["found"])

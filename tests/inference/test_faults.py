@@ -22,7 +22,7 @@ from inference.runs.handler import SliceDocuments, SliceHandler
 from inference.scoring import faults, runtimes
 from inference.scoring.faults import DeviceError, ScoringError
 from inference.scoring.options import ScoringOptions
-from inference.scoring.runtimes import Forward, Logits
+from inference.scoring.runtimes import Forward, Logits, Started
 from inference.scoring.scorer import Scorer
 from tests.inference.conftest import rows_of, texts, write_corpus
 
@@ -220,7 +220,10 @@ def faulty_start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
     start = runtimes.start
 
     def install(fault: Fault) -> None:
-        monkeypatch.setattr(runtimes, "start", lambda *model: with_fault(start(*model), fault, []))
+        def broken(started: Started) -> Started:
+            return started._replace(forward=with_fault(started.forward, fault, []))
+
+        monkeypatch.setattr(runtimes, "start", lambda *model: broken(start(*model)))
         monkeypatch.setattr("inference.scoring.scorer.CPU_TOKEN_BUDGET", 64)
 
     return install

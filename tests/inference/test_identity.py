@@ -37,7 +37,7 @@ def scored_slice(run: Path, reason: str) -> ScoredSlice:
     )
     failures = [Failure(i, f"d{i}", "model_failed", reason, "") for i in range(receipt.lines)]
     nothing = Predictions([], [], [], {})
-    return ScoredSlice(piece, receipt.lines, 0, nothing, failures, Counts(), "torch in fp32 on 1 thread", 0.0, 0.0)
+    return ScoredSlice(piece, receipt.lines, 0, nothing, failures, Counts(), "torch in fp32", {}, 0.0, 0.0)
 
 
 def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one(

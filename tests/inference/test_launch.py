@@ -56,6 +56,22 @@ def test_the_submitted_job_is_the_one_that_the_flags_describe(
     ]
 
 
+def test_a_job_in_int8_names_the_variant_in_the_image(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = launch_flags(service, no_wait="", precision="int8")
+    assert beam_runner.main(flags) == 2
+    assert f"expected an int8 variant in image {service.image}, found none" in capsys.readouterr().err
+    assert cloud.contents(BUCKET, "out/") == {}
+    service.labels["org.labelbeam.models"] += ",colours.int8=00ff"
+    assert beam_runner.main(flags) == 0
+    (model,) = json.loads(cloud.contents(BUCKET, "out/")["run.json"])["models"]
+    assert model["sha256"] == "00ff"
+    service.labels["org.labelbeam.models"] = service.labels["org.labelbeam.models"].replace("00ff", "00fe")
+    assert beam_runner.main(flags) == 2
+    assert "holds another run (models were colours 00ff, now colours 00fe)" in capsys.readouterr().err
+
+
 def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
     """The launcher of a flex template adds --template_location, and submits the job in that file."""
     assert beam_runner.main(launch_flags(service, no_wait="", template_location=str(tmp_path / "job.json"))) == 0

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import optimize
-from inference.scoring import conversions, quantization, runtimes
+from inference.scoring import conversion_folder, quantization, runtimes
+from inference.scoring.conversion_folder import FOLDER, OPENVINO, PROOF
 from models import trained_model
 from tests.inference.conftest import rows_of, texts, write_corpus
 from tests.tiny import tiny_model
@@ -37,6 +38,10 @@ def labelled(tmp_path: Path) -> Path:
     return path
 
 
+def int8_folder(model: Path) -> Path:
+    return conversion_folder.path_of(model, conversion_folder.int8(trained_model.read_manifest(model)))
+
+
 def test_the_variant_is_written_with_its_proof_and_used(
     tmp_path: Path,
     model: Path,
@@ -48,12 +53,12 @@ def test_the_variant_is_written_with_its_proof_and_used(
     monkeypatch.setattr(quantization, "MAX_F1_FALL", 1.0)  # the F1 of a random model says nothing
     assert optimize.main(["--model", str(model), "--data", str(labelled)]) == 0
     assert "300 documents: F1 0." in capsys.readouterr().out
-    folder = conversions.int8_folder(trained_model.read_manifest(model), model)
-    proof = json.loads((folder / quantization.PROOF).read_bytes())
+    folder = int8_folder(model)
+    proof = json.loads((folder / PROOF).read_bytes())
     assert proof["documents"] == 300
     assert 0.5 < proof["agreement"] <= 1
     assert 0 < proof["largest_difference"] < 0.3
-    assert "i8" in (folder / conversions.OPENVINO_FILE).read_text()
+    assert "i8" in (folder / OPENVINO).read_text()
     trained_model.verify(model)
 
     corpus = write_corpus(tmp_path / "corpus.jsonl", 100)
@@ -69,7 +74,7 @@ def test_the_variant_is_written_with_its_proof_and_used(
     pq.write_table(pa.Table.from_pylist(rows), again)
     assert optimize.main(["--model", str(model), "--data", str(again)]) == 0
     before = {key: value for key, value in proof.items() if "per_second" not in key}
-    assert before.items() <= json.loads((folder / quantization.PROOF).read_bytes()).items()
+    assert before.items() <= json.loads((folder / PROOF).read_bytes()).items()
 
 
 def test_a_variant_whose_f1_falls_is_not_written(
@@ -78,8 +83,8 @@ def test_a_variant_whose_f1_falls_is_not_written(
     monkeypatch.setattr(quantization, "MAX_F1_FALL", -1.0)
     assert optimize.main(["--model", str(model), "--data", str(labelled)]) == 2
     assert "int8 refused: F1 fell from 0." in capsys.readouterr().err
-    assert not conversions.int8_folder(trained_model.read_manifest(model), model).exists()
-    assert not [path for path in (model / conversions.FOLDER).iterdir() if path.name.startswith(".")]
+    assert not int8_folder(model).exists()
+    assert not [path for path in (model / FOLDER).iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,7 @@ def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") ->
         failed_bytes=0,
         source_bytes=0,
         runtime="torch",
+        weights={},
         seconds=seconds,
         scoring_seconds=seconds,
         finished=begun + seconds,

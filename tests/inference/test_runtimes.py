@@ -1,4 +1,4 @@
-"""Test that every runtime gives torch's scores, that flags are checked, and that conversions fit their weights."""
+"""Test that every runtime gives torch's scores, and that flags are checked."""
 
 import itertools
 import resource
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from inference.scoring import conversions, runtimes
+from inference.scoring import runtimes
 from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, RuntimeChoice, RuntimeName
 from inference.scoring.runtimes import Runtime
-from models import trained_model, weights
+from models import weights
 from models.errors import ModelError, UserError
 from models.network import PooledClassifier
 from models.trained_model import Pooling
@@ -31,7 +31,7 @@ def need(name: str) -> None:
 
 def start(name: RuntimeName, directory: Path, precision: Precision = "fp32") -> runtimes.Forward:
     runtime = Runtime(name, precision, CPU, 1, "")
-    return runtimes.start(runtime, weights.load(directory), str(directory))
+    return runtimes.start(runtime, weights.load(directory), str(directory)).forward
 
 
 @pytest.mark.parametrize("name", [pytest.param("compile", marks=pytest.mark.slow), "torch", "openvino", "onnxruntime"])
@@ -48,46 +48,6 @@ def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: RuntimeNa
             unmasked = network(torch.from_numpy(ids), None).numpy()
         assert np.abs(runtimes.to_numpy(forward(ids, mask)) - masked).max() < 1e-4
         assert np.abs(runtimes.to_numpy(forward(ids, None)) - unmasked).max() < 1e-4
-
-
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_conversion_is_made_once_and_again_for_other_weights(tmp_path: Path, name: RuntimeName) -> None:
-    need(name)
-    first = start(name, tiny_model(tmp_path / "m"))(IDS, None)
-    folders = list((tmp_path / "m" / conversions.FOLDER).iterdir())
-    assert len(folders) == 1
-    made = folders[0].stat().st_mtime_ns
-    assert np.array_equal(start(name, tmp_path / "m")(IDS, None), first)
-    assert [folder.stat().st_mtime_ns for folder in folders] == [made]
-    trained_model.verify(tmp_path / "m")  # the conversion does not change the model
-
-    tiny_model(tmp_path / "other", seed=1)
-    (tmp_path / "m" / conversions.FOLDER).rename(
-        tmp_path / "other" / conversions.FOLDER
-    )  # someone copies the folder by mistake
-    assert not np.array_equal(start(name, tmp_path / "other")(IDS, None), first)
-    assert len(list((tmp_path / "other" / conversions.FOLDER).iterdir())) == 2
-
-
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_damaged_conversion_is_named(tmp_path: Path, name: RuntimeName) -> None:
-    need(name)
-    start(name, tiny_model(tmp_path / "m"))
-    folder = tmp_path / "m" / conversions.FOLDER
-    for file in folder.rglob("model.*"):
-        file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ModelError, match=f"{name} in fp32 on 1 thread cannot compute it .* delete {folder}"):
-        start(name, tmp_path / "m")
-
-
-def test_a_model_that_cannot_be_written_is_converted_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    need("openvino")
-    directory = tiny_model(tmp_path / "m")
-    (directory / conversions.FOLDER).write_text("no folder can be made here")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
-    (tmp_path / "t").mkdir()
-    assert start("openvino", directory)(IDS, None).shape == (3, 3)
-    assert list((tmp_path / "t").iterdir()) == []
 
 
 def test_a_runtime_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
