@@ -43,7 +43,7 @@ def is_secret(name: str) -> bool:
 
 
 def _masked_words(argv: Iterable[str]) -> Iterable[str]:
-    """Yield each word masked. A word after a secret flag without a value of its own is the secret, even if it has a -."""
+    """Yield each word masked. The word after a secret flag is a secret, even if it begins with a dash."""
     follows_secret = False
     for word in argv:
         yield MASK if follows_secret else masked(word)
