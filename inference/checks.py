@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from inference.corpus import slices, storage
+from inference.corpus import look, slices, storage
 from inference.corpus.files import InputFile, find_files
-from inference.runs import run_folder
+from inference.corpus.records import DocumentRecipe
+from inference.runs import pipeline, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
@@ -20,6 +21,7 @@ from inference.scoring.runtimes import Runtime
 from models import trained_model
 from models.arguments import refuse
 from models.errors import UserError
+from models.text import TextRecipe
 
 if TYPE_CHECKING:
     from inference.dataflow.launch import Job
@@ -92,6 +94,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         limit=flags.limit,
         redact_failures=flags.redact_failures,
     )
+    refuse(look.problems(files, _recipe(options, here=not on_dataflow), max(flags.max_failure_rate, look.ALLOWED)))
     fingerprints = job.fingerprints if job else list(map(model_files.fingerprint, scoring.models))
     description = run_folder.describe(options, files, fingerprints, command)
     refuse(run_folder.check(description, flags.output, flags.overwrite))
@@ -147,6 +150,16 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
         threads=flags.threads,
     )
     return options, problems
+
+
+def _recipe(options: RunOptions, *, here: bool) -> DocumentRecipe:
+    """Return the recipe of documents. It is without the text fields of models that lie in another machine's image."""
+    scoring = options.scoring
+    models = tuple(model for model in scoring.models if here or storage.is_remote(model))
+    recipe = pipeline.document_recipe(replace(options, scoring=replace(scoring, models=models)))
+    if scoring.text_fields and not models:
+        return replace(recipe, recipes=(TextRecipe(fields=scoring.text_fields),))
+    return recipe
 
 
 def _path_problems(
