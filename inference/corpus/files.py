@@ -111,7 +111,7 @@ def read_stored(file: InputFile, max_bytes: int) -> bytes:
         SourceError: the file cannot be read.
     """
     with _opened(file.path) as raw:
-        return cast(bytes, io.BufferedReader(_StorageReader(raw)).read(max_bytes))
+        return io.BufferedReader(_StorageReader(raw)).read(max_bytes)
 
 
 def read_beginning(file: InputFile, max_bytes: int) -> tuple[bytes, int]:

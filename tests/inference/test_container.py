@@ -52,9 +52,9 @@ MODEL = [f"models/trained/ai/{name}" for name in ("model.pth", "model.json", "co
 MODEL += [f"models/trained/ai/runtimes/int8-1/{name}" for name in image_context.VARIANT]
 
 
-def run_git(folder: Path, *arguments: object) -> str:
+def run_git(folder: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
-    command = ["git", "-C", folder, *identity, *arguments]
+    command = ["git", "-C", str(folder), *identity, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
