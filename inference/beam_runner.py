@@ -11,7 +11,7 @@ from typing import get_args
 from inference.cost.pricing import GPUS
 from inference.flags import BeamParser, add_json, add_scoring_flags, positive, share
 from inference.runs.options import RESUME, FileFormat
-from models import secrets
+from models import names, secrets
 from models.errors import exit_code
 
 PROG = "python -m inference.beam_runner"
@@ -39,7 +39,12 @@ def _main(argv: list[str]) -> int:
     # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
     from inference import checks, execute
 
-    return execute.execute(checks.check(flags, beam_flags, secrets.command(PROG, argv)))
+    checked = checks.check(flags, beam_flags, secrets.command(PROG, argv))
+    refused = names.refused_by_bigquery(checks.columns(flags))
+    if refused and checked.verbosity != "quiet":
+        note = f"note: BigQuery takes no columns named {', '.join(refused)}; the rows can be read by everything else."
+        print(names.for_terminal(note), file=sys.stderr)
+    return execute.execute(checked)
 
 
 def make_parser() -> BeamParser:

@@ -18,7 +18,7 @@ from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
 from inference.scoring.options import ScoringOptions
 from inference.scoring.runtimes import Runtime
-from models import trained_model
+from models import names, trained_model
 from models.arguments import refuse
 from models.errors import UserError
 from models.text import TextRecipe
@@ -96,7 +96,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     )
     refuse(look.problems(files, _recipe(options, here=not on_dataflow), max(flags.max_failure_rate, look.ALLOWED)))
     fingerprints = job.fingerprints if job else list(map(model_files.fingerprint, scoring.models))
-    description = run_folder.describe(options, files, fingerprints, command)
+    image = job.image.reference if job else None
+    description = run_folder.describe(options, files, fingerprints, command, image)
     refuse(run_folder.check(description, flags.output, flags.overwrite))
     return CheckedRun(
         options=options,
@@ -132,12 +133,10 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
             runtimes.choose(flags.runtime, flags.precision, flags.device)
     except UserError as error:
         problems.append(str(error))
-    columns = ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
-    duplicates = sorted({column for column in columns if columns.count(column) > 1})
-    if duplicates:
+    if repeated := names.repeated(columns(flags)):
         problems.append(
-            f"expected different names for id, --keep_fields and the models' folders, found two columns named "
-            f"{', '.join(duplicates)}; rename a folder or drop a field."
+            "expected names for id, --keep_fields and the models' folders that differ in more than case, found "
+            f"{', '.join(repeated)}; rename a folder or drop a field."
         )
     options = ScoringOptions(
         models=tuple(flags.model),
@@ -150,6 +149,11 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
         threads=flags.threads,
     )
     return options, problems
+
+
+def columns(flags: argparse.Namespace) -> list[str]:
+    """Return the columns of the predictions: the id, the kept fields, and one for each model."""
+    return ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
 
 
 def _recipe(options: RunOptions, *, here: bool) -> DocumentRecipe:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.corpus.records import Document, Prediction
+from inference.corpus.records import Document
 from inference.scoring import model_files
 from inference.scoring.options import DeviceChoice, PrecisionChoice, RuntimeChoice, ScoringOptions
+from inference.scoring.predictions import Predictions
 from inference.scoring.scorer import Scorer
 from models import trained_model
 from models.text import TextError
@@ -54,6 +55,7 @@ class Classifier:
         Raises:
             TextError: a text is empty, or a record lacks the model's fields.
             RuntimeError: the model cannot score a text.
+            ScoringError: the device, the memory or the model failed, and none of the texts did.
         """
         return [prediction.by_model[self._name].labels for prediction in self._predict(texts)]
 
@@ -63,11 +65,12 @@ class Classifier:
         Raises:
             TextError: a text is empty, or a record lacks the model's fields.
             RuntimeError: the model cannot score a text.
+            ScoringError: the device, the memory or the model failed, and none of the texts did.
         """
-        rows = [[score for _, score in p.by_model[self._name].scores] for p in self._predict(texts)]
-        return np.array(rows, dtype=np.float64).reshape(-1, len(self.labels))
+        blocks = [probs for probs, _ in self._predict(texts).by_model[self._name].all_decided()]
+        return np.concatenate([np.empty((0, len(self.labels))), *blocks])
 
-    def _predict(self, texts: Iterable[Text]) -> list[Prediction]:
+    def _predict(self, texts: Iterable[Text]) -> Predictions:
         if isinstance(texts, str):
             raise TypeError("expected a list of texts, found one text: write [text].")
         documents = [

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from inference.flags import PLAIN, BeamParser, add_json, print_json
+from inference.flags import BeamParser, add_json, print_json
+from models.console import PlainConsole
 from models.errors import exit_code
 
 
@@ -69,10 +69,10 @@ def _main(argv: Sequence[str]) -> None:
     if flags.json:
         print_json(comparison)
     else:
-        show(comparison, pairs, Console(**PLAIN))
+        show(comparison, pairs, PlainConsole())
 
 
-def show(comparison: dict[str, Any], pairs: dict[str, str], console: Console) -> None:
+def show(comparison: dict[str, Any], pairs: dict[str, str], console: PlainConsole) -> None:
     """Print how many documents have different labels, which labels, and the largest changes of a score."""
     both, ambiguous = comparison.get("both", 0), comparison.get("ambiguous", 0)
     console.print(

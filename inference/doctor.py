@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.flags import PLAIN, add_json, print_json
+from inference.flags import add_json, print_json
 from models.arguments import Parser
+from models.console import PlainConsole
 from models.errors import UserError, exit_code
+from models.names import for_terminal
 
 PACKAGES = (
     *("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "google-cloud-storage"),
@@ -55,8 +56,8 @@ def _main(argv: Sequence[str]) -> int:
         return exit_status
     table = Table(box=None, show_header=False, pad_edge=False)
     for subject, finding, good in rows:
-        table.add_row(Text(subject), Text(finding, style="" if good else "bold red"))
-    Console(**PLAIN).print(table)
+        table.add_row(Text(subject), Text(for_terminal(finding), style="" if good else "bold red"))
+    PlainConsole().print(table)
     return exit_status
 
 

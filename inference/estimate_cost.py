@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from inference.cost import pricing
 from inference.cost.pricing import Prices
-from inference.flags import PLAIN, add_json, add_scoring_flags, positive, print_json
+from inference.flags import add_json, add_scoring_flags, positive, print_json
 from models.arguments import Parser, refuse
+from models.console import PlainConsole
 from models.errors import UserError, exit_code
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _main(argv: Sequence[str]) -> None:
         result |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
         result |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
-            show(prices, corpus, here, offers, Console(width=None if sys.stdout.isatty() else WIDTH, **PLAIN))
+            show(prices, corpus, here, offers, PlainConsole(width=None if sys.stdout.isatty() else WIDTH))
     warning = prices.warning(datetime.date.today())
     result |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
     if flags.json:
@@ -168,7 +168,7 @@ def _incomplete(flags: argparse.Namespace) -> list[str]:
     return problems
 
 
-def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Offer]", console: Console) -> None:
+def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Offer]", console: PlainConsole) -> None:
     """Print the corpus, the time on this machine, and the offers with the cheapest first."""
     print_line = partial(console.print, soft_wrap=True)
     print_line(

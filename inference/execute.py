@@ -3,18 +3,24 @@
 import logging
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.runners.runner import PipelineState
 from rich.console import Console
 
 from inference.checks import CheckedRun
-from inference.flags import PLAIN, print_json
+from inference.flags import print_json
 from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
+from inference.runs.run_folder import Claim
+from models.console import PlainConsole
 from models.errors import UserError
+from models.names import for_terminal
 
 # The end of a traceback that one of the project's own exceptions caused. Its message is all that a user needs.
 OWN_ERROR = re.compile(r"^(?:models|inference)\.[\w.]+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
@@ -28,7 +34,7 @@ def execute(checked: CheckedRun) -> int:
         UserError: another run is at work in the folder, or the job may cost more than --max_cost.
     """
     _set_up_logging(checked)
-    console = Console(stderr=checked.json, quiet=checked.verbosity == "quiet", **PLAIN)
+    console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
     if checked.plan or checked.job:
         _plan(checked, console)
     if checked.plan:
@@ -37,14 +43,51 @@ def execute(checked: CheckedRun) -> int:
         return 0
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
     console.print(runtime, soft_wrap=True)
-    output = checked.options.output
-    with run_folder.claim(checked.options, checked.description, checked.overwrite):
-        with ProgressWatcher(output, checked.files, checked.options.limit, checked.verbosity) as progress:
-            exit_code = _run_pipeline(checked, console)
+    job, is_active = _job(checked)
+    with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
+        checked = replace(checked, options=claim.options)
         try:
+            with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
+                _warn_of_other_runtimes(checked, progress, console)
+                exit_code = _run_pipeline(checked, claim, console)
             return _finish(checked, progress, console) if exit_code is None else exit_code
         except UserError as error:  # such as a full disk, which is a failure and not wrong use
             return _failed(str(error), checked)
+        except KeyboardInterrupt:
+            if claim.lost:
+                return _failed(claim.lost, checked)
+            raise
+
+
+def _job(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
+    """Return what names the job in its engine, and a function that asks the engine whether a job still runs."""
+
+    def is_active(job: dict[str, str]) -> bool:
+        from inference.dataflow import jobs  # it takes a second to load, which a local run should not wait for
+
+        return jobs.is_active(checked.beam_options, job)
+
+    if not checked.job:
+        return None, is_active
+    from inference.dataflow import jobs
+
+    return jobs.name_of(checked.beam_options), is_active
+
+
+def _warn_of_other_runtimes(checked: CheckedRun, progress: ProgressWatcher, console: Console) -> None:
+    if not checked.runtime:
+        return
+    here = _without_threads(str(checked.runtime))
+    for other in sorted({_without_threads(runtime) for runtime in progress.earlier_runtimes} - {here}):
+        console.print(
+            f"warning: finished slices were scored with {other}, and this machine scores with {here}, so their scores "
+            "may differ slightly; the summary counts the slices of each.",
+            soft_wrap=True,
+        )
+
+
+def _without_threads(runtime: str) -> str:
+    return re.sub(r"\d+ threads?$", "a CPU", runtime)
 
 
 def _plan(checked: CheckedRun, console: Console) -> None:
@@ -58,8 +101,10 @@ def _plan(checked: CheckedRun, console: Console) -> None:
         checked.description["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
 
 
-def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
+def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
+    if checked.job:
+        claim.leave(to_job=True)  # whatever ends this process, the job may go on
     try:
         p = beam.Pipeline(options=checked.beam_options)
         pipeline.build(p, checked.options)
@@ -68,9 +113,12 @@ def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
             console.print(job_line(result.job_id(), checked), soft_wrap=True)
         if not checked.wait:
             return 0
-        result.wait_until_finish()
+        try:
+            result.wait_until_finish()
+        finally:
+            claim.leave(to_job=checked.job is not None and not PipelineState.is_terminal(result.state))
     except KeyboardInterrupt:
-        if not checked.job:
+        if not checked.job or claim.lost:
             raise
         print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
         return 1
@@ -85,7 +133,7 @@ def _run_pipeline(checked: CheckedRun, console: Console) -> int | None:
 
 
 def _failed(message: str, checked: CheckedRun) -> int:
-    print(f"failed: {message} {RESUME}\n{checked.description['command']}", file=sys.stderr)
+    print(for_terminal(f"failed: {message} {RESUME}\n{checked.description['command']}"), file=sys.stderr)
     return 1
 
 
@@ -115,7 +163,7 @@ def job_line(job_id: str, checked: CheckedRun) -> str:
 def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) -> int:
     """Print the totals and the paths. Return 3 if more documents failed than --max_failure_rate allows, else 0."""
     output = checked.options.output
-    totals = summary.read(output)
+    totals = summary.read(output, checked.options.run)
     if totals is None:
         return _failed("the runner ended without a summary.", checked)
     summary.show(totals, console)
@@ -129,11 +177,11 @@ def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) ->
         result = {"output": output, "report": report, "documents": progress.documents, "seconds": seconds}
         print_json({**result, "summary": totals})
     if totals["failure_rate"] > checked.max_failure_rate:
-        print(
+        sentence = (
             f"{totals['failure_rate']:.2%} of the documents failed, more than --max_failure_rate "
-            f"{checked.max_failure_rate:.2%}; see {output}/failures",
-            file=sys.stderr,
+            f"{checked.max_failure_rate:.2%}; see {output}/failures"
         )
+        print(for_terminal(sentence), file=sys.stderr)
         return 3
     return 0
 
@@ -147,9 +195,9 @@ def _draw_report(checked: CheckedRun, totals: dict[str, Any], console: Console) 
         return report_page.write(output)
     except Exception as error:  # the run is complete, whatever is wrong with its page
         message = " ".join(str(error).split())[:300].rstrip(".")
-        print(
+        sentence = (
             f"warning: the report was not drawn ({type(error).__name__}: {message}). The predictions are complete; "
-            f"`python -m inference.report {output}` draws it again.",
-            file=sys.stderr,
+            f"`python -m inference.report {output}` draws it again."
         )
+        print(for_terminal(sentence), file=sys.stderr)
         return None

@@ -12,8 +12,6 @@ from inference.scoring.options import DeviceChoice, PrecisionChoice, RuntimeChoi
 from models.arguments import Parser, refuse
 
 BEAM_FLAGS = Path(__file__).with_name("beam_flags.txt")
-# Settings of every console: a label such as `[/b] :smile:` is printed as it is.
-PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 
 
 class BeamParser(Parser):

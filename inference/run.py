@@ -15,7 +15,7 @@ from models.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Label a stream. Return 0 when done, 2 after wrong use, 3 after too many failures."""
+    """Label a stream. Return 0 when done, 1 if it failed, 2 after wrong use, 3 after too many failures."""
     try:
         return exit_code(lambda: _main(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of the pipe needs no more rows
@@ -48,10 +48,15 @@ def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
     from inference import checks
     from inference.runs import stream
+    from inference.scoring.faults import ScoringError
 
     scoring, problems = checks.check_scoring(flags)
     lines = stream.open_input(flags.input, problems)
-    predicted, failed = stream.label(lines, scoring, flags)
+    try:
+        predicted, failed = stream.label(lines, scoring, flags)
+    except ScoringError as error:  # which is a failure and not wrong use
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     print(f"{predicted:,} predicted, {failed:,} failed", file=sys.stderr)
     return 3 if failed > flags.max_failure_rate * (predicted + failed) else 0
 

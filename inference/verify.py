@@ -2,14 +2,17 @@
 
     python -m inference.verify runs/ai
 
-A line is printed for each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
+With --input, the corpus is read again as well, and compared with the bytes that were labelled. A line is printed for
+each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 
 from inference.flags import BeamParser, add_json, print_json
 from models.errors import exit_code
+from models.names import for_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +24,7 @@ def make_parser() -> BeamParser:
     """Return the parser of `inference.verify`."""
     parser = BeamParser("python -m inference.verify", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("--input", action="store_true", help="also read the corpus again, and compare it")
     add_json(parser)
     return parser
 
@@ -32,10 +36,11 @@ def _main(argv: Sequence[str]) -> int:
 
     storage.configure(beam_flags)
     problems = []
-    for problem in integrity.verify(flags.run):
+    checks = [integrity.verify(flags.run), integrity.verify_input(flags.run) if flags.input else ()]
+    for problem in itertools.chain(*checks):
         problems.append(problem)
         if not flags.json:
-            print(problem)
+            print(for_terminal(problem))
     if flags.json:
         print_json({"run": flags.run, "problems": problems})
     elif problems:

@@ -7,6 +7,8 @@ UserError           a mistake of the user: one sentence, exit code 2, no traceba
 import sys
 from collections.abc import Callable
 
+from models.names import for_terminal
+
 
 class UserError(Exception):
     """A mistake in flags, configuration or data; the message says what was expected, what was found, what to do."""
@@ -28,5 +30,5 @@ def exit_code(work: Callable[[], int | None], resume_hint: str = "The same comma
         print(f"\nstopped. {resume_hint}", file=sys.stderr)
         return 1
     except UserError as error:
-        print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
+        print(for_terminal(f"error: {error}").replace("\n", "\nerror: "), file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from models.decision import Decision
 from models.errors import ModelError
 from models.labels import LabelSchema
+from models.names import distinct
 from models.text import TextRecipe
 
 FORMAT_VERSION = 1
@@ -65,8 +66,11 @@ class Manifest(BaseModel):
 
 
 def model_name(directory: str | os.PathLike[str]) -> str:
-    """Return the model's name: the last part of its path, with all but ASCII letters, digits and _ replaced by _."""
-    return re.sub(r"\W", "_", Path(os.path.abspath(directory)).name, flags=re.ASCII)
+    """Return the model's name: the last part of its path, with all but ASCII letters, digits and _ replaced by _.
+
+    If that leaves no letter or digit, as of 政治, a hash follows, so that two such models have different names.
+    """
+    return distinct([Path(os.path.abspath(directory)).name], max_bytes=255)[0]
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:

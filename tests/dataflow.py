@@ -45,6 +45,9 @@ class Service:
         if re.search(r"/jobs(\?|$)", path) and method == "POST":
             self.jobs.append(json.loads(body))
             return JOB
+        if re.search(r"/jobs(\?|$)", path):
+            active = self.state in ("JOB_STATE_RUNNING", "JOB_STATE_QUEUED")
+            return {"jobs": [{**JOB, "name": job["name"]} for job in self.jobs if active]}
         if "/messages" in path:
             messages = [
                 {"id": "1", "time": "2026-11-21T10:00:00Z", "messageImportance": "JOB_MESSAGE_ERROR", "messageText": m}

@@ -270,7 +270,7 @@ def test_the_files_are_described_as_they_are_written() -> None:
     totals = summary.summarise(receipt.totals(), 1, 0)
     failure = Failure(1, None, "not_json", "d", "raw").row("file")
     assert not [name for name in (*run, *run["options"], *totals, *failure) if f"`{name}`" not in text]
-    assert not [name for name in run_folder.CONTENTS if name not in text]
+    assert not [name for name in (*run_folder.FILES, *run_folder.FOLDERS) if name not in text]
 
 
 def test_every_reason_of_failures_is_explained() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.cells import cell_len, set_cell_size
 from sklearn.metrics import precision_recall_curve
 
 from models.decision import Floats
 from models.labels import Task
+from models.names import for_terminal
 from training import calibrate
 from training.measurement import Measurement
 
@@ -130,20 +133,25 @@ def heat_map(shares: Floats, counts: Floats, names: Sequence[str]) -> str:
         places = np.arange(len(names)) + 0.5
         short = [_short(name, 22) for name in names]
         axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="predicted", ylabel="true")
-        axes.set_xticks(places, short, rotation=45, ha="right", fontsize=8)
+        axes.set_xticks(places, short, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
         axes.set_yticks(places, short, fontsize=8)
         axes.tick_params(length=0)
         return _svg(figure)
 
 
 def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    """Return the name in at most this many columns, of which a letter of China, Japan or Korea takes two."""
+    name = for_terminal(name)  # a browser can draw control characters as little as a terminal can
+    return name if cell_len(name) <= most else f"{set_cell_size(name, most - 1).rstrip()}…"
 
 
 def _svg(figure: Figure) -> str:
     """Return the figure's <svg> element: transparent, as wide as its place, in the page's colours."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The browser draws the text, with the reader's fonts. Here, fonts without a label's letters change nothing.
+        warnings.filterwarnings("ignore", message="Glyph .* missing|Matplotlib currently does not support")
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

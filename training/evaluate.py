@@ -11,6 +11,7 @@ from models import trained_model
 from models.arguments import Parser
 from models.errors import exit_code
 from models.trained_model import Manifest
+from training import output_folder
 from training.config import TrainConfig
 from training.config_file import parse_config
 
@@ -26,7 +27,7 @@ def make_parser() -> Parser:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="directory of the trained model")
     parser.add_argument("--data", action="append", required=True, metavar="FILE", help="labelled file; may be repeated")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for metrics.json, report.html and CSV tables"
+        "--output", type=output_folder.folder, metavar="DIR", help="folder for metrics.json, report.html and CSV tables"
     )
     parser.add_argument(
         "--set",

@@ -25,6 +25,7 @@ from models import weights
 from models.decision import Decision
 from models.errors import UserError
 from models.labels import LabelSchema, Task
+from models.names import for_terminal
 from models.text import TextRecipe
 from models.trained_model import Manifest
 from training import base_model
@@ -70,7 +71,7 @@ def convert(request: Request, output: Path) -> None:
         base_revision=request.revision,
     )
     difference = _write(output.resolve(), model, config, tokenizer, manifest)
-    print(f"{labels.task}: {', '.join(labels.names)}")
+    print(for_terminal(f"{labels.task}: {', '.join(labels.names)}"))
     if not knows_task:
         print(
             f"The checkpoint does not say its task. {labels.task} is the usual one for its outputs, and --task changes "

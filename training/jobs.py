@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models import trained_model
+from models import names, trained_model
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from training import fit, output_folder, processes
@@ -45,38 +45,25 @@ class Job:
 
 
 def plan(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
-    """Return one job, or with `one_vs_rest` a binary one for each label, in a directory below `output`.
-
-    Raises:
-        UserError: two labels would share a directory.
-    """
+    """Return one job, or with `one_vs_rest` a binary one for each label, in a directory below `output`."""
     if not config.training.one_vs_rest:
         return [Job(config, prepared, output)]
-    schema = prepared.schema
-    jobs = [_one_vs_rest(config, prepared, schema, place, output) for place in range(len(schema.names))]
-    folders = {job.output: name for job, name in zip(jobs, schema.names, strict=True)}
-    if len(folders) < len(jobs):
-        shared = sorted(set(schema.names) - set(folders.values()))
-        raise UserError(
-            "training.one_vs_rest: expected label names that differ in letters and digits, since each is a directory; "
-            f"found several like {', '.join(shared)}; rename them."
-        )
-    return jobs
+    folders = names.distinct(prepared.schema.names)  # they are fit for columns, as the names of models are
+    return [_one_vs_rest(config, prepared, place, output / folder) for place, folder in enumerate(folders)]
 
 
-def _one_vs_rest(config: TrainConfig, prepared: Prepared, schema: LabelSchema, place: int, output: Path) -> Job:
+def _one_vs_rest(config: TrainConfig, prepared: Prepared, place: int, output: Path) -> Job:
     def binary(examples: Examples) -> Examples:
         positive = examples.targets[:, place]
         return replace(examples, targets=np.stack([1 - positive, positive], axis=1))
 
-    name = schema.names[place]
-    labels = config.labels.one_vs_rest(schema, name)
+    labels = config.labels.one_vs_rest(prepared.schema, prepared.schema.names[place])
     training = config.training.model_copy(update={"one_vs_rest": False})
     splits = Splits(*(binary(examples) for _, examples in prepared.splits.items()))
     return Job(
         config.model_copy(update={"labels": labels, "training": training}),
         replace(prepared, schema=LabelSchema(task=Task.BINARY, names=labels.names), splits=splits),
-        output / trained_model.model_name(name),
+        output,
     )
 
 

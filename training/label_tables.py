@@ -1,12 +1,12 @@
 """Writes the measurement of a split as CSV files for each label, and prints it as a table."""
 
 import csv
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from models import names
 from models.decision import Decision, thresholds_of
 from models.labels import Task
 from training import metrics, terminal
@@ -18,19 +18,20 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of cells that a s
 def write(measurement: Measurement, decision: Decision, directory: Path, data_path: str, run_id: str) -> None:
     """Write `<split>_<label>_evaluation.csv` and `<split>_<label>_scores.csv` for each label.
 
-    The first has a row for each metric, at 0.5 and at the threshold, with the date, the data path and the run id. The
-    second has a row for each document: its id, the truth (0 or 1), the score, and the decision (0 or 1).
+    The first has a row for each metric, at 0.5 and at the threshold, with the label, the date, the data path and the
+    run id. The second has a row for each document: its id, the truth (0 or 1), the score, and the decision (0 or 1).
     """
     directory.mkdir(parents=True, exist_ok=True)
     prefix = {"validation": "val", "test": "holdout"}[measurement.split]
     date = datetime.now(UTC).isoformat(timespec="seconds")
     labels, values = measurement.labels, measurement.metrics
     thresholds = thresholds_of(labels, decision)
-    for i, name in enumerate(labels.names):
+    files = names.distinct(labels.names, also=".-")
+    for i, (name, file) in enumerate(zip(labels.names, files, strict=True)):
         if labels.task is Task.BINARY and i == 0:
             continue  # the negative label's table would say the same
-        stem = f"{prefix}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}"
-        rows: list[tuple[str, Any]] = [("date", date), ("data_path", data_path), ("run_id", run_id)]
+        stem = f"{prefix}_{file}"
+        rows: list[tuple[str, Any]] = [("label", name), ("date", date), ("data_path", data_path), ("run_id", run_id)]
         rows += [("documents", values["documents"]), ("threshold", thresholds.get(name, "highest score"))]
         rows += _metric_rows(values, name)
         _write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)

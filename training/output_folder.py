@@ -1,5 +1,7 @@
-"""What a command may replace, and what it may fail to write without losing a model."""
+"""What a command may write and replace, and what it may fail to write without losing a model."""
 
+import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +9,24 @@ from pathlib import Path
 
 from models import trained_model
 from models.errors import UserError
+from models.names import for_terminal
+
+LONGEST = 200  # bytes of a folder's name; file systems allow 255, of which `.checkpoints` and the like need some
+
+
+def folder(text: str) -> Path:
+    """Parse the path of a folder that a command will write.
+
+    Raises:
+        ArgumentTypeError: its name is too long for the files beside it, which a training would notice at its end.
+    """
+    path = Path(text)
+    size = len(os.fsencode(path.name))
+    if size > LONGEST:
+        raise argparse.ArgumentTypeError(
+            f"expected a name of at most {LONGEST} bytes, found {size} in {path.name[:20] + '…'!r}; name another folder"
+        )
+    return path
 
 
 def check_free(output: Path, overwrite: bool) -> None:
@@ -33,4 +53,5 @@ def not_essential(name: str | Path, advice: str, *, step: str = "written") -> It
         yield
     except Exception as error:  # a chart or a disk can fail in many ways, and none may cost the model
         reason = " ".join(str(error).split())[:200]
-        print(f"warning: {name} could not be {step} ({type(error).__name__}: {reason}); {advice}.", file=sys.stderr)
+        sentence = f"warning: {name} could not be {step} ({type(error).__name__}: {reason}); {advice}."
+        print(for_terminal(sentence), file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.arguments import Parser
 from models.errors import UserError, exit_code
-from training import config_file, data_card
+from training import config_file, data_card, output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,9 @@ def make_parser() -> Parser:
     """Return the parser of `training.prepare`."""
     parser = Parser("python -m training.prepare", __doc__)
     config_file.add_flags(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the splits and the card")
+    parser.add_argument(
+        "--output", type=output_folder.folder, required=True, metavar="DIR", help="folder for the splits and the card"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what training.prepare wrote there before")
     return parser
 

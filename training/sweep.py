@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.arguments import Parser
 from models.errors import UserError, exit_code
-from training import config_file
+from training import config_file, output_folder
 from training.config import Range, SearchConfig, TrainConfig
 
 
@@ -28,7 +28,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--prepared", type=Path, metavar="DIR", help="folder written by training.prepare, to train on instead of files"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory of the best model")
+    parser.add_argument(
+        "--output", type=output_folder.folder, required=True, metavar="DIR", help="directory of the best model"
+    )
     parser.add_argument("--trials", type=int, metavar="N", help="number of trials in all (default: search.trials)")
     parser.add_argument("--search_only", action="store_true", help="do not train the best settings in full")
     parser.add_argument(

@@ -1,7 +1,8 @@
 """Prints tables on the terminal, and keeps libraries from printing there."""
 
-from rich.console import Console
 from rich.table import Table
+
+from models.console import PlainConsole
 
 
 def new_table(title: str) -> Table:
@@ -10,8 +11,8 @@ def new_table(title: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table. Brackets and colons in it are plain text, since label names may hold them."""
-    Console(markup=False, emoji=False).print(table)
+    """Print a table. Its cells are plain text, whatever label names hold."""
+    PlainConsole().print(table)
 
 
 def counted(count: int, thing: str) -> str:

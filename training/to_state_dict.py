@@ -8,7 +8,6 @@ The model is written only if it gives the logits of the checkpoint.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -32,7 +31,9 @@ def make_parser() -> Parser:
     parser = Parser("python -m training.to_state_dict", __doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or hub name of the checkpoint")
     parser.add_argument("--revision", metavar="REVISION", help="branch, tag or commit on the hub")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory of the trained model")
+    parser.add_argument(
+        "--output", type=output_folder.folder, required=True, metavar="DIR", help="directory of the trained model"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
     parser.add_argument(
         "--task", choices=[task.value for task in Task], help="task of the labels (default: what the checkpoint says)"

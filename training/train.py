@@ -27,7 +27,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--prepared", type=Path, metavar="DIR", help="folder written by training.prepare, to train on instead of files"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="directory of the trained model")
+    parser.add_argument(
+        "--output", type=output_folder.folder, required=True, metavar="DIR", help="directory of the trained model"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
     parser.add_argument(

@@ -24,6 +24,22 @@ print(content)' "$@"; }
 format=$(field "$here/run.json" options format)
 predicted=$(field "$here/summary.json" predicted)
 failed=$(field "$here/summary.json" failed)
+# The rules of BigQuery: https://docs.cloud.google.com/bigquery/docs/schemas#column_names
+refused=$(python3 -c '
+import json, sys, unicodedata
+reserved = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier")
+def fits(character):
+    category = unicodedata.category(character)
+    return category[0] in "LNM" or category in ("Pc", "Pd") or character in "&%=+:\x27<>#| \t"
+def refuses(name):
+    return not 0 < len(name) <= 300 or name.lower().startswith(reserved) or not all(map(fits, name))
+names = [column["name"] for column in json.load(open(sys.argv[1], encoding="utf-8"))]
+sys.stdout.reconfigure(encoding="utf-8")
+print(*map(repr, filter(refuses, names)), sep=", ")' "$here/schema.json")
+[ -z "$refused" ] || {
+  echo "error: $run has columns that BigQuery refuses, $refused: label again with other --keep_fields" >&2
+  exit 2
+}
 if [ "$format" = parquet ]; then source=PARQUET; else source=NEWLINE_DELIMITED_JSON; fi
 
 bq load --replace --source_format="$source" "${table/./:}" "$run/predictions/*.$format" "$here/schema.json"

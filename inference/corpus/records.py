@@ -275,7 +275,10 @@ def predictions_schema(keep_fields: Sequence[str], models: Sequence[str]) -> pa.
 
 
 def bigquery_schema(schema: pa.Schema, keep_fields: Sequence[str], file_format: str) -> list[dict[str, Any]]:
-    """Return the schema in the form that `bq load` reads; in JSON lines, a kept field may hold any JSON value."""
+    """Return the schema in the form that `bq load` reads; in JSON lines, a kept field may hold any JSON value.
+
+    Its names equal the keys of the rows, as `bq load` needs. BigQuery may refuse one (`names.refused_by_bigquery`).
+    """
     fields = [_bigquery_field(column.name, column.type) for column in schema]
     for column in fields:
         if column["name"] in keep_fields and file_format == "jsonl":
@@ -294,9 +297,6 @@ def _bigquery_field(name: str, data_type: pa.DataType) -> dict[str, Any]:
     return {"name": name, "type": "FLOAT" if pa.types.is_floating(data_type) else "STRING", "mode": mode}
 
 
-def arrow_row(row: dict[str, Any], keep_fields: Sequence[str]) -> dict[str, Any]:
-    """Return the row of predictions with its kept fields changed in place: JSON text for all but strings and nulls."""
-    for name in keep_fields:
-        if row[name] is not None and not isinstance(row[name], str):
-            row[name] = orjson.dumps(row[name]).decode()
-    return row
+def arrow_text(value: Any) -> str | None:
+    """Return the value of a kept field as a table holds it: JSON text for all but strings and nulls."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()

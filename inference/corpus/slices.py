@@ -5,14 +5,16 @@ byte. Files can therefore be cut at any byte, and each line is still read exactl
 """
 
 import hashlib
+import itertools
 import posixpath
-import zlib
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.corpus.files import (
     CHUNK_BYTES,
@@ -28,6 +30,8 @@ from inference.corpus.records import MAX_LINE_BYTES, Line
 MIB = 1024 * 1024
 MIN_SLICE_BYTES, MAX_SLICE_BYTES = MIB // 4, 8 * MIB
 MIN_SLICES = 64  # a corpus is cut into this many if it is large enough: progress shows, and a kill costs little
+NAME = r"[A-Za-z0-9._-]+-[0-9a-f]{32}-\d{15}-\d{15}"  # pattern of the names of slices
+MAX_STEM = 80  # bytes of the file's name in a slice's name: file systems allow 255 for a whole name
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NEWLINE = ord("\n")
 
@@ -50,7 +54,7 @@ class CountedRange:
     start: int
     end: int
     lines: int
-    checksum: int
+    checksum: str
     source_bytes: int
     damage: str | None = None
 
@@ -64,15 +68,19 @@ class Slice:
     end: int  # byte after the last
     first_line: int  # number of the first line that begins in the slice, from 1
     lines: int  # number of lines that begin in the slice, without the broken last line of a damaged file
-    checksum: int  # CRC-32 of the slice's bytes, which shows whether the input has changed
+    checksum: str  # SHA-256 of the bytes of its lines, which shows whether the input has changed
     source_bytes: int  # share of the file's stored bytes; the shares add up to the file's size
     damage: str | None = None  # description of the damage, on the last readable slice of a truncated or corrupt file
 
     @property
     def name(self) -> str:
-        """The slice's name: depends on path and byte range alone, and sorts in input order within a file."""
-        digest = hashlib.sha256(self.file.path.encode()).hexdigest()[:8]
-        return f"{posixpath.basename(self.file.path)}-{digest}-{self.start:015d}-{self.end:015d}"
+        """The slice's name: depends on path and byte range alone, and sorts in input order within a file.
+
+        It holds 128 bits of a hash of the path, so no two paths share a name. It is safe as a part of a file's name.
+        """
+        digest = hashlib.sha256(self.file.path.encode()).hexdigest()[:32]
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", posixpath.basename(self.file.path))[:MAX_STEM]
+        return f"{stem}-{digest}-{self.start:015d}-{self.end:015d}"
 
 
 def limit_lines(files: Iterable[InputFile], limit: int) -> list[InputFile]:
@@ -111,6 +119,36 @@ def cut(file: InputFile, slice_bytes: int) -> list[ByteRange]:
     return [ByteRange(file, start, min(start + slice_bytes, file.size), slice_bytes) for start in starts]
 
 
+def line_bytes(file: InputFile, start: int, end: int, *, damaged: bool = False) -> Iterator[bytes]:
+    """Yield the bytes of the lines that begin from `start` to `end`, in chunks. The last line may end after `end`.
+
+    Args:
+        file: The file, compressed or not.
+        start: The first byte of the range, in the decompressed file.
+        end: The byte after the range.
+        damaged: Whether the file cannot be read beyond `end`.
+
+    Raises:
+        SourceError: the file cannot be opened, or storage fails below a decompressor.
+    """
+    position = max(start - 1, 0)  # a newline just before the range starts a line in it
+    begun = start == 0
+    for chunk in read_bytes(file, position, end if damaged else None):
+        chunk_end = position + len(chunk)
+        own = 0
+        if not begun:
+            newline = chunk.find(b"\n", 0, max(end - 1 - position, 0))
+            begun, own = newline >= 0, newline + 1
+        if begun:
+            last = chunk.find(b"\n", max(end - 1 - position, own)) if chunk_end >= end else -1
+            yield chunk[own : last + 1 or None]
+            if last >= 0:
+                return
+        elif chunk_end >= end - 1:
+            return
+        position = chunk_end
+
+
 def count_lines(byte_range: ByteRange) -> list[CountedRange]:
     """Count the lines that begin in a range, and cut a compressed file.
 
@@ -122,26 +160,27 @@ def count_lines(byte_range: ByteRange) -> list[CountedRange]:
     if byte_range.end is None:
         return _count_compressed(byte_range)
     file, start, end = byte_range.file, byte_range.start, byte_range.end
-    lines, last_byte, checksum = int(start == 0 and end > 0), 0, 0
-    # A newline just before the range starts a line in it; one on its last byte starts a line in the next.
-    for chunk in read_bytes(file, max(start - 1, 0), end):
+    lines, last_byte, digest = 0, NEWLINE, hashlib.sha256()
+    for chunk in line_bytes(file, start, end):
         lines += chunk.count(b"\n")
-        last_byte = chunk[-1]
-        checksum = zlib.crc32(chunk, checksum)
-    return [CountedRange(file, start, end, lines - (last_byte == NEWLINE), checksum, source_bytes=end - start)]
+        last_byte = chunk[-1] if chunk else last_byte
+        digest.update(chunk)
+    return [
+        CountedRange(file, start, end, lines + (last_byte != NEWLINE), digest.hexdigest(), source_bytes=end - start)
+    ]
 
 
 def _count_compressed(byte_range: ByteRange) -> list[CountedRange]:
     """Read a compressed file once, and count the lines that begin in each range of `slice_bytes` bytes."""
     file, size = byte_range.file, byte_range.slice_bytes
     lines = Counter({0: 1})  # number of lines that begin in each range, by the range's index
-    checksums: Counter[int] = Counter()
+    digests: defaultdict[int, Any] = defaultdict(hashlib.sha256)  # of the bytes of these lines
     length, last_start, damage = 0, 0, None
     try:
         for chunk in read_bytes(file):
-            for index, part in _parts(chunk, length, size):
-                checksums[index] = zlib.crc32(part, checksums[index])
             starts = np.flatnonzero(np.frombuffer(chunk, np.uint8) == NEWLINE) + (length + 1)
+            for index, part in _parts(chunk, length, starts, last_start, size):
+                digests[index].update(part)
             lines.update((starts // size).tolist())
             last_start = int(starts[-1]) if len(starts) else last_start
             length += len(chunk)
@@ -159,7 +198,7 @@ def _count_compressed(byte_range: ByteRange) -> list[CountedRange]:
             start=k * size,
             end=(k + 1) * size if k < count - 1 else length,
             lines=lines[k],
-            checksum=checksums[k],
+            checksum=digests[k].hexdigest(),
             source_bytes=bounds[k + 1] - bounds[k],
             damage=damage if k == count - 1 else None,
         )
@@ -167,10 +206,22 @@ def _count_compressed(byte_range: ByteRange) -> list[CountedRange]:
     ]
 
 
-def _parts(chunk: bytes, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Split a chunk that begins at `offset` at the bounds of ranges; yield each range's index with its part."""
-    for index in range(offset // size, (offset + len(chunk) - 1) // size + 1):
-        yield index, chunk[max(index * size - offset, 0) : (index + 1) * size - offset]
+def _parts(
+    chunk: bytes, offset: int, starts: NDArray[np.int64], last_start: int, size: int
+) -> Iterator[tuple[int, bytes]]:
+    """Split a chunk at the lines that are the first of a range; yield each range's index with its part.
+
+    The chunk begins at `offset`, in a line that begins at `last_start`. Lines begin in it at `starts`.
+    """
+    indices, first = np.unique(starts // size, return_index=True)
+    bounds = [(last_start // size, 0)]
+    bounds += [
+        (int(index), int(starts[i]) - offset)
+        for index, i in zip(indices, first, strict=True)
+        if index > last_start // size
+    ]
+    for (index, begin), (_, end) in itertools.pairwise([*bounds, (0, len(chunk))]):
+        yield index, chunk[begin:end]
 
 
 def number(ranges: Iterable[CountedRange]) -> list[Slice]:
@@ -180,9 +231,8 @@ def number(ranges: Iterable[CountedRange]) -> list[Slice]:
     for r in sorted(ranges, key=lambda counted: counted.start):
         allowed = max(r.file.max_lines - first_line + 1, 0) if r.file.max_lines is not None else r.lines + 1
         if allowed or r.start == 0:
-            damage = r.damage if allowed > r.lines else None
             lines = min(r.lines, allowed)
-            slices.append(Slice(r.file, r.start, r.end, first_line, lines, r.checksum, r.source_bytes, damage))
+            slices.append(Slice(r.file, r.start, r.end, first_line, lines, r.checksum, r.source_bytes, r.damage))
         first_line += r.lines
     return slices
 
@@ -191,25 +241,28 @@ def read_lines(piece: Slice) -> Iterator[Line]:
     """Yield the lines that begin in the slice, in order; the last Line of a damaged file reports the damage.
 
     Raises:
-        SourceError: the file holds fewer lines than were counted, so it changed during the run.
+        SourceError: the bytes are not those that were counted. It is raised after the last line.
     """
-    if not piece.lines and not piece.damage:
-        return
     last_line = piece.first_line + piece.lines - 1
-    position = max(piece.start - 1, 0)
-    chunks = read_bytes(piece.file, position, piece.end if piece.damage else None)
-    lines = (line for line in split_lines(chunks, position) if line[0] >= piece.start)
-    missing = piece.lines
+    digest = hashlib.sha256()
+
+    def chunks() -> Iterator[bytes]:
+        for chunk in line_bytes(piece.file, piece.start, piece.end, damaged=piece.damage is not None):
+            digest.update(chunk)
+            yield chunk
+
+    lines = split_lines(chunks(), piece.start)
     for number, (start, data, size) in zip(range(piece.first_line, last_line + 1), lines, strict=False):
         yield _line(number, data.removeprefix(BYTE_ORDER_MARK) if start == 0 else data, size)
-        missing = last_line - number
-    if missing:
+    broken = next(lines, (0, b"", 0))[1]
+    for _ in lines:  # all bytes are read, also after --limit, because they all count in the checksum
+        pass
+    if digest.hexdigest() != piece.checksum:
         raise SourceError(
-            f"{piece.file.path}: expected the lines that were counted when the run began, found {missing} lines fewer; "
-            "put the original file back."
+            f"{piece.file.path}: expected the bytes that were counted when the run began, found others in the lines "
+            f"from {piece.first_line:,} on; put the original file back."
         )
-    if piece.damage:
-        broken = next(lines, (0, b"", 0))[1]
+    if piece.damage and (piece.file.max_lines is None or last_line < piece.file.max_lines):
         yield Line(last_line + 1, broken, ("damaged_file", f"{piece.file.path}: {piece.damage}"))
 
 

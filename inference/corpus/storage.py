@@ -1,13 +1,16 @@
 """Adds to Beam's FileSystems: whole-file writes, leases, and messages about files on disk and in Cloud Storage."""
 
+import _thread
 import contextlib
 import io
 import os
+import re
+import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, Self
 
 import orjson
 from apache_beam.io.filesystem import CompressionTypes
@@ -56,26 +59,64 @@ def read_file(path: str) -> bytes:
         return content
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing.
+def read_beginning(path: str, size: int) -> bytes:
+    """Return the first `size` bytes of a file as they are stored."""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        content: bytes = file.read(size)
+        return content
+
+
+def write_file(path: str, content: bytes | IO[bytes]) -> None:
+    """Write a file, or replace it, so that readers see all of it or nothing.
 
     An object appears when its upload is complete; a local file is written under another name and renamed.
 
     Raises:
         UserError: the local disk is full, is read-only, or fails.
     """
+    source = io.BytesIO(content) if isinstance(content, bytes) else content
     if is_remote(path):
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            file.write(content)
+            shutil.copyfileobj(source, file)
         return
+    _write_local(path, source, os.replace)
+
+
+def create_file(path: str, content: bytes) -> bool:
+    """Write a file unless it exists; return whether it holds this content now.
+
+    If two processes try at once, only one succeeds, on a local disk and in Cloud Storage. Other storages have no such
+    operation, so there both may succeed, and the later one's content stays.
+
+    Raises:
+        UserError: the local disk is full, is read-only, or fails.
+    """
+    try:
+        if path.startswith(GS):
+            storage.Blob.from_uri(path, client=_client()).upload_from_string(content, if_generation_match=0)
+        elif is_remote(path):
+            if FileSystems.exists(path):
+                raise FileExistsError(path)
+            write_file(path, content)
+        else:
+            _write_local(path, io.BytesIO(content), _link)
+    except (PreconditionFailed, FileExistsError):
+        return read_file(path) == content  # equal if the write succeeded and only its answer was lost
+    return True
+
+
+def _write_local(path: str, source: IO[bytes], publish: Callable[[str, str], None]) -> None:
+    """Write a file under another name, then give it its own with `publish`."""
     staging = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(staging, "wb") as file:
-            file.write(content)
+            shutil.copyfileobj(source, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(staging, path)
+        publish(staging, path)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; check the disk and its permissions.") from error
     finally:
@@ -83,17 +124,56 @@ def write_file(path: str, content: bytes) -> None:
             os.unlink(staging)
 
 
-def matching(pattern: str) -> Iterator[str]:
-    """Yield the paths that a glob matches, in the storage's order."""
-    for match in FileSystems.match([pattern]):
-        yield from (metadata.path for metadata in match.metadata_list)
+def _link(staging: str, path: str) -> None:
+    """Give a file a second name, which must not exist yet."""
+    try:
+        os.link(staging, path)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems have no links; there, two processes at the same moment both succeed
+        if os.path.exists(path):
+            raise FileExistsError(path) from None
+        os.replace(staging, path)
 
 
-def delete_remote(path: str) -> None:
-    """Delete an object and all objects below its path, if there are any."""
-    matches = FileSystems.match([path, FileSystems.join(path, "**")])
-    if paths := [metadata.path for match in matches for metadata in match.metadata_list]:
-        FileSystems.delete(paths)
+def listing(folder: str) -> Iterator[str]:
+    """Yield the names of the files in a folder, not of those in its subfolders. The folder may be missing.
+
+    The folder is taken literally, so no character of it is a wildcard.
+
+    Raises:
+        UserError: the folder is remote and its name has a wildcard.
+    """
+    if is_remote(folder):
+        refuse_wildcards(folder)
+        for match in FileSystems.match([FileSystems.join(folder, "*")]):
+            yield from (metadata.path.rpartition("/")[2] for metadata in match.metadata_list)
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from (entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+
+
+def delete(folder: str, names: Sequence[str]) -> None:
+    """Delete files of a folder. A file that is gone already is no error."""
+    paths = [FileSystems.join(folder, name) for name in names]
+    if is_remote(folder):
+        refuse_wildcards(folder)
+        if paths:
+            FileSystems.delete(paths)
+        return
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def refuse_wildcards(path: str) -> None:
+    """Refuse a remote path that Beam would take for a pattern of names.
+
+    Raises:
+        UserError: the path is remote and has one of the characters * ? [.
+    """
+    if is_remote(path) and re.search(r"[*?\[]", path):
+        raise UserError(f"{path}: expected the name of a folder, found a wildcard (* ? [); name one folder.")
 
 
 def bucket_of(path: str) -> str:
@@ -128,12 +208,33 @@ class Lease:
 
     Every write names the generation of the object that it replaces, so of two writers only one succeeds. The owner
     renews the lease while the body runs. A killed owner leaves the object behind, and another may take the lease after
-    LEASE_SECONDS without a renewal.
+    LEASE_SECONDS without a renewal, by the clock of the storage. An owner that could not renew it for so long has lost
+    it: `lost` says so, and the main thread gets a KeyboardInterrupt.
+
+    An owner whose job may outlive it calls `leave`. Then the object stays, and names the job.
     """
 
-    def __init__(self, path: str, owner: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        owner: str,
+        job: dict[str, str] | None = None,
+        is_active: Callable[[dict[str, str]], bool] | None = None,
+    ) -> None:
+        """Prepare a lease.
+
+        Args:
+            path: The object.
+            owner: Who asks, for messages to others.
+            job: What names the owner's job in its engine, if there is one.
+            is_active: Asks the engine whether a job still runs. Without it, a job counts as running.
+        """
+        self.lost: str | None = None  # a sentence, once the lease is lost
         self._path = path
         self._owner = owner
+        self._job = job
+        self._is_active = is_active
+        self._left = False
         self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -156,11 +257,18 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the lease."""
+        """Release the lease, or leave it to the job."""
         self._stop.set()
         self._renewer.join()
         with contextlib.suppress(Exception):  # a lease that cannot be deleted runs out
-            self._blob.delete(if_generation_match=self._generation)
+            if self._left:
+                self._write(self._generation)
+            else:
+                self._blob.delete(if_generation_match=self._generation)
+
+    def leave(self, *, to_job: bool) -> None:
+        """Say whether the lease belongs to the job when the body ends, because the job may still run then."""
+        self._left = to_job
 
     def _free_generation(self) -> int:
         """Return the generation to replace; 0 if there is no object.
@@ -169,16 +277,42 @@ class Lease:
             UserError: another owner holds the lease.
         """
         generation, held = self._read()
-        age = time.time() - held.get("renewed", 0.0)
-        if age < LEASE_SECONDS:
+        if not generation:
+            return 0
+        if job := held.get("job"):
+            self._refuse_active(job)
+        if not held.get("left") and (age := self._seconds_since_renewal()) < LEASE_SECONDS:
             raise UserError(
-                f"{self._path}: another run ({held['owner']}) is at work here, last seen {age:.0f} s ago; wait for it, "
-                f"stop it, or try again in {LEASE_SECONDS - age:.0f} s if it was killed."
+                f"{self._path}: another run ({held.get('owner', 'unknown')}) is at work here, last seen {age:.0f} s "
+                f"ago; wait for it, stop it, or try again in {LEASE_SECONDS - age:.0f} s if it was killed."
             )
         return generation
 
+    def _refuse_active(self, job: dict[str, str]) -> None:
+        try:
+            active = self._is_active is None or self._is_active(job)
+        except Exception as error:  # each engine raises its own exceptions
+            raise UserError(
+                f"{self._path}: the job {job['name']} may be at work here, and its engine cannot be asked "
+                f"({' '.join(str(error).split())[:200]}); delete this object once the job has ended."
+            ) from None
+        if active:
+            raise UserError(f"{self._path}: the job {job['name']} is at work here; wait for it or cancel it.")
+
+    def _seconds_since_renewal(self) -> float:
+        """Return the age of the object by the storage's own clock, because two machines' clocks may differ.
+
+        A second object, written and deleted at once, tells the storage's time.
+        """
+        renewed = self._blob.updated
+        now = storage.Blob.from_uri(f"{self._path}.{self._token}", client=_client())
+        now.upload_from_string(b"")
+        seconds = (now.updated - renewed).total_seconds()
+        now.delete()
+        return float(seconds)
+
     def _write(self, generation: int) -> None:
-        content = orjson.dumps({"owner": self._owner, "token": self._token, "renewed": time.time()})
+        content = orjson.dumps({"owner": self._owner, "token": self._token, "job": self._job, "left": self._left})
         try:
             self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
             self._generation = int(self._blob.generation)
@@ -187,40 +321,33 @@ class Lease:
             if held.get("token") != self._token:  # with this token, the write succeeded and only its answer was lost
                 raise
             self._generation = current
+        self._renewed = time.monotonic()
 
     def _read(self) -> tuple[int, dict[str, Any]]:
         """Return the object's generation and content; 0 and an empty dict if there is no object."""
         try:
             self._blob.reload()
             generation = int(self._blob.generation)
-            return generation, orjson.loads(self._blob.download_as_bytes(if_generation_match=generation))
+            content = self._blob.download_as_bytes(if_generation_match=generation)
         except NotFound:
             return 0, {}
+        with contextlib.suppress(ValueError):  # a damaged lease says nothing, but its age counts
+            return generation, dict(orjson.loads(content))
+        return generation, {}
 
     def _renew(self) -> None:
-        while not self._stop.wait(LEASE_SECONDS / RENEWALS):
-            with contextlib.suppress(Exception):  # storage or network may fail; the next renewal may succeed
+        while not self.lost and not self._stop.wait(LEASE_SECONDS / RENEWALS):
+            try:
                 self._write(self._generation)
+            except PreconditionFailed:
+                self._lose("another run has taken this folder, because this one was not seen for too long")
+            except Exception:  # storage or network may fail; the next renewal may succeed
+                if time.monotonic() - self._renewed > LEASE_SECONDS:
+                    self._lose(f"the storage did not answer for {LEASE_SECONDS:.0f} s")
 
-
-def create_file(path: str, content: bytes) -> bool:
-    """Write a file unless it exists; return whether it was written.
-
-    If two machines try at once in Cloud Storage, only one succeeds.
-
-    Raises:
-        UserError: the local disk is full, is read-only, or fails.
-    """
-    if not path.startswith(GS):
-        if FileSystems.exists(path):
-            return False
-        write_file(path, content)
-        return True
-    try:
-        storage.Blob.from_uri(path, client=_client()).upload_from_string(content, if_generation_match=0)
-    except PreconditionFailed:
-        return False
-    return True
+    def _lose(self, reason: str) -> None:
+        self.lost = f"{self._path}: {reason}; this run has stopped."
+        _thread.interrupt_main()
 
 
 def _client() -> storage.Client:

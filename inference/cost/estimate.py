@@ -180,7 +180,7 @@ def read_profile(path: Path, here: Profile) -> Profile:
 def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> float:
     """Score and write the documents as one slice. Return the seconds that it took."""
     began = time.perf_counter()
-    piece = Slice(InputFile("sample", 0), 0, 0, 1, len(documents), 0, 0)
+    piece = Slice(InputFile("sample", 0), 0, 0, 1, len(documents), "", 0)
     content = Documents(lines=len(documents), documents=documents)
     scored = score_slice(SliceDocuments(piece, content, time.time()), scorer)
     with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder:

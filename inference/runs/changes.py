@@ -77,7 +77,7 @@ def read_earlier_run(run: str) -> EarlierRun:
     """
     description = run_folder.require(run, finished=True)
     files = [InputFile(**file) for file in description["files"]]
-    rows = list(sink.prediction_paths(run))
+    rows = list(sink.prediction_paths(run, description["run"]))
     folder = posixpath.dirname(posixpath.dirname(files[0].path))
     delta = FileSystems.join(folder, DELTA)
     if FileSystems.exists(delta):

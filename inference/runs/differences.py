@@ -43,7 +43,7 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
     sides = {
         side: p
         | f"Run{side}" >> beam.Create([run])
-        | f"Files{side}" >> beam.FlatMap(sink.prediction_paths)
+        | f"Files{side}" >> beam.FlatMap(_prediction_paths)
         | f"Spread{side}" >> beam.Reshuffle()
         | f"Read{side}" >> beam.FlatMap(sink.rows_by_id)
         for side, run in zip(("before", "after"), runs, strict=True)
@@ -59,6 +59,10 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
         >> beam.Map(lambda counts, changes: {**counts, "largest": changes}, beam.pvalue.AsSingleton(largest))
         | "Write" >> beam.Map(_write, output)
     )
+
+
+def _prediction_paths(run: str) -> Iterator[str]:
+    return sink.prediction_paths(run, run_folder.require(run)["run"])
 
 
 def count(sides: dict[str, Iterable[Row]], pairs: Pairs) -> dict[str, Any]:

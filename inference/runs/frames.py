@@ -1,5 +1,7 @@
 """Reads a finished run into pandas, for Python code and notebooks. All of it is in memory at once."""
 
+import warnings
+
 import pandas as pd
 
 from inference.runs import receipts, run_folder, sink, summary
@@ -26,7 +28,7 @@ def read_predictions(run: str) -> pd.DataFrame:
         *(f"{m}_{kind}" for m in models for kind in ("labels", "scores")),
     ]
     rows = []
-    for receipt in _in_input_order(str(run)):
+    for receipt in _in_input_order(str(run), description["run"]):
         for row in sink.read_slice(receipt, str(run)):
             for model in models:
                 labelling = row.pop(model)
@@ -42,23 +44,30 @@ def read_failures(run: str) -> pd.DataFrame:
     Raises:
         UserError: the folder holds no finished run, or a receipt of it is damaged or missing.
     """
-    run_folder.require(str(run), finished=True)
-    failed = (receipt for receipt in _in_input_order(str(run)) if receipt.failed)
+    description = run_folder.require(str(run), finished=True)
+    failed = (receipt for receipt in _in_input_order(str(run), description["run"]) if receipt.failed)
     rows = [row for receipt in failed for row in sink.read_failures(receipt, str(run))]
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-def _in_input_order(run: str) -> list[Receipt]:
-    """Return the receipts of a finished run, which together account for its summary.
+def _in_input_order(run: str, identity: str) -> list[Receipt]:
+    """Return the receipts of a finished run, which together account for its summary. Warn of files that none names.
 
     Raises:
         UserError: a receipt is damaged or missing, so that rows would be missing.
     """
-    read = [receipt.without_histograms() for _, receipt in receipts.read_all(run) if receipt]
-    slices = (summary.read(run) or {}).get("slices")
+    read = [receipt.without_histograms() for _, receipt in receipts.read_all(run, identity) if receipt]
+    slices = (summary.read(run, identity) or {}).get("slices")
     if len(read) != slices:
         raise UserError(
             f"{run}: expected {slices} receipts as in its summary, found {len(read)} whole ones; "
             f"`labelbeam verify {run}` names the others, and the command of the run mends them."
+        )
+    unnamed = list(sink.unnamed_files(run, (path for receipt in read for path in receipt.sha256)))
+    if unnamed:
+        warnings.warn(
+            f"{run}: {len(unnamed)} files, such as {unnamed[0]}, belong to no receipt and were not read; `labelbeam "
+            f"verify {run}` names them.",
+            stacklevel=3,
         )
     return sorted(read, key=lambda receipt: (receipt.file, receipt.start))

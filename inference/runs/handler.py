@@ -1,5 +1,9 @@
 """Adapts the scorer to RunInference with a thin ModelHandler. One Beam element is one slice."""
 
+import logging
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,14 +11,19 @@ from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler
 
-from inference.corpus.records import Documents, Failure, Prediction
+from inference.corpus.records import Documents, Failure
 from inference.corpus.slices import Slice
 from inference.scoring import isolation
+from inference.scoring.faults import DeviceError
 from inference.scoring.options import ScoringOptions
+from inference.scoring.predictions import Predictions
 from inference.scoring.scorer import Scorer
 from inference.scoring.tally import Counts
 
+WORKER = "apache_beam.runners.worker.sdk_worker_main"  # module that runs in a process of Beam's own
 TRUSTED_ATTEMPTS = 2  # unfinished attempts at a slice after which it is scored in a separate process
+
+_device_lost = threading.Event()  # set when no later call in this process can use the GPU
 
 
 @dataclass
@@ -34,12 +43,13 @@ class ScoredSlice:
     slice: Slice
     lines: int  # number of lines
     blank: int  # number of blank lines
-    predictions: list[Prediction]  # predictions in the order of the lines
+    predictions: Predictions  # predictions in the order of the lines
     failures: list[Failure]  # failures in the order of the lines
     counts: Counts  # counters of the scorer
     runtime: str  # runtime and precision that scored it
     started: float  # start of the attempt, in seconds since the epoch
     scoring_seconds: float  # time to score the slice
+    attempts: int = 0  # earlier attempts that may have left files
 
 
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
@@ -63,8 +73,20 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         model: Scorer,
         inference_args: dict[str, Any] | None = None,  # noqa: ARG002  (Beam's signature)
     ) -> Iterable[ScoredSlice]:
-        """Score each slice of a batch."""
-        return [score_slice(element, model) for element in batch]
+        """Score each slice of a batch.
+
+        Raises:
+            ScoringError: the device, the memory or the model failed. Beam may give the slice to this process again.
+            DeviceError: the GPU is lost to this process. The exception takes its sentence to the user. A worker process
+                ends when it is given the next slice, so that its runner starts another one.
+        """
+        if _device_lost.is_set():
+            _end_worker()
+        try:
+            return [score_slice(element, model) for element in batch]
+        except DeviceError:
+            _device_lost.set()
+            raise
 
     def should_skip_batching(self) -> bool:
         """Return True, because Beam's batching would hold a slice back until the next one has been read."""
@@ -80,11 +102,16 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
 
 
 def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
-    """Score the documents of a slice, and sort all its failures by line."""
+    """Score the documents of a slice, and sort all its failures by line.
+
+    Raises:
+        ScoringError: the device, the memory or the model failed, and nothing of the slice may be written.
+    """
     began = time.monotonic()
     documents = element.content.documents
     if element.attempts < TRUSTED_ATTEMPTS:
         predictions, failures, counts = scorer.score(documents)
+        scorer.check_probes()  # a device can go bad without an exception
     else:
         predictions, failures, counts = isolation.score(documents, scorer.options)
     return ScoredSlice(
@@ -97,4 +124,13 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
         runtime=str(scorer.runtime),
         started=element.started,
         scoring_seconds=time.monotonic() - began,
+        attempts=element.attempts,
     )
+
+
+def _end_worker() -> None:
+    """End this process if it is a worker. Otherwise it is the user's own, in which the next error ends the run."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is not None and main.name == WORKER:
+        logging.getLogger(__name__).critical("the GPU is lost to this process, which ends so that another one starts")
+        os._exit(1)

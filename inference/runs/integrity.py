@@ -8,7 +8,8 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import storage
+from inference.corpus import slices, storage
+from inference.corpus.files import SourceError
 from inference.runs import receipts, run_folder, sink, summary
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
@@ -23,8 +24,9 @@ def verify(output: str) -> Iterator[str]:
         UserError: the folder holds no run.
     """
     description = run_folder.require(output)
+    run = description["run"]
     whole_receipts = []
-    for path, receipt in receipts.read_all(output):
+    for path, receipt in receipts.read_all(output, run):
         if receipt is None:
             yield f"{path}: is damaged or of another version, so its slice counts as unfinished."
         else:
@@ -32,8 +34,48 @@ def verify(output: str) -> Iterator[str]:
     with ThreadPoolExecutor(READERS) as pool:
         for problems in pool.map(lambda receipt: list(_file_problems(receipt, output)), whole_receipts):
             yield from problems
+    yield from _unnamed_files(whole_receipts, output, run)
     yield from _coverage_problems(description, whole_receipts)
-    yield from _summary_problems(whole_receipts, output)
+    yield from _summary_problems(whole_receipts, output, run)
+
+
+def verify_input(output: str) -> Iterator[str]:
+    """Read the corpus again, and yield a sentence for each slice whose bytes are not those that were labelled.
+
+    Raises:
+        UserError: the folder holds no run.
+        SourceError: storage fails.
+    """
+    description = run_folder.require(output)
+    labelled = {
+        (receipt.file, receipt.start): receipt.checksum
+        for _, receipt in receipts.read_all(output, description["run"])
+        if receipt
+    }
+    slice_bytes = description["options"]["slice_bytes"]
+    with ThreadPoolExecutor(READERS) as pool:
+        for file in run_folder.read_files(output):
+            try:
+                counted = [r for ranges in pool.map(slices.count_lines, slices.cut(file, slice_bytes)) for r in ranges]
+            except SourceError as error:
+                yield str(error)
+                continue
+            for piece in slices.number(counted):
+                checksum = labelled.get((file.path, piece.start))
+                if checksum and checksum != piece.checksum:
+                    yield f"{file.path}: the lines from {piece.first_line:,} on have changed since they were labelled."
+
+
+def _unnamed_files(all_receipts: Sequence[Receipt], output: str, run: str) -> Iterator[str]:
+    """Name the files that belong to no receipt of the run."""
+    named = [path for receipt in all_receipts for path in receipt.sha256]
+    for path in sink.unnamed_files(output, named):
+        yield f"{FileSystems.join(output, path)}: belongs to no receipt of this run; delete it."
+    suffix = f".{receipts.run_part(run)}.json"
+    folder = FileSystems.join(output, receipts.RECEIPTS)
+    for name in sorted(storage.listing(folder)):
+        if not name.endswith(suffix):
+            yield f"{FileSystems.join(folder, name)}: is no receipt of this run; delete it."
 
 
 def _file_problems(receipt: Receipt, output: str) -> Iterator[str]:
@@ -74,10 +116,10 @@ def _coverage_problems(description: dict[str, Any], all_receipts: Sequence[Recei
         yield f"{path}: has receipts, but is not an input of this run."
 
 
-def _summary_problems(all_receipts: Sequence[Receipt], output: str) -> Iterator[str]:
-    totals = summary.read(output)
+def _summary_problems(all_receipts: Sequence[Receipt], output: str, run: str) -> Iterator[str]:
+    totals = summary.read(output, run)
     if totals is None:
-        yield f"{summary.SUMMARY}: is missing, so the run is unfinished; run the same command again."
+        yield f"{summary.SUMMARY}: is missing or damaged, so the run is unfinished; run the same command again."
         return
     expected = tally.add(map(Receipt.totals, all_receipts))
     for name in ("slices", "lines", "predicted", "failed", "blank", "failures", "labels"):

@@ -23,6 +23,7 @@ class RunOptions:
     file_format: FileFormat = "jsonl"  # format of the predictions
     limit: int | None = None  # number of input lines to read; None for all
     redact_failures: bool = False  # whether failures are written without any part of the texts
+    run: str = ""  # identity of the run, known once its folder is claimed
 
     @property
     def model_names(self) -> tuple[str, ...]:

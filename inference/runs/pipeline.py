@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 
 from inference.corpus import slices
@@ -18,7 +19,7 @@ from inference.corpus.files import SourceError
 from inference.corpus.records import DocumentRecipe, read_documents
 from inference.corpus.slices import Slice
 from inference.runs import receipts, run_folder, sink, summary
-from inference.runs.handler import SliceDocuments, SliceHandler
+from inference.runs.handler import ScoredSlice, SliceDocuments, SliceHandler
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring import model_files, tally
@@ -39,7 +40,7 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
     written = (
         read.documents
         | "RunInference" >> RunInference(SliceHandler(options.scoring))
-        | "WriteSlice" >> beam.Map(sink.write_slice, options).with_output_types(Receipt)
+        | "WriteSlice" >> beam.Map(write_slice, options).with_output_types(Receipt)
     )
     every_receipt = (written, read[ReadSlice.FINISHED]) | "Receipts" >> beam.Flatten()
     totals = every_receipt | "Totals" >> beam.Map(Receipt.totals) | "AddTotals" >> beam.CombineGlobally(tally.add)
@@ -58,8 +59,28 @@ def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
             slices=beam.pvalue.AsSingleton(all_slices | "CountSlices" >> beam.combiners.Count.Globally()),
             duplicates=beam.pvalue.AsSingleton(duplicates),
         )
-        | "WriteSummary" >> beam.Map(summary.write, output)
+        | "WriteSummary" >> beam.Map(write_summary, options)
     )
+
+
+def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
+    """Write a slice with its receipt, if the folder still belongs to this run.
+
+    Raises:
+        RunLost: it belongs to another run, or to none.
+    """
+    run_folder.require_own(options)
+    return sink.write_slice(scored, options)
+
+
+def write_summary(content: dict[str, Any], options: RunOptions) -> None:
+    """Write the summary, if the folder still belongs to this run.
+
+    Raises:
+        RunLost: it belongs to another run, or to none.
+    """
+    run_folder.require_own(options)
+    summary.write(content, options)
 
 
 class Slices(beam.PTransform):
@@ -99,9 +120,14 @@ class ReadSlice(beam.DoFn):
         """Yield one element for each slice: its receipt, or a batch of one slice with its documents.
 
         Raises:
+            RunLost: the folder belongs to another run, or to none.
             SourceError: the file is missing, or has changed since an earlier attempt.
         """
-        receipt = receipts.find(self._options.output, piece.name)
+        options = self._options
+        run_folder.require_own(options)
+        path = receipts.path_of(options.output, options.run, piece.name)
+        has_receipt = FileSystems.exists(path)
+        receipt = receipts.read(path, options.run) if has_receipt else None
         if receipt is not None:
             if receipt.checksum != piece.checksum:
                 raise SourceError(
@@ -112,7 +138,8 @@ class ReadSlice(beam.DoFn):
             return
         started = time.time()
         content = read_documents(slices.read_lines(piece), piece.file.path, self._recipe)
-        yield [SliceDocuments(piece, content, started, sink.begin_attempt(self._options.output, piece.name))]
+        earlier = sink.begin_attempt(options, piece.name)
+        yield [SliceDocuments(piece, content, started, max(earlier, int(has_receipt)))]  # a damaged receipt is one, too
 
 
 def document_recipe(options: RunOptions) -> DocumentRecipe:

@@ -12,7 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from inference.corpus.files import InputFile
 from inference.runs import receipts
+from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from models.names import for_terminal
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
@@ -26,14 +28,15 @@ class ProgressWatcher:
     If it is verbose, it also prints a line for each finished slice. If it is quiet, it only counts.
     """
 
-    def __init__(
-        self, output: str, files: Sequence[InputFile], limit: int | None, verbosity: Verbosity = "normal"
-    ) -> None:
-        self._output = output
+    def __init__(self, options: RunOptions, files: Sequence[InputFile], verbosity: Verbosity = "normal") -> None:
+        self._options = options
         self._verbosity = verbosity
+        limit = options.limit
         self._total = limit if limit is not None else sum(file.size for file in files)
         self._unit = "lines" if limit is not None else "source_bytes"
         self._seen: set[str] = set()
+        self._runtimes: set[str] = set()
+        self.earlier_runtimes: frozenset[str] = frozenset()  # runtimes of the slices finished before this attempt
         self._done = self._documents = 0
         self._earlier: tuple[int, int] = (0, 0)  # units done and documents finished before this attempt
         self._stop = threading.Event()
@@ -45,6 +48,7 @@ class ProgressWatcher:
         self._earlier = (self._done, self._documents)
         if self._seen:
             self._print(f"resuming: {len(self._seen):,} slices with {self._documents:,} documents are already done")
+        self.earlier_runtimes = frozenset(self._runtimes)
         self._began = time.monotonic()
         self._thread.start()
         return self
@@ -78,17 +82,18 @@ class ProgressWatcher:
     def _update(self) -> list[Receipt]:
         """Count the receipts that are new, and return them."""
         new = []
-        for path in sorted(receipts.paths(self._output)):
-            if path not in self._seen and (receipt := receipts.read(path)):
+        for path in sorted(receipts.paths(self._options.output, self._options.run)):
+            if path not in self._seen and (receipt := receipts.read(path, self._options.run)):
                 self._seen.add(path)
                 self._done += getattr(receipt, self._unit)
                 self._documents += receipt.predicted + receipt.failed
+                self._runtimes.add(receipt.runtime)
                 new.append(receipt)
         return new
 
     def _print(self, line: str) -> None:
         if self._verbosity != "quiet":
-            print(line, file=sys.stderr, flush=True)
+            print(for_terminal(line), file=sys.stderr, flush=True)
 
     def _print_slices(self, receipts: Sequence[Receipt]) -> None:
         if self._verbosity == "verbose":

@@ -1,12 +1,14 @@
 """Defines the receipt of a slice, and writes, seals, finds and reads receipts.
 
-A receipt is written last, so a slice that has one is complete.
+A receipt is written last, so a slice that has one is complete. It carries the identity of its run. A receipt of another
+run counts as none.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
@@ -18,7 +20,7 @@ RECEIPTS = "receipts"  # folder of the receipts, in the folder of the run
 
 READERS = 32  # threads that read receipts, because a receipt in Cloud Storage takes longer to arrive than to parse
 CHUNK = 8 * READERS  # receipts that are in memory at the same time
-SEAL = b',"seal":"'
+RUN_PART = 8  # hexadecimal digits of a run's identity in the names of its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,13 @@ class SliceTotals(Counts):
 class Receipt(SliceTotals):
     """The receipt of a finished slice."""
 
+    run: str  # identity of the run, as in `run.json`
     slice: str  # name of the slice
     file: str  # input file
     start: int  # position of the slice's first byte in the decompressed file
     end: int  # position after the slice's last byte
     first_line: int  # number of the slice's first line in the file, from 1
-    checksum: int  # CRC-32 of the slice's bytes
+    checksum: str  # SHA-256 of the bytes of the lines that were labelled
     runtime: str  # runtime and precision that scored the slice
     finished: float  # time when the slice was finished, in seconds since the epoch
     worker: str  # host and process that wrote the slice
@@ -60,47 +63,69 @@ class Receipt(SliceTotals):
         return replace(self, pairs={}, scores={}, lengths={})
 
 
-def write(receipt: Receipt, output: str) -> None:
-    """Write the receipt of a slice. Its other files have to be written already."""
-    storage.write_file(_path(output, receipt.slice), seal(receipt))
+def write(receipt: Receipt, output: str) -> Receipt:
+    """Write the receipt of a slice whose other files are written, unless it has one. Return the one that counts.
+
+    Several attempts may finish the same slice. The first receipt stays, and the files of the others count for nothing.
+    """
+    path = path_of(output, receipt.run, receipt.slice)
+    if storage.create_file(path, seal(vars(receipt))):
+        return receipt
+    if winner := read(path, receipt.run):
+        return winner
+    storage.write_file(path, seal(vars(receipt)))  # the one that was there is damaged
+    return receipt
 
 
-def seal(receipt: Receipt) -> bytes:
-    """Return the stored form of a receipt: JSON that ends with the SHA-256 of everything before it."""
-    content = orjson.dumps(receipt)[:-1]
-    return content + SEAL + hashlib.sha256(content).hexdigest().encode() + b'"}'
+def seal(content: Mapping[str, Any], *, indent: bool = False) -> bytes:
+    """Return JSON with one more key, `seal`: the SHA-256 of all the others."""
+    sealed = {**content, "seal": hashlib.sha256(orjson.dumps(content)).hexdigest()}
+    return orjson.dumps(sealed, option=orjson.OPT_INDENT_2 if indent else None)
 
 
-def find(output: str, slice_name: str) -> Receipt | None:
-    """Return the receipt of a slice, or None if the slice is not finished."""
-    path = _path(output, slice_name)
-    return read(path) if FileSystems.exists(path) else None
+def unseal(stored: bytes) -> dict[str, Any] | None:
+    """Return the content of sealed JSON; None if it is damaged."""
+    try:
+        content: dict[str, Any] = orjson.loads(stored)
+        expected = content.pop("seal")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return content if expected == hashlib.sha256(orjson.dumps(content)).hexdigest() else None
 
 
-def read(path: str) -> Receipt | None:
-    """Read a receipt. Return None if it is damaged or of another version, so that its slice is labelled again."""
-    content, _, seal = storage.read_file(path).rpartition(SEAL)
-    if seal != hashlib.sha256(content).hexdigest().encode() + b'"}':
+def read(path: str, run: str) -> Receipt | None:
+    """Read a receipt. Return None if it is damaged, or of another run or version, so that its slice is done again."""
+    content = unseal(storage.read_file(path))
+    if content is None:
         return None
     try:
-        return Receipt(**orjson.loads(content + b"}"))
+        receipt = Receipt(**content)
     except TypeError:  # a receipt of another version has other fields
         return None
+    return receipt if receipt.run == run else None
 
 
-def read_all(output: str) -> Iterator[tuple[str, Receipt | None]]:
-    """Yield the path of each receipt and what `read` returns for it. The paths are sorted."""
-    all_paths = sorted(paths(output))
+def read_all(output: str, run: str) -> Iterator[tuple[str, Receipt | None]]:
+    """Yield the path of each receipt of a run and what `read` returns for it. The paths are sorted."""
+    all_paths = sorted(paths(output, run))
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(all_paths), CHUNK):
             chunk = all_paths[start : start + CHUNK]
-            yield from zip(chunk, pool.map(read, chunk), strict=True)
+            yield from zip(chunk, pool.map(lambda path: read(path, run), chunk), strict=True)
 
 
-def paths(output: str) -> Iterator[str]:
-    """Yield the paths of all receipts that exist now."""
-    return storage.matching(FileSystems.join(output, RECEIPTS, "*.json"))
+def paths(output: str, run: str) -> Iterator[str]:
+    """Yield the paths of all receipts of a run that exist now."""
+    folder = FileSystems.join(output, RECEIPTS)
+    suffix = f".{run_part(run)}.json"
+    yield from (FileSystems.join(folder, name) for name in storage.listing(folder) if name.endswith(suffix))
 
 
-def _path(output: str, slice_name: str) -> str:
-    return FileSystems.join(output, RECEIPTS, f"{slice_name}.json")
+def run_part(run: str) -> str:
+    """Return the part of a run's identity that stands in the names of its files, so that two runs never share one."""
+    return run[:RUN_PART]
+
+
+def path_of(output: str, run: str, slice_name: str) -> str:
+    """Return the path of the receipt of a slice in a run."""
+    return FileSystems.join(output, RECEIPTS, f"{slice_name}.{run_part(run)}.json")

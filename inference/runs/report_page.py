@@ -33,10 +33,11 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
     Raises:
         UserError: the folder holds no run.
     """
-    description, finished = run_folder.require(output), summary.read(output)
+    description = run_folder.require(output)
+    finished = summary.read(output, description["run"])
     read: list[Receipt] = []
     totals = finished or {}
-    for _, receipt in receipts.read_all(output):
+    for _, receipt in receipts.read_all(output, description["run"]):
         if receipt:
             read.append(receipt.without_histograms())
             totals = finished or tally.add([totals, receipt.totals()])

@@ -1,44 +1,87 @@
-"""Manages the folder of a run: writes `run.json`, locks the folder, and refuses the files of another run."""
+"""Manages the folder of a run: writes `run.json`, locks the folder, and refuses the files of another run.
+
+A run has an identity, which its `run.json`, its receipts and the names of its files carry. It is a hash of the models,
+the options, the input, the versions, and a random number that is drawn when the folder is opened. So no two runs share
+an identity, and a process of an earlier run can neither replace nor delete a file of a later one.
+"""
 
 import contextlib
 import fcntl
-import glob
+import hashlib
 import os
-import shutil
+import re
 import socket
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import IO, Any
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import records, storage
+from inference.corpus import records, slices, storage
 from inference.corpus.files import InputFile
+from inference.corpus.storage import Lease
 from inference.runs import receipts, sink, summary
 from inference.runs.options import RunOptions
 from models.arguments import refuse
 from models.errors import UserError
 
 RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
-FORMAT_VERSION = 1
-PACKAGES = ("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "openvino", "onnxruntime", "pyarrow")
-CONTENTS = (
-    LOCK,
-    RUN,
-    SCHEMA,
-    sink.PREDICTIONS,
-    sink.FAILURES,
-    REPORT,
-    summary.SUMMARY,
-    receipts.RECEIPTS,
-    sink.ATTEMPTS,
+FORMAT_VERSION = 2
+# The packages whose versions decide the scores.
+DECISIVE_PACKAGES = (
+    "labelbeam",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "openvino",
+    "onnxruntime",
 )
+PACKAGES = (*DECISIVE_PACKAGES, "apache-beam", "pyarrow")
+FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY)
+# The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
+FOLDERS = {
+    receipts.RECEIPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}\.json",
+    sink.PREDICTIONS: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.(jsonl|parquet)",
+    sink.FAILURES: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.jsonl",
+    sink.ATTEMPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}",
+}
+PARTIAL = rf"\.[0-9a-f]{{32}}{re.escape(storage.PART_SUFFIX)}"  # end of the name of a local file that is being written
 
 
-def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence[str], command: str) -> dict[str, Any]:
-    """Return the content of `run.json`: the input, everything that decides the written bytes, and the command."""
+class RunLost(UserError):
+    """The folder belongs to another run by now, or to none, so this one must not write into it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder that belongs to a run while its launcher is at work."""
+
+    options: RunOptions  # options with the identity of the run
+    lease: Lease | None = None  # lease in Cloud Storage
+
+    @property
+    def lost(self) -> str | None:
+        """Return a sentence if the claim is lost to another run."""
+        return self.lease.lost if self.lease else None
+
+    def leave(self, *, to_job: bool) -> None:
+        """Say whether the folder still belongs to the job when the launcher ends."""
+        if self.lease:
+            self.lease.leave(to_job=to_job)
+
+
+def describe(
+    options: RunOptions, files: list[InputFile], fingerprints: Sequence[str], command: str, image: str | None = None
+) -> dict[str, Any]:
+    """Return the content of `run.json`: the input, everything that decides the written bytes, and the command.
+
+    The workers' `image` stands for their versions. Without one, the versions are those of this machine.
+    """
     scoring = options.scoring
+    versions = {name: version for name in PACKAGES if (version := version_of(name))}
     return {
         "format_version": FORMAT_VERSION,
         "command": command,
@@ -59,7 +102,7 @@ def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence
             "redact_failures": options.redact_failures,
             "slice_bytes": options.slice_bytes,
         },
-        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
+        "versions": {**versions, "image": image} if image else versions,
         "files": files,
     }
 
@@ -73,8 +116,8 @@ def require(output: str, *, finished: bool = False) -> dict[str, Any]:
     description = read(output)
     if description is None:
         raise UserError(f"{output}: expected the folder of a run, found no {RUN} in it; check the path.")
-    if finished and summary.read(output) is None:
-        raise UserError(f"{output}: expected a finished run, found no {summary.SUMMARY} in it; finish it first.")
+    if finished and summary.read(output, description["run"]) is None:
+        raise UserError(f"{output}: expected a finished run, found no {summary.SUMMARY} of it; finish it first.")
     return description
 
 
@@ -90,50 +133,103 @@ def read(output: str) -> dict[str, Any] | None:
     """Return the description of a run, or None if there is no run in the folder.
 
     Raises:
-        UserError: `run.json` exists but is damaged.
+        UserError: `run.json` exists but is damaged, or is of another version.
     """
+    storage.refuse_wildcards(output)
     path = FileSystems.join(output, RUN)
     if not FileSystems.exists(path):
         return None
-    try:
-        description: dict[str, Any] = orjson.loads(storage.read_file(path))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): use another --output, or --overwrite to start over.") from None
+    stored = storage.read_file(path)
+    description = receipts.unseal(stored)
+    if description is None or description["run"] != _identity(description):
+        with contextlib.suppress(ValueError, AttributeError):
+            if (version := orjson.loads(stored).get("format_version")) != FORMAT_VERSION:
+                raise UserError(
+                    f"{path}: expected format {FORMAT_VERSION}, found {version}, which another version of labelbeam "
+                    "wrote; use that version or another --output."
+                )
+        raise UserError(f"{path} is damaged: use another --output, or --overwrite to start over.")
     return description
+
+
+def _identity(description: dict[str, Any]) -> str:
+    """Return the identity of a run: 128 bits of a hash of what decides its labels, and of its random number."""
+    models = [{"name": model["name"], "sha256": model["sha256"]} for model in description["models"]]
+    decisive = [models, *(description[name] for name in ("options", "versions", "files", "nonce"))]
+    return hashlib.sha256(orjson.dumps(decisive, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def read_files(output: str) -> list[InputFile]:
     """Return the input files of a run."""
-    description = orjson.loads(storage.read_file(FileSystems.join(output, RUN)))
-    return [InputFile(**file) for file in description["files"]]
+    return [InputFile(**file) for file in require(output)["files"]]
+
+
+def require_own(options: RunOptions) -> None:
+    """Check that the folder still belongs to a run. Every process of a run does so before it writes a slice.
+
+    Raises:
+        RunLost: it belongs to another run, or to none.
+    """
+    path = FileSystems.join(options.output, RUN)
+    try:
+        found = re.search(rb'"run": "([0-9a-f]{32})"', storage.read_beginning(path, 100))
+    except Exception:  # each storage raises its own exceptions
+        if FileSystems.exists(path):
+            raise
+        found = None
+    if found is None or found[1].decode() != options.run:
+        raise RunLost(
+            f"{options.output} belongs to {'another run' if found else 'no run'} by now, so this run has stopped; none "
+            "of its labels were mixed in."
+        )
 
 
 def check(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
     """Return a sentence for each reason not to write this run into the folder. Change nothing."""
+    storage.refuse_wildcards(output)
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         return [f"--output {output}: expected a folder, found a file; name another."]
-    foreign = _foreign_entries(output)
-    if foreign:
-        return [
-            f"--output {output} holds {foreign[0]!r}, which does not belong to a run: name an empty or a new folder."
-        ]
+    if stranger := next(_strangers(output, overwrite), None):
+        return [f"--output {output} holds {stranger!r}, which does not belong to a run: name an empty or a new folder."]
     if overwrite:
         return []
     previous = read(output)
-    current = orjson.loads(orjson.dumps(description))
-    differences = _differences(previous, current) if previous else []
-    if differences:
+    if previous is None:
+        if next(_own_files(output, receipts.RECEIPTS), None):
+            return [f"--output {output} holds receipts of a run without its {RUN}: put it back, or --overwrite them."]
+        return []
+    if differences := _differences(previous, orjson.loads(orjson.dumps(description))):
         return [
-            f"--output {output} holds another run ({'; '.join(differences)}): "
-            "use another folder, or --overwrite to delete it and start over."
+            f"--output {output} holds another run ({'; '.join(differences)}): use another folder, `inference.delta "
+            f"--previous {output}` to label only what is new since that run, or --overwrite to delete it."
         ]
     return []
 
 
-def _foreign_entries(output: str) -> list[str]:
-    if storage.is_remote(output) or not os.path.isdir(output):
-        return []
-    return sorted(name for name in set(os.listdir(output)) - set(CONTENTS) if not name.endswith(storage.PART_SUFFIX))
+def _strangers(output: str, overwrite: bool) -> Iterator[str]:
+    """Yield what does not belong to a run. A remote folder is only searched where files will be deleted."""
+    if storage.is_remote(output):
+        folders = FOLDERS if overwrite else ()
+    elif os.path.isdir(output):
+        folders = FOLDERS
+        names = sorted(set(os.listdir(output)) - {*FILES, *FOLDERS})
+        yield from (name for name in names if not _is_partial(name, FILES))
+    else:
+        return
+    for folder in folders:
+        names = list(storage.listing(FileSystems.join(output, folder)))
+        own = set(_own_files(output, folder))
+        yield from (f"{folder}/{name}" for name in sorted(names) if name not in own)
+
+
+def _own_files(output: str, folder: str) -> Iterator[str]:
+    """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
+    pattern = re.compile(rf"{FOLDERS[folder]}({PARTIAL})?")
+    return (name for name in storage.listing(FileSystems.join(output, folder)) if pattern.fullmatch(name))
+
+
+def _is_partial(name: str, wholes: Sequence[str]) -> bool:
+    return any(re.fullmatch(re.escape(whole) + PARTIAL, name) for whole in wholes)
 
 
 def _differences(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
@@ -148,6 +244,11 @@ def _differences(previous: dict[str, Any], current: dict[str, Any]) -> list[str]
     ]
     if models[0] != models[1]:
         differences.append(f"models were {_short(models[0])}, now {_short(models[1])}")
+    image = "image" in previous["versions"] or "image" in current["versions"]
+    for name in ("image",) if image else DECISIVE_PACKAGES:
+        before_and_now = [description["versions"].get(name) for description in (previous, current)]
+        if before_and_now[0] != before_and_now[1]:
+            differences.append(f"{name} was {before_and_now[0]}, now {before_and_now[1]}")
     if previous.get("files") != current["files"]:
         differences.append(_file_difference(previous.get("files", []), current["files"]))
     return differences
@@ -170,25 +271,37 @@ def _file_difference(before: list[dict[str, Any]], now: list[dict[str, Any]]) ->
 
 
 @contextlib.contextmanager
-def claim(options: RunOptions, description: dict[str, Any], overwrite: bool) -> Iterator[None]:
+def claim(
+    options: RunOptions,
+    description: dict[str, Any],
+    overwrite: bool,
+    job: dict[str, str] | None = None,
+    is_active: Callable[[dict[str, str]], bool] | None = None,
+) -> Iterator[Claim]:
     """Lock the folder while the body runs. Write the schema, and `run.json` if it is not there yet.
+
+    Args:
+        options: The options of the run, without its identity.
+        description: The content of `run.json`, without the identity of the run.
+        overwrite: Whether the files of an earlier run are deleted first.
+        job: What names the job that will write into the folder, if an engine elsewhere runs it.
+        is_active: Asks the engine whether the job of an earlier launch still runs.
 
     Raises:
         UserError: another run is at work in the folder, or the folder cannot be written.
     """
     output = options.output
-    with _lock(output):
+    with _lock(output, job, is_active) as lease:
         _refuse(description, output, overwrite)  # again, because another run may have written since the first check
-        _delete_partial_files(output)
         if overwrite:
             _clear(output)
-        content = orjson.dumps(description, option=orjson.OPT_INDENT_2)
-        if not storage.create_file(FileSystems.join(output, RUN), content):
-            _refuse(description, output)
+        else:
+            _delete_partial_files(output)
+        current = read(output) or _create(description, output)
         schema = records.predictions_schema(options.keep_fields, options.model_names)
         fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
         storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
-        yield
+        yield Claim(replace(options, run=current["run"]), lease)
         if not storage.is_remote(output):
             with contextlib.suppress(OSError):  # the folder is not empty if slices are unfinished
                 os.rmdir(os.path.join(output, sink.ATTEMPTS))
@@ -198,15 +311,31 @@ def _refuse(description: dict[str, Any], output: str, overwrite: bool = False) -
     refuse(check(description, output, overwrite))
 
 
+def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
+    """Write `run.json` with a new identity, and return its content."""
+    content: dict[str, Any] = orjson.loads(orjson.dumps({**description, "nonce": uuid.uuid4().hex}))
+    content = {"run": _identity(content), **content}
+    if storage.create_file(FileSystems.join(output, RUN), receipts.seal(content, indent=True)):
+        return content
+    _refuse(description, output)  # another process was faster
+    return require(output)
+
+
 @contextlib.contextmanager
-def _lock(output: str) -> Iterator[None]:
+def _lock(
+    output: str, job: dict[str, str] | None, is_active: Callable[[dict[str, str]], bool] | None
+) -> Iterator[Lease | None]:
     """Let one run at a time into a folder, by a lease in Cloud Storage or by a file lock.
 
-    The operating system releases the file lock when the process ends.
+    The operating system releases the file lock when the process ends. Other storages have neither.
     """
     if output.startswith(storage.GS):
-        with storage.Lease(FileSystems.join(output, LOCK), f"{socket.gethostname()}:{os.getpid()}"):
-            yield
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        with Lease(FileSystems.join(output, LOCK), owner, job, is_active) as lease:
+            yield lease
+        return
+    if storage.is_remote(output):
+        yield None
         return
     try:
         os.makedirs(output, exist_ok=True)
@@ -218,25 +347,23 @@ def _lock(output: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
-        yield
+        yield None
 
 
 def _delete_partial_files(output: str) -> None:
     """Delete the local files that a killed run left half-written."""
-    if not storage.is_remote(output):
-        for path in glob.glob(f"{glob.escape(output)}/**/*{storage.PART_SUFFIX}", recursive=True):
-            os.unlink(path)
+    if storage.is_remote(output):
+        return
+    storage.delete(output, [name for name in storage.listing(output) if _is_partial(name, FILES)])
+    for folder in FOLDERS:
+        names = [name for name in _own_files(output, folder) if name.endswith(storage.PART_SUFFIX)]
+        storage.delete(FileSystems.join(output, folder), names)
 
 
 def _clear(output: str) -> None:
-    """Delete the files of a run. Receipts go first, so that no slice of a half-deleted run looks finished."""
-    for name in reversed(CONTENTS):
-        path = FileSystems.join(output, name)
-        if storage.is_remote(output):
-            if name != LOCK:
-                storage.delete_remote(path)
-        elif os.path.isdir(path):
-            shutil.rmtree(path)
-        elif name != LOCK:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+    """Delete the files of a run, and nothing else. `run.json` goes first, so that the old run's workers stop."""
+    storage.delete(output, [RUN])
+    for folder in FOLDERS:
+        storage.delete(FileSystems.join(output, folder), list(_own_files(output, folder)))
+    names = [name for name in storage.listing(output) if name in FILES or _is_partial(name, FILES)]
+    storage.delete(output, [name for name in names if name != LOCK])

@@ -1,7 +1,8 @@
 """Writes a slice with its receipt last, and reads the rows of a run.
 
-Only this module knows the files in predictions/, failures/ and attempts/. Every file appears complete under its final
-name, and a slice that is written again gets the same bytes. Therefore retries and races are harmless.
+Only this module knows the files in predictions/, failures/ and attempts/. The name of a file holds the slice, the run
+and a hash of the content. Every file appears complete under its name and is never changed, so retries and races are
+harmless: two attempts write the same file or different ones, and the receipt names those that count.
 """
 
 import contextlib
@@ -11,26 +12,29 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import records, storage
-from inference.corpus.records import Prediction, redacted
-from inference.runs import receipts
+from inference.corpus import storage
+from inference.corpus.records import redacted
+from inference.runs import receipts, rows
 from inference.runs.handler import ScoredSlice
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from inference.scoring.predictions import Predictions
 
 PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
+HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
 
 def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
-    """Write the predictions, the failures if there are any, and the receipt last. Return the receipt.
+    """Write the predictions, the failures if there are any, and the receipt last. Return the receipt that counts.
+
+    If another attempt was faster, its receipt counts, and the files of this attempt are deleted.
 
     Raises:
         ArithmeticError: a line of the slice is neither predicted, failed nor blank. Then nothing is written.
@@ -42,34 +46,53 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
             f"{scored.blank} blank"
         )
     name = scored.slice.name
-    contents = {f"{PREDICTIONS}/{name}.{options.file_format}": _predictions_file(scored.predictions, options)}
+    contents = {(PREDICTIONS, options.file_format): _predictions_file(scored.predictions, options)}
     if scored.failures:
-        contents[f"{FAILURES}/{name}.jsonl"] = _failures_file(scored, redact=options.redact_failures)
-    for path, content in contents.items():
+        contents[FAILURES, "jsonl"] = _failures_file(scored, redact=options.redact_failures)
+    sha256 = {}
+    for (folder, suffix), content in contents.items():
+        digest = hashlib.sha256(content).hexdigest()
+        path = f"{folder}/{_prefix(name, options.run)}-{digest[:HASH_PART]}.{suffix}"
         storage.write_file(FileSystems.join(options.output, path), content)
-    receipt = _receipt(scored, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()})
-    receipts.write(receipt, options.output)
-    with contextlib.suppress(Exception):  # the count of attempts has no use now, and each storage raises its own errors
-        FileSystems.delete([_attempts_path(options.output, name)])
+        sha256[path] = digest
+    receipt = receipts.write(_receipt(scored, options.run, sha256), options.output)
+    stale = {*sha256, *(_files_of(name, options) if scored.attempts else ())} - set(receipt.sha256)
+    with contextlib.suppress(Exception):  # what stays is named by `verify`, and each storage raises its own errors
+        for path in (*stale, _attempts_path(name, options.run)):
+            folder, _, file = path.rpartition("/")
+            storage.delete(FileSystems.join(options.output, folder), [file])
     return receipt
 
 
-def begin_attempt(output: str, slice_name: str) -> int:
+def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
+    """Yield the paths in the run of all files that attempts of this run have written for a slice."""
+    prefix = _prefix(slice_name, options.run) + "-"
+    for folder in (PREDICTIONS, FAILURES):
+        names = storage.listing(FileSystems.join(options.output, folder))
+        yield from (f"{folder}/{name}" for name in names if name.startswith(prefix))
+
+
+def _prefix(slice_name: str, run: str) -> str:
+    return f"{slice_name}.{receipts.run_part(run)}"
+
+
+def begin_attempt(options: RunOptions, slice_name: str) -> int:
     """Record that an attempt at a slice begins. Return the number of earlier attempts that did not finish."""
-    path = _attempts_path(output, slice_name)
+    path = FileSystems.join(options.output, _attempts_path(slice_name, options.run))
     earlier = len(storage.read_file(path)) if FileSystems.exists(path) else 0
     storage.write_file(path, b"." * (earlier + 1))
     return earlier
 
 
-def _attempts_path(output: str, slice_name: str) -> str:
-    return FileSystems.join(output, ATTEMPTS, slice_name)
+def _attempts_path(slice_name: str, run: str) -> str:
+    return f"{ATTEMPTS}/{_prefix(slice_name, run)}"
 
 
-def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
+def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
     piece, now = scored.slice, time.time()
     return Receipt(
         **vars(scored.counts),
+        run=run,
         slice=piece.name,
         file=piece.file.path,
         start=piece.start,
@@ -91,14 +114,9 @@ def _receipt(scored: ScoredSlice, sha256: dict[str, str]) -> Receipt:
     )
 
 
-def _predictions_file(predictions: list[Prediction], options: RunOptions) -> bytes:
-    rows = [prediction.row() for prediction in predictions]
-    if options.file_format == "jsonl":
-        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
-    schema = records.predictions_schema(options.keep_fields, options.model_names)
-    table = pa.Table.from_pylist([records.arrow_row(row, options.keep_fields) for row in rows], schema=schema)
+def _predictions_file(predictions: Predictions, options: RunOptions) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    rows.write(predictions, options, buffer)
     return buffer.getvalue()
 
 
@@ -130,8 +148,8 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     """Return the rows of a predictions file in either format."""
     content = storage.read_file(path)
     if path.endswith(".parquet"):
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-        return rows
+        table_rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+        return table_rows
     return [orjson.loads(line) for line in content.splitlines()]
 
 
@@ -154,6 +172,17 @@ def count_rows(path: str, content: bytes) -> int:
     return content.count(b"\n")
 
 
-def prediction_paths(output: str) -> Iterator[str]:
-    """Yield the paths of all predictions files, also of unfinished slices."""
-    return storage.matching(FileSystems.join(output, PREDICTIONS, "*"))
+def prediction_paths(output: str, run: str) -> Iterator[str]:
+    """Yield the paths of the predictions files that receipts name."""
+    for _, receipt in receipts.read_all(output, run):
+        if receipt:
+            yield _predictions_path(receipt, output)
+
+
+def unnamed_files(output: str, named: Iterable[str]) -> Iterator[str]:
+    """Yield the paths in the run of predictions and failures files that are not among the named ones."""
+    known = set(named)
+    for folder in (PREDICTIONS, FAILURES):
+        for name in sorted(storage.listing(FileSystems.join(output, folder))):
+            if f"{folder}/{name}" not in known:
+                yield f"{folder}/{name}"

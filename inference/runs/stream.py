@@ -42,7 +42,11 @@ def open_input(path: str, problems: Sequence[str] = ()) -> Iterator[Line]:
 
 
 def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namespace) -> tuple[int, int]:
-    """Label the lines in chunks of LINES_AT_ONCE. Return how many documents were predicted and how many failed."""
+    """Label the lines in chunks of LINES_AT_ONCE. Return how many documents were predicted and how many failed.
+
+    Raises:
+        ScoringError: the device, the memory or the model failed. Standard output then holds the rows of whole chunks.
+    """
     manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(scoring.models)]
     recipe = DocumentRecipe(text_recipes(scoring, manifests), flags.id_field, flags.keep_fields)
     predicted = failed = 0

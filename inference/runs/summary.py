@@ -12,6 +12,7 @@ from rich.table import Table
 
 from inference.corpus.storage import read_file, write_file
 from inference.runs import sink
+from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring.tally import Totals
 
@@ -53,18 +54,22 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
     }
 
 
-def write(summary: dict[str, Any], output: str) -> None:
+def write(summary: dict[str, Any], options: RunOptions) -> None:
     """Write `summary.json`."""
-    write_file(FileSystems.join(output, SUMMARY), orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    content = orjson.dumps({"run": options.run, **summary}, option=orjson.OPT_INDENT_2)
+    write_file(FileSystems.join(options.output, SUMMARY), content)
 
 
-def read(output: str) -> dict[str, Any] | None:
-    """Read `summary.json`; return None if there is none."""
+def read(output: str, run: str) -> dict[str, Any] | None:
+    """Read `summary.json`; return None if there is none, or if it is damaged or of another run."""
     path = FileSystems.join(output, SUMMARY)
     if not FileSystems.exists(path):
         return None
-    summary: dict[str, Any] = orjson.loads(read_file(path))
-    return summary
+    try:
+        summary: dict[str, Any] = orjson.loads(read_file(path))
+    except ValueError:
+        return None
+    return summary if summary.get("run") == run else None
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

@@ -157,7 +157,7 @@ def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
         ModelError: the runtime cannot compute the model, an int8 variant is missing, or the scores are not finite or
             differ from those of torch in fp32.
     """
-    ids, mask = _encoded_probe_texts(model)
+    ids, mask = encoded_probe_texts(model)
     labels, temperature = model.manifest.labels, model.manifest.decision.temperature
     expected = to_numpy(_torch_forward(model.network, torch.device("cpu"), 0)(ids, mask))
     if not np.isfinite(expected).all():
@@ -182,7 +182,7 @@ def start(runtime: Runtime, model: TrainedModel, directory: str) -> Forward:
     return forward
 
 
-def _encoded_probe_texts(model: TrainedModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def encoded_probe_texts(model: TrainedModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids and mask of the probe texts (documents, tokens)."""
     max_tokens = model.manifest.text.max_tokens
     texts = list(PROBE_TEXTS)

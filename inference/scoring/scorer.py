@@ -1,27 +1,25 @@
 """Scores documents with one or several models on one device, independently of any pipeline."""
 
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from inference.corpus.records import Document, Failure, Labelling, Prediction, capped
-from inference.scoring import batching, model_files, runtimes
+from inference.corpus.records import Document, Failure, capped
+from inference.scoring import batching, faults, model_files, runtimes
+from inference.scoring.faults import Probe, Problem
 from inference.scoring.options import ScoringOptions, text_only, text_recipes
+from inference.scoring.predictions import ModelScores, Predictions
 from inference.scoring.runtimes import Logits, Runtime
 from inference.scoring.tally import Counts, histogram
 from models import trained_model, weights
-from models.decision import decide, probabilities
 from models.text import TextRecipe
 
 Tokens = Sequence[int]
-Decided = tuple[NDArray[Any], NDArray[np.bool_]]  # probabilities, and whether each label applies: (documents, labels)
+Scored = tuple[Predictions, list[Failure], Counts]
 
 CPU_TOKEN_BUDGET = 2_048  # padded tokens in a batch; a larger batch does not fit the cache
 CUDA_TOKEN_BUDGET = 65_536  # padded tokens in a batch; this number is a guess, not measured yet
@@ -50,37 +48,47 @@ class Scorer:
         self._tokenizing = threading.Lock()
         self._pool = ThreadPoolExecutor(self.runtime.batches_at_once, "compute")
 
-    def score(self, documents: Sequence[Document]) -> tuple[list[Prediction], list[Failure], Counts]:
+    def score(self, documents: Sequence[Document]) -> Scored:
         """Label every document with every model; a document that any model fails on becomes a Failure.
 
         Return predictions and failures, each in the order of the documents, and the counts. The numbers of predictions
         and failures add up to that of the documents.
+
+        Raises:
+            ScoringError: the device, the memory or the model failed, and not the documents.
         """
         counts = Counts()
         problems: dict[int, str] = {}
-        decided: dict[str, Decided] = {}
+        scores: dict[str, ModelScores] = {}
         with self._tokenizing:
             encoded = self._encode(documents)
         for model in self._models:
-            logits, model_problems = model.logits(encoded[model.encoding], counts, self._pool)
+            scores[model.name], model_problems = model.score(encoded[model.encoding], counts, self._pool)
             problems |= {index: f"{model.name}: {problem}" for index, problem in model_problems.items()}
-            decided[model.name] = model.decide(logits)
-        good = [i for i in range(len(documents)) if i not in problems]
-        by_model = {}
-        for model in self._models:
-            probs, chosen = (values[good] for values in decided[model.name])
-            by_model[model.name] = model.labellings(probs, chosen, self.options.scores)
-            counts.count_labels(model.name, model.manifest.labels.names, probs, chosen)
-        labellings = [dict(zip(by_model, row, strict=True)) for row in zip(*by_model.values(), strict=True)]
-        predictions = [
-            Prediction(documents[i].line, documents[i].id, documents[i].kept_fields, of_document)
-            for i, of_document in zip(good, labellings, strict=True)
-        ]
+        good = [index for index in range(len(documents)) if index not in problems]
+        by_model = {name: of_model.of(of_model.rows[good]) for name, of_model in scores.items()}
+        for name, of_model in by_model.items():
+            counts.count_labels(name, of_model.manifest.labels.names, of_model.all_decided())
+        predictions = Predictions(
+            [documents[i].line for i in good],
+            [documents[i].id for i in good],
+            [documents[i].kept_fields for i in good],
+            by_model,
+        )
         failures = [
             Failure(documents[i].line, documents[i].id, "model_failed", problem, capped(documents[i].raw))
             for i, problem in sorted(problems.items())
         ]
         return predictions, failures, counts
+
+    def check_probes(self) -> None:
+        """Check that every model still gives the probe texts the scores that it gave at its start.
+
+        Raises:
+            ScoringError: one does not, so that what it scored before cannot be trusted either.
+        """
+        for model in self._models:
+            self._pool.submit(model.check_probe).result()
 
     def count_tokens(self, documents: Sequence[Document]) -> int:
         """Return the number of tokens that all models together read of the documents, counting repeated texts."""
@@ -102,7 +110,7 @@ class Scorer:
 
 
 class _LoadedModel:
-    """One model in its runtime, with its tokenizer, batching and decision."""
+    """One model in its runtime, with its tokenizer, batching and probe texts."""
 
     def __init__(
         self, directory: str, options: ScoringOptions, recipes: Sequence[TextRecipe], runtime: Runtime
@@ -117,17 +125,29 @@ class _LoadedModel:
         tokenizer = trained_model.tokenizer_fingerprint(model.manifest)
         # This key names an encoding of the documents. Models with equal tokenizers and text recipes share one.
         self.encoding = (tokenizer, recipes.index(text_only(recipe)))
-        self._pad = model.tokenizer.pad_token_id or 0
-        self._token_budget = CUDA_TOKEN_BUDGET if runtime.device.type == "cuda" else CPU_TOKEN_BUDGET
+        self._selection = options.scores
         self._tile = runtime.tile
+        self._pad = model.tokenizer.pad_token_id or 0
+        self.on_gpu = runtime.device.type == "cuda"
+        self._token_budget = CUDA_TOKEN_BUDGET if self.on_gpu else CPU_TOKEN_BUDGET
         self._forward = runtimes.start(runtime, model, directory)
+        self._probe = Probe(model, runtime, self._forward)
 
-    def logits(
-        self, encoded: Sequence[Tokens], counts: Counts, pool: Executor
-    ) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return logits (documents, labels), and the problem of each document that fails, by its index.
+    def check_probe(self, reason: str = "") -> None:
+        """Check that the probe texts still get their scores; `reason` is the problem that raised the doubt.
+
+        Raises:
+            ScoringError: they do not.
+        """
+        self._probe.check(self._forward, reason)
+
+    def score(self, encoded: Sequence[Tokens], counts: Counts, pool: Executor) -> tuple[ModelScores, dict[int, str]]:
+        """Return the scores of all documents, and the problem of each document that fails, by its index.
 
         Compute equal texts once, and fill in the token counts of this model.
+
+        Raises:
+            ScoringError: the device, the memory or the model failed, and not the documents.
         """
         rows: dict[tuple[int, ...], int] = {}  # row of each distinct text
         row_of_document = [rows.setdefault(tuple(self._truncate(ids)), len(rows)) for ids in encoded]
@@ -139,52 +159,81 @@ class _LoadedModel:
         counts.repeated[self.name] = len(encoded) - len(tokens)
         counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
         counts.lengths[self.name] = histogram(np.array([len(ids) for ids in encoded]) / (self.max_tokens + 1))
-        problems: dict[int, str] = {}
-        parts = list(pool.map(lambda batch: self._compute(batch, tokens, widths, problems), batches))
-        logits = np.zeros((len(tokens), len(self.manifest.labels.names)), np.float32)
-        for batch, batch_logits in itertools.chain(*parts):  # this loop waits for a GPU, after all batches are queued
-            logits[batch] = runtimes.to_numpy(batch_logits)
-        for index in np.flatnonzero(~np.isfinite(logits).all(axis=1)):
-            problems[int(index)] = "its scores are not finite numbers"
-        return logits[row_of_document], {i: problems[row] for i, row in enumerate(row_of_document) if row in problems}
+        computation = _Computation(self, tokens, widths)
+        computation.run(batches, pool)
+        scores = ModelScores.from_logits(self.manifest, self._selection, computation.logits)
+        problems = computation.problems
+        return scores.of(np.array(row_of_document, np.int64)), {
+            document: problems[row] for document, row in enumerate(row_of_document) if row in problems
+        }
 
-    def _compute(
-        self, batch: list[int], tokens: Sequence[Tokens], widths: Sequence[int], problems: dict[int, str]
-    ) -> list[tuple[list[int], Logits]]:
-        """Return logits of a batch, with the rows that they belong to; the batch's first row is its widest.
 
-        Halve a batch that fails until the document at fault is alone, and note its problem.
+class _Computation:
+    """The logits of some distinct texts, computed in batches of their indices. Threads compute different batches."""
+
+    def __init__(self, model: _LoadedModel, tokens: Sequence[Tokens], widths: Sequence[int]) -> None:
+        self._model = model
+        self._tokens = tokens
+        self._widths = widths  # number of tokens to pad each text to
+        self.logits = np.zeros((len(tokens), len(model.manifest.labels.names)), np.float32)
+        self.problems: dict[int, str] = {}  # problem of each text that fails, whose logits stay 0
+
+    def run(self, batches: Sequence[list[int]], pool: Executor) -> None:
+        """Compute all batches. A GPU has all of them in its queue before the first result is awaited.
+
+        Raises:
+            ScoringError: the device, the memory or the model failed, and not the documents.
         """
-        try:
-            rows = [tokens[index] for index in batch]
-            return [(batch, self._forward(*padded(rows, self._pad, widths[batch[0]])))]
-        except Exception as error:  # the network may raise anything, and the other documents still need labels
-            if len(batch) == 1:
-                problems[batch[0]] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                return []
-            middle = len(batch) // 2
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
-                self._token_budget = min(self._token_budget, middle * widths[batch[0]])
-            halves = batch[:middle], batch[middle:]
-            return [part for half in halves for part in self._compute(half, tokens, widths, problems)]
+        queued = list(pool.map(self._queue, batches)) if self._model.on_gpu else [None] * len(batches)
+        for _ in pool.map(self._compute, batches, queued):
+            pass
 
-    def decide(self, logits: NDArray[np.float32]) -> Decided:
-        """Return probabilities, rounded to 6 places, and the labels that follow from the rounded values."""
-        labels, decision = self.manifest.labels, self.manifest.decision
-        probs = np.round(probabilities(np.nan_to_num(logits), labels.task, decision.temperature), 6)
-        return probs, decide(probs, labels, decision.thresholds)
+    def _queue(self, batch: list[int]) -> Logits | None:
+        """Return the logits to come, or None if the network raised an exception and the batch is to be repeated."""
+        result = faults.attempt(lambda: self._forward(batch))
+        return None if isinstance(result, Problem) else result
 
-    def labellings(self, probs: NDArray[Any], chosen: NDArray[np.bool_], scores: str) -> list[Labelling]:
-        """Return the labels of each document, with the scores that the run writes."""
-        names, select = self.manifest.labels.names, _score_selector(scores)
-        return [
-            Labelling(
-                labels=tuple(names[i] for i in np.flatnonzero(row)),
-                scores=tuple((names[i], float(prob[i])) for i in select(prob, row)),
-            )
-            for prob, row in zip(probs, chosen, strict=True)
-        ]
+    def _forward(self, batch: list[int]) -> Logits:
+        rows = [self._tokens[text] for text in batch]
+        return self._model._forward(*padded(rows, self._model._pad, self._widths[batch[0]]))  # the first is the widest
+
+    def _compute(self, batch: list[int], queued: Logits | None = None) -> None:
+        """Compute a batch. Repeat what fails in halves, until a text that fails is alone."""
+        failed, problem = self._attempt(batch, queued)
+        if failed and len(batch) == 1:
+            self._judge(batch[0], problem)
+        elif failed:
+            middle = len(failed) // 2
+            if problem.is_memory:
+                self._model._token_budget = min(self._model._token_budget, middle * self._widths[batch[0]])
+            for half in filter(None, (failed[:middle], failed[middle:])):
+                self._compute(half)
+
+    def _attempt(self, batch: list[int], queued: Logits | None = None) -> tuple[list[int], Problem]:
+        """Keep the logits of a batch that are finite. Return the texts without, and their problem.
+
+        A GPU reports an error late. The attempt includes the wait for the logits, so the error belongs to its batch.
+        """
+        result = faults.attempt(lambda: runtimes.to_numpy(self._forward(batch) if queued is None else queued))
+        if isinstance(result, Problem):
+            return batch, result
+        finite, texts = np.isfinite(result).all(axis=1), np.array(batch)
+        self.logits[texts[finite]] = result[finite]
+        return texts[~finite].tolist(), faults.NOT_FINITE
+
+    def _judge(self, text: int, problem: Problem) -> None:
+        """Note the problem of a text that failed alone, if the probe texts do not fail and the text fails again.
+
+        Raises:
+            ScoringError: the device, the memory or the model is at fault.
+        """
+        self._model.check_probe(problem.detail)
+        failed, problem = self._attempt([text])
+        if failed and problem.is_memory:
+            raise faults.no_memory(len(self._tokens[text]), problem.detail)
+        if failed:
+            self.problems[text] = problem.detail
+            faults.refuse_most_failed(len(self.problems), len(self._tokens), problem.detail)
 
 
 def padded(tokens: Sequence[Tokens], pad_id: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
@@ -196,16 +245,6 @@ def padded(tokens: Sequence[Tokens], pad_id: int, width: int) -> tuple[NDArray[n
     if lengths.min() == width:
         return ids, None
     return ids, (np.arange(width) < lengths[:, None]).astype(np.int64)
-
-
-def _score_selector(scores: str) -> Callable[[NDArray[Any], NDArray[np.bool_]], Sequence[int]]:
-    """Return a function from the probabilities and labels of a document to the label indices that `--scores` writes."""
-    if scores == "all":
-        return lambda probs, _: range(len(probs))
-    if scores == "predicted":
-        return lambda _, chosen: [int(i) for i in np.flatnonzero(chosen)]
-    top = int(scores.removeprefix("top:"))
-    return lambda probs, _: [int(i) for i in np.argsort(-probs, kind="stable")[:top]]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:

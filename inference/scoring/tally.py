@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# The probabilities of some documents and whether each label applies, both (documents, labels).
+Decided = tuple[NDArray[np.float64], NDArray[np.bool_]]
 Totals = dict[str, Any]  # values are numbers, lists of numbers, or nested totals
 
 BINS = 20  # every histogram has this many equal parts
@@ -33,21 +35,26 @@ class Counts:
     scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # histograms of scores, by model and label
     lengths: dict[str, list[int]] = field(default_factory=dict)  # histograms of tokens read per document, by model
 
-    def count_labels(self, model: str, names: Sequence[str], probs: NDArray[Any], chosen: NDArray[np.bool_]) -> None:
-        """Fill in the label counts of one model.
-
-        `probs` are its probabilities, and `chosen` says whether a label applies; both are (documents, labels).
-        """
-        self.labels[model] = {name: int(total) for name, total in zip(names, chosen.sum(axis=0), strict=True) if total}
-        if len(names) > MAX_LABELS_IN_DETAIL:
+    def count_labels(self, model: str, names: Sequence[str], decided: Iterable[Decided]) -> None:
+        """Fill in the label counts of one model from its documents, which come in blocks."""
+        detailed = len(names) <= MAX_LABELS_IN_DETAIL
+        chosen_count = np.zeros(len(names), np.int64)
+        together = np.zeros((len(names), len(names)) if detailed else 0, np.int64)
+        histograms = np.zeros((len(names), BINS) if detailed else 0, np.int64)
+        for probs, chosen in decided:
+            chosen_count += chosen.sum(axis=0)
+            if detailed:
+                together += chosen.T.astype(np.int64) @ chosen
+                histograms += [histogram(column) for column in probs.T]
+        self.labels[model] = {name: int(count) for name, count in zip(names, chosen_count, strict=True) if count}
+        if not detailed:
             return
-        together = np.triu(chosen.T.astype(np.int64) @ chosen, k=1)
         self.pairs[model] = {
             name: {other: int(count) for other, count in zip(names, row, strict=True) if count}
-            for name, row in zip(names, together, strict=True)
+            for name, row in zip(names, np.triu(together, k=1), strict=True)
             if row.any()
         }
-        self.scores[model] = {name: histogram(column) for name, column in zip(names, probs.T, strict=True)}
+        self.scores[model] = dict(zip(names, histograms.tolist(), strict=True))
 
 
 def histogram(values: NDArray[Any]) -> list[int]:

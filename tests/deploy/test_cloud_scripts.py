@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from inference import beam_runner
+from models import names
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -34,7 +36,7 @@ if sys.argv[1] == "storage":
     for name, content in json.loads(os.environ["RUN"]).items():
         pathlib.Path(sys.argv[-1], name).write_text(json.dumps(content))
 """
-RUN = {
+RUN: dict[str, Any] = {
     "run.json": {"options": {"format": "jsonl"}},
     "summary.json": {"predicted": 3, "failed": 1},
     "schema.json": [{"name": "id", "type": "STRING"}],
@@ -97,6 +99,27 @@ def test_predictions_are_loaded_with_the_schema_and_ids_compared(run_script: Run
         "gs://b/run/predictions/*.jsonl",
     ]
     assert load[6].endswith("schema.json")
+
+
+@pytest.mark.parametrize("column", ["Veröffentlicht am", "発行-日", "2024", "हिन्दी", "a" * 300, "_table"])
+def test_columns_that_bigquery_takes_are_loaded(run_script: RunScript, column: str) -> None:
+    assert names.refused_by_bigquery([column]) == []
+    content = RUN | {"schema.json": [*RUN["schema.json"], {"name": column, "type": "JSON"}]}
+    done, commands = run_script("bigquery/load_predictions.sh", "gs://b/run", "p.d.t", QUERY, RUN=json.dumps(content))
+    assert done.returncode == 0, done.stderr
+    assert any(command[1] == "load" for command in commands)
+
+
+@pytest.mark.parametrize("column", ["meta.date", "a/b", "🙂", "_FILE_x", "_Partition", "a" * 301, ""])
+def test_columns_that_bigquery_refuses_are_named_before_anything_is_loaded(run_script: RunScript, column: str) -> None:
+    assert names.refused_by_bigquery([column]) == [column]
+    content = RUN | {"schema.json": [*RUN["schema.json"], {"name": column, "type": "JSON"}]}
+    done, commands = run_script("bigquery/load_predictions.sh", "gs://b/run", "p.d.t", QUERY, RUN=json.dumps(content))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: gs://b/run has columns that BigQuery refuses, {column!r}: label again with other --keep_fields\n"
+    )
+    assert not any(command[1] in ("load", "query") for command in commands)
 
 
 @pytest.mark.parametrize("wrong", [{"ROWS": "2"}, {"MISSING": "2"}, {"UNKNOWN": "1"}])

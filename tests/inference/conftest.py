@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from apache_beam.internal.gcp.auth import _Credentials
 
 from inference import beam_runner
+from inference.runs import receipts
 from tests import cloud_storage, dataflow
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
@@ -104,9 +106,27 @@ def rows_of(folder: Path, kind: str = "predictions") -> list[dict[str, Any]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the content of every predictions and failures file of a run, by path."""
+    """Return the content of every predictions and failures file of a run, by its path without the run's identity."""
     files = [*folder.glob("predictions/*"), *folder.glob("failures/*")]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+    return {without_run(str(file.relative_to(folder))): file.read_bytes() for file in files}
+
+
+def without_run(path: str) -> str:
+    """Return the path of a run's file without the part that tells runs apart."""
+    return re.sub(r"\.[0-9a-f]{8}([.-])", r"\1", path)
+
+
+def edit_description(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the description of a run and seal it again."""
+    content = receipts.unseal((run / "run.json").read_bytes())
+    assert content
+    change(content)
+    (run / "run.json").write_bytes(receipts.seal(content))
+
+
+def identity_of(run: Path) -> str:
+    """Return the identity of a run."""
+    return str(json.loads((run / "run.json").read_bytes())["run"])
 
 
 @pytest.fixture

@@ -3,18 +3,22 @@
 import gzip
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from inference import beam_runner
 from inference.corpus import storage
+from inference.corpus.records import Document
 from inference.scoring import model_files
+from inference.scoring.scorer import Scorer
 from models.errors import ModelError, UserError
 from tests import cloud_storage
 from tests.cloud_storage import DROP, LOST, CloudStorage
-from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder
+from tests.inference.conftest import BUCKET, contents, jsonl, upload_folder, without_run
 
 FLAGS = ("--runner", "FnApiRunner", "--slice_mb", "0.005", "--runtime", "torch")
 
@@ -25,7 +29,8 @@ def label_with(*flags: object) -> int:
 
 def written(cloud: CloudStorage, prefix: str = "out/") -> dict[str, bytes]:
     objects = cloud.contents(BUCKET, prefix)
-    return {name: content for name, content in objects.items() if name.startswith(("predictions/", "failures/"))}
+    of_rows = {name: content for name, content in objects.items() if name.startswith(("predictions/", "failures/"))}
+    return {without_run(name): content for name, content in of_rows.items()}
 
 
 def test_model_input_and_output_in_cloud_storage_give_what_local_ones_do(
@@ -66,7 +71,7 @@ def test_a_run_resumes_where_it_stopped(cloud: CloudStorage, colours: Path) -> N
     assert label_with(*flags) == 0
     uploads = [path for method, path in cloud.requests if method == "POST" and "upload" in path]
     assert sum("predictions" in path for path in uploads) == 1 or len(uploads) < len(before)
-    assert written(cloud) == {n: c for n, c in before.items() if n.startswith("predictions/")}
+    assert written(cloud) == {without_run(n): c for n, c in before.items() if n.startswith("predictions/")}
 
 
 def test_overwrite_deletes_what_was_there(cloud: CloudStorage, colours: Path) -> None:
@@ -121,9 +126,90 @@ def test_a_lease_is_renewed_and_an_abandoned_one_is_taken_over(
             pass
         with pytest.raises(UserError, match="at work here"):
             storage.Lease(path, "two").__enter__()
-    cloud.upload(BUCKET, "out/.lock", b'{"owner": "killed", "renewed": 0}')
+    cloud.upload(BUCKET, "out/.lock", b'{"owner": "killed"}')
+    with pytest.raises(UserError, match=r"another run \(killed\) is at work here, last seen 0 s ago"):
+        storage.Lease(path, "two").__enter__()
+    time.sleep(1.1)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # a clock that is wrong changes nothing
     with storage.Lease(path, "two"):
         assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["owner"] == "two"
+
+
+def test_a_run_that_lost_its_lease_stops(
+    cloud: CloudStorage, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its machine slept for too long, and another run took the folder."""
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(300))
+    score = Scorer.score
+
+    def overtaken(self: Scorer, documents: Sequence[Document]) -> object:
+        cloud.upload(BUCKET, "out/.lock", b'{"owner": "another", "token": "its own"}')
+        time.sleep(1.5)
+        return score(self, documents)
+
+    monkeypatch.setattr(storage, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(Scorer, "score", overtaken)
+    assert label_with("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out") == 1
+    error = capsys.readouterr().err
+    assert f"failed: gs://{BUCKET}/out/.lock: another run has taken this folder, because this one was not seen" in error
+    objects = cloud.contents(BUCKET, "out/")
+    assert "summary.json" not in objects
+    assert json.loads(objects[".lock"])["owner"] == "another"
+
+
+def test_a_lease_is_lost_if_the_storage_does_not_answer(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "LEASE_SECONDS", 0.4)
+    lease = storage.Lease(f"gs://{BUCKET}/out/.lock", "one").__enter__()
+    monkeypatch.setattr(lease, "_write", lambda generation: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    lease.__exit__()
+    assert lease.lost
+    assert "the storage did not answer for 0 s" in lease.lost
+
+
+def test_a_lease_that_was_left_to_a_job_is_free_when_the_job_has_ended(cloud: CloudStorage) -> None:
+    path, job = f"gs://{BUCKET}/out/.lock", {"project": "p", "region": "r", "name": "labelbeam-1"}
+    with storage.Lease(path, "one", job) as lease:
+        lease.leave(to_job=True)
+    with pytest.raises(UserError, match="the job labelbeam-1 is at work here; wait for it or cancel it"):
+        storage.Lease(path, "two", None, lambda asked: asked == job).__enter__()
+    with pytest.raises(UserError, match="its engine cannot be asked .no network.; delete this object once the job"):
+        storage.Lease(path, "two", None, Mock(side_effect=OSError("no network"))).__enter__()
+    with storage.Lease(path, "two", None, lambda _: False):
+        pass
+    assert cloud.contents(BUCKET, "out/") == {}
+
+
+@pytest.mark.parametrize("flag", [(), ("--overwrite",)])
+def test_a_wildcard_in_the_output_is_refused(
+    cloud: CloudStorage, colours: Path, capsys: pytest.CaptureFixture[str], flag: tuple[str, ...]
+) -> None:
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
+    for name in ("run", "run2"):
+        assert label_with("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/{name}") == 0
+    before = cloud.contents(BUCKET)
+    capsys.readouterr()
+    for name in ("ru*", "ru[n]", "run?"):
+        assert label_with("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/{name}", *flag) == 2
+        assert "expected the name of a folder, found a wildcard" in capsys.readouterr().err
+    assert cloud.contents(BUCKET) == before
+
+
+def test_overwrite_leaves_objects_that_are_not_a_run_s(
+    cloud: CloudStorage, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
+    flags = ("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out")
+    assert label_with(*flags) == 0
+    cloud.upload(BUCKET, "out/thesis.docx", b"x")
+    assert label_with(*flags, "--overwrite") == 0
+    assert cloud.contents(BUCKET)["out/thesis.docx"] == b"x"
+    cloud.upload(BUCKET, "out/predictions/thesis.docx", b"x")
+    before = cloud.contents(BUCKET)
+    assert label_with(*flags, "--overwrite") == 2
+    assert "holds 'predictions/thesis.docx', which does not belong to a run" in capsys.readouterr().err
+    assert cloud.contents(BUCKET) == before
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cut connections leave sockets open

@@ -10,6 +10,8 @@ from inference import beam_runner, run
 from inference.corpus import slices
 from inference.runs.options import RESUME
 from models.arguments import Parser
+from tests.inference.conftest import without_run
+from tests.tiny import tiny_model
 
 CASES = [
     (["--forma", "parquet"], "unknown flag --forma: did you mean --format?"),
@@ -21,8 +23,10 @@ CASES = [
     (["--slice_mb", "nan"], "expected a number greater than 0, found 'nan'"),
     (["--max_failure_rate", "7"], "expected a share from 0 to 1, found '7'"),
     (["--keep_fields", "a,,b"], "expected distinct names separated by commas, found 'a,,b'"),
-    (["--keep_fields", "id"], "found two columns named id"),
-    (["--keep_fields", "colours"], "found two columns named colours"),
+    (["--keep_fields", "id"], "that differ in more than case, found id, id; rename"),
+    (["--keep_fields", "Id"], "that differ in more than case, found id, Id; rename"),
+    (["--keep_fields", "year,YEAR"], "found year, YEAR; rename"),
+    (["--keep_fields", "Colours"], "found Colours, colours; rename"),
     (["--device", "cuda"], "--device cuda: expected a CUDA GPU, found none"),
     (["--device", "tpu"], "--device: expected one of auto, cpu, cuda; found 'tpu'"),
     (["--max_tokens", "5000"], "reads at most 128 tokens, but 5000 were asked for"),
@@ -44,6 +48,33 @@ def test_wrong_flag(
     assert captured.err.startswith("error: ")
     assert "Traceback" not in captured.err
     assert not output.exists()
+
+
+def test_columns_that_bigquery_refuses_are_a_note_and_no_mistake(
+    corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out"), "--limit", "3"]
+    assert beam_runner.main([*flags, "--keep_fields", "year"]) == 0
+    assert "note: " not in capsys.readouterr().err
+    flags += ["--overwrite", "--keep_fields", "meta.date,year,_FILE_x"]
+    assert beam_runner.main(flags) == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert note == "note: BigQuery takes no columns named meta.date, _FILE_x; the rows can be read by everything else."
+    assert beam_runner.main([*flags, "--quiet"]) == 0
+    assert "note: " not in capsys.readouterr().err
+
+
+def test_data_cannot_steer_the_terminal(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = tmp_path / "red\x1b[2J\u202e.jsonl"
+    corpus.write_text(json.dumps({"id": "\x1b[31m", "text": "red"}) + "\n{broken\x1b]0;title\x07}\n")
+    model = tiny_model(tmp_path / "model", names=("red\x1b[2J\x9b1m", "blue\u202e"), task="multi_class")
+    flags = ["--model", str(model), "--input", str(corpus), "--output", str(tmp_path / "out\x1b[1m")]
+    assert beam_runner.main([*flags, "--verbose"]) == 3
+    assert beam_runner.main([*flags, "--max_tokens", "9"]) == 2
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", printed)
+    assert "\\x1b[2J" in printed
 
 
 def test_all_problems_come_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +197,10 @@ def test_quiet_prints_nothing_and_verbose_names_each_slice(
     assert capsys.readouterr() == ("", "")
     assert beam_runner.main([*flags, "--output", str(tmp_path / "b"), "--verbose"]) == 0
     printed = [line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.startswith("slice ")]
-    assert printed == [f"slice {path.stem}" for path in sorted((tmp_path / "b" / "receipts").iterdir())]
+    assert printed == [
+        f"slice {without_run(path.name).removesuffix('.json')}"
+        for path in sorted((tmp_path / "b" / "receipts").iterdir())
+    ]
     assert len(printed) > 1
 
 

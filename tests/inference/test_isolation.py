@@ -5,16 +5,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from inference.corpus.records import Document, Failure
 from inference.runs import sink
+from inference.runs.options import RunOptions
 from inference.scoring import isolation
+from inference.scoring.faults import DeviceError, ScoringError
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
-from tests.inference.conftest import contents, rows_of, texts, write_corpus
+from tests.inference.conftest import contents, identity_of, rows_of, texts, without_run, write_corpus
 
 # Python imports sitecustomize when it starts. This one makes some texts end every process that scores them.
 DEADLY = """
@@ -38,6 +42,8 @@ class Finder(importlib.abc.MetaPathFinder):
                 return score(self, documents)
 
             module.Scorer.score = deadly
+            if "DEADLY_MODEL" in os.environ:
+                module.Scorer.__init__ = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -70,6 +76,28 @@ def test_the_document_that_ends_its_process_is_found(deadly_texts: None, colours
     assert failures == [Failure(99, "x", "process_ended", "scoring this document ended the process", "a DEADLY line")]
     assert counts.labels == expected_counts.labels
     assert counts.lengths == expected_counts.lengths
+
+
+def test_a_model_that_ends_its_process_seals_no_document(
+    deadly_texts: None, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEADLY_MODEL", "1")
+    with pytest.raises(ScoringError, match="found that this ends the process; no document is at fault"):
+        isolation.score(documents(20), ScoringOptions((str(colours),), runtime="torch"))
+
+
+def test_documents_that_all_end_their_process_are_not_at_fault() -> None:
+    process = mock.Mock(score_twice=mock.Mock(side_effect=BrokenProcessPool))
+    with pytest.raises(ScoringError, match="16 of 20 texts fail"):
+        isolation._one_by_one(documents(20), process)
+    assert process.score_twice.call_count == 16
+
+
+def test_a_document_that_takes_the_gpu_from_its_process_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "_scorer", mock.Mock(score=mock.Mock(side_effect=DeviceError("lost"))))
+    monkeypatch.setattr(isolation.os, "_exit", mock.Mock(side_effect=SystemExit))
+    with pytest.raises(SystemExit):
+        isolation._score(documents(1), ScoringOptions(()))
 
 
 @pytest.mark.slow
@@ -124,8 +152,9 @@ def test_a_slice_that_was_only_interrupted_has_the_same_bytes(
     again = label(*flags)
     lost = min((again / "receipts").iterdir())
     lost.unlink()
+    options = RunOptions(str(again), 0, ScoringOptions(("m",)), run=identity_of(again))
     for _ in range(2):
-        sink.begin_attempt(str(again), lost.stem)
+        sink.begin_attempt(options, without_run(lost.name).removesuffix(".json"))
     label(*flags, output=again)
     assert contents(again) == contents(whole)
     assert not (again / "attempts").exists()

@@ -5,12 +5,16 @@ import re
 import time
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
 from inference import beam_runner
-from inference.corpus import storage
+from inference.corpus import slices, storage
 from inference.dataflow import images, launch
+from inference.runs import pipeline
+from inference.runs.options import RunOptions
+from inference.scoring.options import ScoringOptions
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, jsonl, launch_flags
@@ -199,12 +203,36 @@ def test_a_job_that_ends_without_a_summary_has_failed(
 
 
 def test_a_job_that_is_done_ends_with_the_summary(
-    impatient: None, cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here = ["--model", str(colours), "--input", f"gs://{BUCKET}/a.jsonl", "--output", f"gs://{BUCKET}/out"]
-    assert beam_runner.main([*here, "--runner", "FnApiRunner"]) == 0  # this runner replaces the workers
+
+    def work(self: DataflowPipelineResult) -> None:
+        identity = json.loads(cloud.contents(BUCKET, "out/")["run.json"])["run"]
+        scoring = ScoringOptions((str(colours),))
+        with beam.Pipeline(runner="FnApiRunner") as p:  # this runner replaces the workers
+            pipeline.build(p, RunOptions(f"gs://{BUCKET}/out", slices.MIN_SLICE_BYTES, scoring, run=identity))
+
+    monkeypatch.setattr(DataflowPipelineResult, "wait_until_finish", work)
     assert beam_runner.main(launch_flags(service)) == 0
-    assert capsys.readouterr().out.count("100 lines = 100 predicted + 0 failed + 0 blank, in 1 slices") == 2
+    assert "100 lines = 100 predicted + 0 failed + 0 blank, in 1 slices" in capsys.readouterr().out
+
+
+def test_a_folder_belongs_to_the_job_until_the_job_has_ended(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.state = "JOB_STATE_RUNNING"
+    assert beam_runner.main(launch_flags(service, no_wait="")) == 0
+    (job,) = service.jobs
+    for command in (launch_flags(service, no_wait=""), launch_flags(service, no_wait="", overwrite="")):
+        assert beam_runner.main(command) == 2
+        assert f"the job {job['name']} is at work here; wait for it or cancel it" in capsys.readouterr().err
+    service.state = "JOB_STATE_CANCELLED"
+    assert beam_runner.main(launch_flags(service, no_wait="")) == 0
+    assert len(service.jobs) == 2
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,10 @@ import pytest
 import torch
 
 from inference.runs import receipts as all_receipts
-from inference.scoring import runtimes
 from models import weights
 from models.decision import probabilities
 from models.network import PooledClassifier
-from tests.inference.conftest import contents, rows_of, texts, write_corpus
+from tests.inference.conftest import contents, identity_of, rows_of, texts, write_corpus
 from tests.tiny import encode
 from training import measurement
 
@@ -145,14 +144,6 @@ def test_failures_can_be_kept_free_of_texts(
     assert secret in "".join(row["raw"] for row in rows_of(label(*flags), "failures"))
 
 
-def test_scores_that_are_not_finite_are_a_failure(
-    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runtimes, "start", lambda *_: lambda ids, mask: np.full((len(ids), 3), np.nan, np.float32))
-    run = label("--model", colours, "--input", corpus, expect=3)
-    assert summary_of(run)["failures"] == {"model_failed": 300}
-
-
 def test_rows_of_several_models_equal_those_of_single_runs(
     corpus: Path, colours: Path, offensive: Path, label: Label
 ) -> None:
@@ -215,7 +206,7 @@ def test_runs_in_threads_and_in_processes_write_the_same_files(corpus: Path, col
 
 def test_a_slice_is_written_before_the_next_is_read(corpus: Path, colours: Path, label: Label) -> None:
     run = label("--model", colours, "--input", corpus, "--slice_mb", 0.002)
-    receipts = [receipt for _, receipt in all_receipts.read_all(str(run)) if receipt]
+    receipts = [receipt for _, receipt in all_receipts.read_all(str(run), identity_of(run)) if receipt]
     receipts.sort(key=lambda receipt: receipt.finished)
     for done, following in pairwise(receipts):
         assert following.finished - following.seconds >= done.finished - 0.001  # seconds are rounded to milliseconds

@@ -15,7 +15,7 @@ from inference.cost.pricing import Bill
 from inference.runs import drift, report_page
 from inference.runs import receipts as all_receipts
 from inference.runs.receipts import Receipt
-from tests.inference.conftest import rows_of, write_corpus
+from tests.inference.conftest import edit_description, identity_of, rows_of, write_corpus
 from tests.pages import Page, in_browser, needs_browser
 from tests.tiny import tiny_model
 
@@ -123,7 +123,7 @@ def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None
     receipts = sorted((run / "receipts").iterdir())
     for path in receipts[2:]:
         path.unlink()
-    kept = [receipt for receipt in map(all_receipts.read, map(str, receipts[:2])) if receipt]
+    kept = [receipt for path in receipts[:2] if (receipt := all_receipts.read(str(path), identity_of(run)))]
     report_page.write(str(run))
     content = (run / "report.html").read_text()
     assert "This run has not ended." in content
@@ -154,9 +154,7 @@ def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_model_that_is_gone_leaves_its_thresholds_out(run: Path) -> None:
-    content = json.loads((run / "run.json").read_text())
-    content["models"][0]["path"] = "/models/colours"
-    (run / "run.json").write_text(json.dumps(content))
+    edit_description(run, lambda content: content["models"][0].update(path="/models/colours"))
     before = (run / "report.html").read_text().count("<small>threshold ")
     report_page.write(str(run))
     assert (run / "report.html").read_text().count("<small>threshold ") == before - len(
@@ -255,9 +253,7 @@ def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert asked == [("mine", "us-east1", "job1")]
     content = (run / "report.html").read_text()
     assert '<b id="cost">$12.34</b><small>20 workers, 3.0 hours' in content
-    path = run / "run.json"
-    estimate = {"dollars": 12.0, "low": 9.0, "high": 15.0}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "estimate": estimate}))
+    edit_description(run, lambda content: content.update(estimate={"dollars": 12.0, "low": 9.0, "high": 15.0}))
     report_page.write(str(run), paid.as_dict())
     assert "<small>estimated $9.00 to $15.00" in (run / "report.html").read_text()
     report_page.write(str(run))
@@ -266,6 +262,7 @@ def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") -> Receipt:
     return Receipt(
+        run="r",
         slice="s",
         file="f",
         lines=documents,
@@ -282,7 +279,7 @@ def receipt(begun: float, seconds: float, documents: int, worker: str = "w1") ->
         scoring_seconds=seconds,
         finished=begun + seconds,
         worker=worker,
-        checksum=0,
+        checksum="",
     )
 
 

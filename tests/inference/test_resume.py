@@ -40,8 +40,9 @@ def test_a_killed_run_resumes_with_the_same_command(tmp_path: Path, colours: Pat
     with subprocess.Popen(command(colours, corpus, killed), stderr=subprocess.PIPE) as process:
         wait_for(lambda: len(receipts(killed)) >= 3, process)
         process.send_signal(signal.SIGKILL)
-    (killed / "predictions" / "half.jsonl.0123.part").write_text("half a fi")
-    (killed / "run.json.0123.part").write_text("half a fi")
+    name = next((killed / "predictions").iterdir()).name
+    (killed / "predictions" / f"{name}.{'0123' * 8}.part").write_text("half a fi")
+    (killed / f"run.json.{'0123' * 8}.part").write_text("half a fi")
     done = receipts(killed)
     assert 3 <= len(done) < 100
     assert not (killed / "summary.json").exists()

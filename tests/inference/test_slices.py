@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import re
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def test_names_depend_on_path_and_range_and_sort_in_input_order(tmp_path: Path) 
     names = [piece.name for piece in cut(file, 50)]
     assert names == sorted(names)
     assert len(set(names)) == 12
-    elsewhere = Slice(InputFile("/other/corpus.jsonl", 600), 0, 50, 1, 8, 0, 50)
+    elsewhere = Slice(InputFile("/other/corpus.jsonl", 600), 0, 50, 1, 8, "", 50)
     assert elsewhere.name != names[0]
 
 
@@ -126,8 +127,46 @@ def test_a_file_that_lost_lines_since_it_was_counted_is_an_error(tmp_path: Path)
     file = write(tmp_path, b"1\n2\n3\n")
     (piece,) = cut(file, 100)
     Path(file.path).write_bytes(b"1\n")
-    with pytest.raises(SourceError, match="found 2 lines fewer"):
+    with pytest.raises(SourceError, match="expected the bytes that were counted"):
         list(slices.read_lines(piece))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("byte", [0, 13, 20, 29])
+def test_a_byte_that_changed_since_it_was_counted_is_an_error_in_its_slice(
+    tmp_path: Path, suffix: str, byte: int
+) -> None:
+    """The slices are those of bytes 0 to 9, 10 to 19 and so on. Lines cross their bounds."""
+    content = bytearray(b"one, 1\ntwo, 22\nthree, 333\nfour\n")
+    file = write(tmp_path, bytes(content), suffix)
+    pieces = cut(file, 10)
+    assert [line.data for piece in pieces for line in slices.read_lines(piece)] == lines_of(bytes(content))
+    content[byte] ^= 1
+    write(tmp_path, bytes(content), suffix)
+    changed = []
+    for number, piece in enumerate(pieces):
+        try:
+            list(slices.read_lines(piece))
+        except SourceError:
+            changed.append(number)
+    assert changed == [{0: 0, 13: 0, 20: 1, 29: 2}[byte]]
+
+
+def test_the_checksum_is_of_all_bytes_of_a_slice_also_if_fewer_lines_are_read(tmp_path: Path) -> None:
+    file = write(tmp_path, b"1\n2\n3\n")
+    (piece,) = cut(InputFile(file.path, file.size, max_lines=1), 100)
+    assert [line.data for line in slices.read_lines(piece)] == [b"1"]
+    Path(file.path).write_bytes(b"1\n2\n4\n")
+    with pytest.raises(SourceError, match="expected the bytes that were counted"):
+        list(slices.read_lines(piece))
+
+
+def test_names_are_safe_and_no_two_paths_share_one() -> None:
+    """With the first 32 bits of a hash, two of 100,000 paths share a name."""
+    paths = [f"/corpus/{i}/part.jsonl" for i in range(100_000)]
+    assert len({Slice(InputFile(path, 9), 0, 9, 1, 1, "", 9).name for path in paths}) == len(paths)
+    strange = Slice(InputFile("/corpus/\x1b[31m" + "é*?/" + "x" * 255, 9), 0, 9, 1, 1, "", 9)
+    assert re.fullmatch(r"x{80}-[0-9a-f]{32}-\d{15}-\d{15}", strange.name)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

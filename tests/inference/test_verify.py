@@ -11,7 +11,7 @@ import pytest
 
 from inference import beam_runner, verify
 from inference.runs import integrity, receipts
-from tests.inference.conftest import write_corpus
+from tests.inference.conftest import identity_of, write_corpus
 
 
 @pytest.fixture(scope="module", params=["jsonl", "parquet"])
@@ -40,9 +40,9 @@ def first(run: Path, kind: str) -> Path:
 def edit_receipt(run: Path, **changes: Any) -> None:
     """Change a receipt and seal it again, as a bug in the program would."""
     path = first(run, "receipts")
-    receipt = receipts.read(str(path))
+    receipt = receipts.read(str(path), identity_of(run))
     assert receipt
-    path.write_bytes(receipts.seal(replace(receipt, **changes)))
+    path.write_bytes(receipts.seal(vars(replace(receipt, **changes))))
 
 
 def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,7 @@ def wrong_summary(run: Path) -> None:
         (lost_at_the_end, "no receipt for the bytes from"),
         (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is not an input of this run"),
         (wrong_summary, "summary.json: expected predicted 250 by the receipts, found 7"),
-        (lambda run: (run / "summary.json").unlink(), "summary.json: is missing, so the run is unfinished"),
+        (lambda run: (run / "summary.json").unlink(), "summary.json: is missing or damaged, so the run is unfinished"),
     ],
 )
 def test_what_is_wrong_is_found_and_named(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +157,8 @@ def test_a_model_of_an_unknown_architecture_is_one_sentence(model: Path) -> None
 
 def test_names_are_fit_for_columns() -> None:
     assert trained_model.model_name("/models/ai-2024.v2/") == "ai_2024_v2"
+    assert trained_model.model_name("modèle") == "mod_le"
+    assert trained_model.model_name("x" * 250) == "x" * 250
+    names = [trained_model.model_name(name) for name in ("政治", "経済", "++", "/")]
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r"_*[0-9a-f]{12}", name) for name in names)

@@ -123,6 +123,32 @@ def test_no_cell_of_the_tables_is_a_formula(tmp_path: Path) -> None:
     assert not any(cell.startswith(("=", "@", "+", "-")) for cell in cells)
 
 
+def measured(*names: str, documents: int = 60) -> tuple[Measurement, Manifest]:
+    """Return a measurement of a multi-label model with these labels, and its manifest."""
+    chance = np.random.default_rng(0)
+    labels = LabelSchema(task=Task.MULTI_LABEL, names=names)
+    targets = (chance.random((documents, len(names))) < 0.4).astype(np.float32)
+    texts = [f"text {i}" for i in range(documents)]
+    decision = Decision(thresholds=(0.5,) * len(names))
+    examples = Examples(texts, targets, texts, texts)
+    found = measurement.measure_split("test", examples, targets + chance.normal(size=targets.shape), labels, decision)
+    return found, Manifest(labels=labels, text=TextRecipe(), decision=decision)
+
+
+def test_every_label_has_tables_of_its_own(tmp_path: Path) -> None:
+    names = ("C+", "C#", "政治", "経済", "Id", "id", "x" * 300, "y" * 300, "../up", "red")
+    found, manifest = measured(*names)
+    label_tables.write(found, manifest.decision, tmp_path, "rows.jsonl", "run")
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert len({file.lower() for file in files}) == 2 * len(names)
+    assert all(
+        len(file) < 150 and re.fullmatch(r"holdout_[\w.-]+_(evaluation|scores)\.csv", file, re.A) for file in files
+    )
+    assert {"holdout_red_evaluation.csv", "holdout_red_scores.csv"} <= set(files)
+    tables = [dict(csv.reader(path.read_text().splitlines())) for path in tmp_path.glob("*_evaluation.csv")]
+    assert {table["label"] for table in tables} == set(names)
+
+
 def test_a_model_of_which_little_is_known_has_a_page_too(tmp_path: Path) -> None:
     found, manifest = made_up("binary", 30)
     report.write(tmp_path, found[1:], Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision))
@@ -167,20 +193,39 @@ STRANGE = ("[/b] x", "[bold]", ":smile:", "$x_{$", "$\\frac$")  # markup of rich
 
 
 def test_a_label_may_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chance = np.random.default_rng(0)
-    labels = LabelSchema(task=Task.MULTI_LABEL, names=STRANGE)
-    targets = (chance.random((60, len(STRANGE))) < 0.4).astype(np.float32)
-    texts = [f"text {i}" for i in range(60)]
-    decision = Decision(thresholds=(0.5,) * len(STRANGE))
-    logits = targets + chance.normal(size=targets.shape)
-    measured = measurement.measure_split("test", Examples(texts, targets, texts, texts), logits, labels, decision)
-    label_tables.show(measured)
+    found, manifest = measured(*STRANGE)
+    label_tables.show(found)
     printed = capsys.readouterr().out
     assert all(f" {name} " in printed for name in STRANGE)
-    report.write(tmp_path, [measured], Manifest(labels=labels, text=TextRecipe(), decision=decision), "strange")
+    report.write(tmp_path, [found], manifest, "strange")
     content = (tmp_path / "report.html").read_text()
     drawn = re.findall(r"<text[^>]*>([^<]*)</text>", content)
     assert all(any(name in text for text in drawn) for name in STRANGE)
+
+
+def test_a_label_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    label_tables.show(measured("red\x1b[2J\x9b1m", "blue\u202e")[0])
+    printed = capsys.readouterr().out
+    assert "\\x1b[2J\\x9b1m" in printed
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
+
+
+SCRIPTS = ("政治と経済のニュース", "経済", "سياسة", "राजनीति", "한국어 정치", "🙂", "政" * 40, "x" * 40, "red\x1b[2J")
+
+
+def test_charts_hold_labels_of_every_script_as_text(recwarn: pytest.WarningsRecorder) -> None:
+    found, manifest = measured(*SCRIPTS)
+    for svg in (
+        charts.heat_map(np.eye(len(SCRIPTS)), np.eye(len(SCRIPTS)), SCRIPTS),
+        charts.precision_recall(found, thresholds_of(manifest.labels, manifest.decision)),
+    ):
+        drawn = [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+        assert {*SCRIPTS[:6], r"red\x1b[2J"} <= set(drawn)
+        (wide,), (narrow,) = ([text for text in drawn[::-1] if text.startswith(start)][:1] for start in ("政政", "xx"))
+        assert wide.endswith("…")
+        assert narrow.endswith("…")
+        assert abs(len(narrow) - 2 * len(wide)) <= 2  # a letter of China is twice as wide
+    assert not recwarn.list
 
 
 def test_the_surest_errors_come_first_one_a_document() -> None:

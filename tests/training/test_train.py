@@ -15,7 +15,18 @@ import torch
 from models import trained_model, weights
 from models.decision import decide, probabilities
 from tests.training.conftest import toy_rows, write_rows
-from training import build, charts, evaluate, label_tables, measurement, model_card, prepare, train
+from training import (
+    build,
+    charts,
+    evaluate,
+    label_tables,
+    measurement,
+    model_card,
+    prepare,
+    sweep,
+    to_state_dict,
+    train,
+)
 
 pytestmark = [
     # The Trainer looks for an accelerator, and torch says so on machines without one.
@@ -329,13 +340,24 @@ def test_one_binary_model_for_each_label(tmp_path: Path, start: Callable[..., in
         assert evaluate.main(command) == 0
 
 
-def test_labels_that_would_share_a_directory_are_refused(
-    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_one_vs_rest_gives_every_label_a_directory_of_its_own(tmp_path: Path, start: Callable[..., int]) -> None:
+    groups = 'labels.groups={"a b" = "red", "a_b" = "green", C = "blue"}'
+    flags = ("--set", "training.one_vs_rest=true", "--set", "labels.names=[]", "--set", groups)
+    short = "epochs = 1\nbatch_size = 64\nlearning_rate = 5e-3"
+    assert start("multi_label", tmp_path / "models", *flags, training=short) == 0
+    models = {path.name: trained_model.read_manifest(path) for path in (tmp_path / "models").iterdir()}
+    assert {manifest.labels.names[1] for manifest in models.values()} == {"a b", "a_b", "C"}
+    assert models["C"].labels.names[1] == "C"
+    assert all(trained_model.model_name(name) == name for name in models)
+
+
+@pytest.mark.parametrize("command", [train, prepare, sweep, evaluate, to_state_dict])
+def test_a_name_that_is_too_long_is_refused_before_anything_is_done(
+    command: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = 'labels.groups={"a b" = "red", "a_b" = "green", c = "blue"}'
-    flags = ("--set", "training.one_vs_rest=true", "--set", "labels.names=[]", "--set", names)
-    assert start("multi_label", tmp_path / "models", *flags) == 2
-    assert "since each is a directory; found several like a b; rename them." in capsys.readouterr().err
+    assert command.main(["--output", "models/" + "政治" * 40]) == 2
+    sentence = "error: --output: expected a name of at most 200 bytes, found 240 in '政治政治"
+    assert any(line.startswith(sentence) for line in capsys.readouterr().err.splitlines())
 
 
 def test_the_tables_of_each_label_and_split(tmp_path: Path, start: Callable[..., int]) -> None:
