@@ -10,7 +10,9 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 REPOSITORY = "https://github.com/labelbeam/labelbeam"
-README = Path(__file__).parent / "README.md"
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
+MANIFEST = ROOT / "MANIFEST.in"  # names what an image of Dataflow's workers is built from, beside the packages
 
 REQUIREMENTS = [
     # the pipeline
@@ -68,13 +70,22 @@ TOOLS = [
 
 
 class BuildPy(build_py):
-    """Also puts labelbeam.pth beside the packages, where Python reads it when it starts; labelbeam.py says why."""
+    """Also adds what is no part of a package.
+
+    labelbeam.pth goes beside the packages, where Python reads it when it starts; labelbeam.py says why. What an image
+    is built from goes into inference/dataflow/image, so that an installation can build one without a clone.
+    """
 
     def run(self) -> None:
-        """Copy it to where the modules go; for an editable installation that is a wheel without modules."""
+        """Copy the files to where the modules go; for an editable installation that is a wheel without modules."""
         super().run()
         install = self.distribution.get_command_obj("install")
         self.copy_file("labelbeam.pth", install.install_lib if self.editable_mode else self.build_lib)
+        if MANIFEST.exists() and not self.editable_mode:  # an image's own wheel is made without it
+            for name in MANIFEST.read_text(encoding="utf-8").split()[1:]:
+                target = Path(self.build_lib, "inference/dataflow/image", name)
+                self.mkpath(str(target.parent))
+                self.copy_file(name, str(target))
 
 
 setup(

@@ -3,7 +3,6 @@
 python -m inference.beam_runner --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import get_args
 from inference.cost.pricing import GPUS
 from inference.flags import BeamParser, add_json, add_scoring_flags, positive, share
 from inference.runs.options import RESUME, FileFormat
-from models import names
+from models import names, secrets
 from models.errors import exit_code
 
 PROG = "python -m inference.beam_runner"
@@ -40,7 +39,7 @@ def _main(argv: list[str]) -> int:
     # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
     from inference import checks, execute
 
-    checked = checks.check(flags, beam_flags, f"{PROG} {shlex.join(argv)}")
+    checked = checks.check(flags, beam_flags, secrets.command(PROG, argv))
     refused = names.refused_by_bigquery(checks.columns(flags))
     if refused and checked.verbosity != "quiet":
         note = f"note: BigQuery takes no columns named {', '.join(refused)}; the rows can be read by everything else."

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from inference.corpus import slices, storage
+from inference.corpus import look, slices, storage
 from inference.corpus.files import InputFile, find_files
-from inference.corpus.records import Reason
-from inference.runs import run_folder
+from inference.corpus.records import DocumentRecipe, Reason
+from inference.runs import pipeline, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
@@ -21,6 +21,7 @@ from inference.scoring.runtimes import Runtime
 from models import names, trained_model
 from models.arguments import refuse
 from models.errors import UserError
+from models.text import TextRecipe
 
 if TYPE_CHECKING:
     from inference.dataflow.launch import Job
@@ -100,6 +101,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         redact_failures=flags.redact_failures,
         retry_failures=flags.retry_failures,
     )
+    refuse(look.problems(files, _recipe(options, here=not on_dataflow), max(flags.max_failure_rate, look.ALLOWED)))
     fingerprints = (
         job.fingerprints if job else [model_files.fingerprint(path, scoring.precision) for path in scoring.models]
     )
@@ -163,6 +165,16 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
 def columns(flags: argparse.Namespace) -> list[str]:
     """Return the columns of the predictions: the id, the kept fields, and one for each model."""
     return ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
+
+
+def _recipe(options: RunOptions, *, here: bool) -> DocumentRecipe:
+    """Return the recipe of documents. It is without the text fields of models that lie in another machine's image."""
+    scoring = options.scoring
+    models = tuple(model for model in scoring.models if here or storage.is_remote(model))
+    recipe = pipeline.document_recipe(replace(options, scoring=replace(scoring, models=models)))
+    if scoring.text_fields and not models:
+        return replace(recipe, recipes=(TextRecipe(fields=scoring.text_fields),))
+    return recipe
 
 
 def _path_problems(

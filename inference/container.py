@@ -2,7 +2,8 @@
 
     python -m inference.container build --model models/trained/ai --tag REGION-docker.pkg.dev/PROJECT/NAME/labelbeam:1
 
-Run `build` in a clone of the project, because it uses the Dockerfile there. It leaves the push to `docker push`.
+`build` sends the engine the files of labelbeam and of the named models, and no others. It leaves the push to
+`docker push`.
 """
 
 import argparse

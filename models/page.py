@@ -1,4 +1,7 @@
-"""Renders self-contained pages with one style; all text is escaped, so none can run as code."""
+"""Renders self-contained pages with one style; all text is escaped, so none can run as code.
+
+Each page also has a content security policy, with which a browser runs no script and asks no other host.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -39,9 +39,15 @@ class Page(HTMLParser):
 
 def in_browser(path: Path) -> str:
     """Return the page as Chromium renders it. Fail if its console shows an error or a warning."""
+    content, complaints = opened(path)
+    assert not complaints
+    return content
+
+
+def opened(path: Path) -> tuple[str, list[str]]:
+    """Return the page as Chromium renders it, and what its console complains of."""
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [*browser, f"--user-data-dir={profile}", "--dump-dom", f"file://{path}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    return done.stdout
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

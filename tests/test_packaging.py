@@ -1,6 +1,7 @@
 """What is shipped and what it needs: the wheel's content, setup.py's requirements, the pinned versions."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from inference.dataflow import image_context
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "training", "inference")
 STANDARD_LIBRARY = {*sys.stdlib_module_names, "compression"}  # the latter from Python 3.14 on
@@ -26,9 +29,9 @@ PINS = ("requirements.txt", "requirements-dev.txt", "requirements-demo.txt", "re
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """The wheel, built from a copy of the tree that also holds a trained model, as a working tree does."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
-    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md", "labelbeam.py", "labelbeam.pth"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, tree)
+    for name in ("MANIFEST.in", *image_context.SOURCES):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
     for package in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("trained", "__pycache__"))
     (tree / "models/trained/mine").mkdir(parents=True)
@@ -114,7 +117,30 @@ def test_wheel_holds_the_three_packages_and_their_data_and_nothing_else(wheel: z
     kinds = ("configs/*.toml", "cost/*.toml", "beam_flags.txt", "**/templates/*")
     data = {path for package in PACKAGES for kind in kinds for path in (ROOT / package).glob(kind)}
     front_door = {"labelbeam.py", "labelbeam.pth"}
-    assert found == code | front_door | {str(path.relative_to(ROOT)) for path in data}
+    image = {f"inference/dataflow/image/{name}" for name in image_context.SOURCES}
+    assert found == code | front_door | image | {str(path.relative_to(ROOT)) for path in data}
+
+
+def test_an_image_can_be_built_from_an_installed_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Its RECORD tells its files from others beside them, even if a clone of something else surrounds it."""
+    installed, context = tmp_path / "site-packages", tmp_path / "context"
+    wheel.extractall(installed)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name in (".env", "inference/.env", "models/id_rsa", "inference/dataflow/image/.env"):
+        (installed / name).write_text("secret")
+    script = (
+        f"from inference.dataflow import image_context as c; c.fill([], c.Path({str(context)!r})); print(c.commit())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, context],
+        capture_output=True, text=True, check=False, cwd=installed, env={**os.environ, "PYTHONPATH": str(installed)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "unknown\n"), done.stderr
+    filled = {str(path.relative_to(context)): path for path in context.rglob("*") if path.is_file()}
+    packages = {name for name in wheel.namelist() if name.split("/")[0] in PACKAGES}
+    own = {name for name in packages if not name.startswith("inference/dataflow/image/")}
+    assert set(filled) == own | {*image_context.SOURCES}
+    assert {name for name, path in filled.items() if path.read_bytes() != (ROOT / name).read_bytes()} == set()
 
 
 def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement], optional: set[str]) -> None:

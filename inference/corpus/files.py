@@ -104,6 +104,16 @@ def read_bytes(file: InputFile, start: int = 0, end: int | None = None) -> Itera
             position += len(chunk)
 
 
+def read_stored(file: InputFile, max_bytes: int) -> bytes:
+    """Return the first bytes of a file as they are stored, without decompression.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    with _opened(file.path) as raw:
+        return io.BufferedReader(_StorageReader(raw)).read(max_bytes)
+
+
 def read_beginning(file: InputFile, max_bytes: int) -> tuple[bytes, int]:
     """Return the first `max_bytes` decompressed bytes of a compressed file, and roughly their size as stored."""
     with _opened(file.path) as raw:

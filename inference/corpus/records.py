@@ -25,6 +25,16 @@ MANY_DOCUMENTS: tuple[Reason, ...] = ("damaged_file", "json_array")
 RAW_CAP_BYTES = 1024  # a failure holds at most this much of its line
 MAX_LINE_BYTES = 10 * 1024 * 1024
 _HUGE_INTEGER = re.compile(rb"[0-9]{19}")
+# The first bytes of each encoding: a byte order mark, or the character { or [. UTF-32 comes first, because its mark
+# begins with that of UTF-16.
+_ENCODINGS = {
+    "UTF-32": (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff"),
+    "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
+    "UTF-32LE": (b"{\x00\x00\x00", b"[\x00\x00\x00"),
+    "UTF-32BE": (b"\x00\x00\x00{", b"\x00\x00\x00["),
+    "UTF-16LE": (b"{\x00", b"[\x00"),
+    "UTF-16BE": (b"\x00{", b"\x00["),
+}
 _PARSE_ERRORS = (ValueError, RecursionError)  # the decode errors of orjson and json are ValueErrors
 
 
@@ -187,11 +197,34 @@ def _parse_leniently(data: bytes) -> Any:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RecordError("not_utf8", f"byte {error.start} of the line is not UTF-8") from None
+        found = f"{encoding}, not" if (encoding := encoding_of(data)) else f"byte {error.start} of the line is not"
+        raise RecordError("not_utf8", f"{found} UTF-8") from None
     try:
         return _portable(json.loads(text, strict=False, parse_constant=_refuse_constant))
     except _PARSE_ERRORS as error:
-        raise RecordError("not_json", str(error)[:200]) from None
+        raise RecordError("not_json", _hint(data) or str(error)[:200]) from None
+
+
+def encoding_of(data: bytes) -> str | None:
+    """Return the encoding of JSON in UTF-16 or UTF-32, by its byte order mark or its first character; else None."""
+    for encoding, start in _ENCODINGS.items():
+        if data.startswith(start):
+            return encoding
+    return None
+
+
+def _hint(data: bytes) -> str | None:
+    """Return what a line that is no JSON looks like, if it looks like a part of something else."""
+    line = data.strip()
+    if b"\x00" in line[:8]:
+        return "the line holds NUL bytes; if the file is UTF-16 or UTF-32, convert it to UTF-8"
+    if line.startswith(b"[") or line in (b"]", b"],"):
+        return "the line begins or ends a JSON array; write one object a line"
+    if line.startswith(b"{") and line.endswith(b"},"):
+        return "a comma follows the object, as in a JSON array; write one object a line"
+    if line in (b"{", b"}", b"},"):
+        return "the line is a part of an object that goes over several lines; write one object a line"
+    return None
 
 
 def _refuse_constant(name: str) -> Any:

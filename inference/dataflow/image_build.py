@@ -1,7 +1,5 @@
-"""Builds the image of Dataflow's workers from a clone of the project, and compares an image with this machine."""
+"""Builds the image of Dataflow's workers, and compares an image with this machine."""
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,23 +9,15 @@ import docker
 import orjson
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
-from inference.dataflow import images
+from inference.dataflow import image_context, images
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.dataflow.probe import probe
-from inference.scoring import conversions, model_files
-from inference.scoring.conversion_folder import FOLDER
+from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions
 from models import trained_model
 from models.arguments import refuse
 from models.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (
-    *("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "setup.py"),
-    *("labelbeam.py", "labelbeam.pth", "deploy/flex_template/main.py"),
-    *("requirements.txt", "requirements-dev.txt", "requirements-torch.txt"),
-)
-PACKAGES = ("inference", "models", "training")
 GPU_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"
 SCORE_TOLERANCE = 1e-4  # largest difference of a score, because torch in fp32 may round differently elsewhere
 
@@ -57,44 +47,10 @@ def check_models(directories: Sequence[str], tag: str) -> list[str]:
 def arguments(directories: Sequence[str], *, gpu: bool) -> dict[str, str]:
     """Return the build arguments that the Dockerfile needs."""
     arguments = {
-        "COMMIT": commit(),
+        "COMMIT": image_context.commit(),
         "MODELS": ",".join(f"{name}={sha256}" for name, sha256 in model_files.fingerprints(directories).items()),
     }
     return {**arguments, "TORCH_INDEX": GPU_TORCH_INDEX, "RUNTIMES": ""} if gpu else arguments
-
-
-def commit() -> str:
-    """Return the clone's commit with `-dirty` if tracked files have changed, or `unknown` without git."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def fill_context(directories: Sequence[str], context: Path) -> None:
-    """Copy the files that the Dockerfile needs, and no others, into an empty folder.
-
-    Raises:
-        UserError: this is not a clone of the project.
-    """
-    if not (ROOT / "Dockerfile").is_file():
-        raise UserError(f"expected a clone of the project with a Dockerfile, found {ROOT}; run this in a clone.")
-    for name in SOURCES:
-        (context / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, context / name)
-    ignored = shutil.ignore_patterns("__pycache__", "trained")
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, context / package, ignore=ignored)
-    for directory in directories:
-        manifest = trained_model.read_manifest(directory)
-        target = context / "models" / "trained" / trained_model.model_name(directory)
-        target.mkdir(parents=True)
-        for name in (trained_model.MANIFEST, *manifest.files):
-            shutil.copy(Path(directory) / name, target / name)
-        if conversions.has_int8(manifest, directory):
-            variant = conversions.int8_folder(manifest, directory)
-            shutil.copytree(variant, target / FOLDER / variant.name)
 
 
 def build(
@@ -108,10 +64,10 @@ def build(
 
     Raises:
         BuildError: a step failed.
-        UserError: the engine refused to build, or this is not a clone of the project.
+        UserError: the engine refused to build, or the files to build from cannot be told from others.
     """
     with tempfile.TemporaryDirectory(prefix="labelbeam_image_") as folder:
-        fill_context(directories, Path(folder))
+        image_context.fill(directories, Path(folder))
         try:
             lines = client.api.build(
                 path=folder, tag=tag, buildargs=arguments, network_mode=network, rm=True, forcerm=True, decode=True

@@ -20,11 +20,15 @@ from pathlib import Path
 import docker
 import pytest
 import yaml
+from docker.utils.build import exclude_paths
 
 from inference import container
-from inference.dataflow import image_build, images
+from inference.dataflow import image_build, image_context, images
 from inference.dataflow.probe import probe
+from inference.scoring import conversion_folder
+from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.options import ScoringOptions
+from models import trained_model
 from models.errors import UserError
 from tests.inference.conftest import int8_variant, jsonl, rows_of
 from tests.tiny import tiny_model
@@ -35,60 +39,142 @@ WORKER_PORT = 50123
 WHEELS_PORT = 8099  # fixed port, so that the engine reuses its layers
 
 
-def sent(files: set[str]) -> set[str]:
-    """Return the files, with all files of a package as PACKAGE/..."""
-    return {re.sub(r"^(inference|training|models)/(?!trained/).*", r"\1/...", file) for file in files}
+OWN = ("inference", "models", "training")
+# Files that a working tree may hold beside labelbeam's own. None may get into an image.
+FOREIGN = [
+    f"{folder}{name}"
+    for folder in ("", *(f"{package}/" for package in OWN), "inference/cost/", "models/trained/", "models/trained/ai/")
+    for name in (".env", "id_rsa", "service-account.json", "corpus.jsonl", "server.pem", "secrets/token")
+] + [
+    *("data/corpus.jsonl", "runs/a/run.json", ".venv/bin/python", ".git/config", "deploy/flex_template/.env"),
+    *("models/__pycache__/a.pyc", "models/trained/ai/evaluation/scores.csv", "models/trained/ai/report.html"),
+    *("models/trained/ai/runtimes/.env", "models/trained/ai/runtimes/openvino-1/model.xml"),
+    *("models/trained/ai/runtimes/int8-1/id_rsa", "training/configs/.env", "inference/runs/templates/id_rsa"),
+]  # fmt: skip
+MODEL = [f"models/trained/ai/{name}" for name in ("model.pth", "model.json", "config.json", "tokenizer.json")]
+MODEL += [f"models/trained/ai/runtimes/int8-1/{name}" for name in image_context.VARIANT]
 
 
-def test_the_engine_is_sent_what_the_dockerfile_copies(tmp_path: Path, colours: Path) -> None:
-    (tmp_path / "context").mkdir()
-    image_build.fill_context([str(colours)], tmp_path / "context")
-    files = {str(f.relative_to(tmp_path / "context")) for f in (tmp_path / "context").rglob("*") if f.is_file()}
-    model = {
-        f"models/trained/colours/{name}" for name in (*json.loads((colours / "model.json").read_bytes())["files"],)
-    }
-    assert sent(files) == {
-        *image_build.SOURCES,
-        *("inference/...", "training/...", "models/..."),
-        *(model | {"models/trained/colours/model.json"}),
-    }
-    assert not any("__pycache__" in file for file in files)
+def run_git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("ignore", [".gcloudignore", ".dockerignore"])
-def test_what_is_uploaded_from_a_clone_is_small(tmp_path: Path, ignore: str) -> None:
-    """Git and gcloud use the same patterns. Docker's differ in the slashes of folders, which are adapted here."""
-    tracked = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False)
-    if tracked.returncode:
+@pytest.fixture
+def tracked() -> list[str]:
+    """Return the files of this clone."""
+    if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
-    extra = ["data/corpus.jsonl", "runs/a/run.json", ".venv/bin/python", "secrets.json", "models/__pycache__/a.pyc"]
-    extra += [f"models/trained/ai/{n}" for n in ("model.pth", "model.json", "evaluation/scores.csv", "report.html")]
-    for name in [*tracked.stdout.splitlines(), *extra]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    patterns = (ROOT / ignore).read_text()
-    if ignore == ".dockerignore":  # Docker looks into an ignored folder, and git does not
-        patterns = re.sub(
-            r"(?m)^!(deploy)/.*",
-            r"!\1/\n!\1/**",
-            re.sub(r"(?m)^!(inference|models|training)$", r"!\1/\n!\1/**", patterns),
-        )
-    (tmp_path / "patterns").write_text(patterns)
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    listed = subprocess.run(
-        ["git", "-C", tmp_path, "ls-files", "--others", "--exclude-from=patterns"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    uploaded = {file for file in listed.stdout.splitlines() if not file.startswith("deploy/") or "flex" in file}
-    required = {*image_build.SOURCES, "inference/...", "training/...", "models/..."} - {".dockerignore"}
-    required |= {"models/trained/ai/model.pth", "models/trained/ai/model.json"}
-    allowed = {
-        ".gcloudignore",
-        "cloudbuild.yaml",
-        "deploy/flex_template/metadata.json",
-        "deploy/flex_template/build.sh",
-    }
-    assert required <= sent(uploaded) <= required | allowed
+    listed = run_git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    return [name for name in listed if (ROOT / name).exists()]
+
+
+@pytest.fixture
+def clone(tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a clone in which FOREIGN files lie, and make image_context take it for the project."""
+    root = tmp_path / "clone"
+    for name in tracked:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    run_git(root, "init", "-q")
+    run_git(root, "add", "--all")
+    run_git(root, "commit", "-qm", "all")
+    for name in FOREIGN:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("secret")
+    monkeypatch.setattr(image_context, "ROOT", root)
+    return root
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def needed(tracked: list[str]) -> set[str]:
+    """Return the files of labelbeam that an image is built from."""
+    return {*image_context.SOURCES, *(name for name in tracked if name.split("/")[0] in OWN)}
+
+
+def files_of(model: Path) -> set[str]:
+    manifest = json.loads((model / "model.json").read_bytes())
+    return {f"models/trained/{model.name}/{name}" for name in ("model.json", *manifest["files"])}
+
+
+def test_the_engine_is_sent_what_git_tracks_and_the_named_models(
+    clone: Path, tracked: list[str], tmp_path: Path, colours: Path
+) -> None:
+    (clone / "inference/draft.py").write_text("draft")
+    (clone / "inference/probe.py").unlink()
+    model = shutil.copytree(colours, tmp_path / "colours")
+    variant = model / FOLDER / conversion_folder.int8(trained_model.read_manifest(model)).name
+    for name in (*image_context.VARIANT, "id_rsa"):
+        variant.mkdir(parents=True, exist_ok=True)
+        (variant / name).touch()
+    (model / ".env").touch()
+    image_context.fill([str(model)], tmp_path / "context")
+    variants = {f"models/trained/colours/runtimes/{variant.name}/{name}" for name in image_context.VARIANT}
+    assert files_below(tmp_path / "context") == needed(tracked) - {"inference/probe.py"} | files_of(model) | variants
+
+
+@pytest.mark.parametrize("place", ["model", "variant", "package"])
+def test_a_link_is_refused(clone: Path, tmp_path: Path, colours: Path, place: str) -> None:
+    """What it leads to may be a key."""
+    (tmp_path / "id_rsa").write_text("secret")
+    model = shutil.copytree(colours, tmp_path / "colours")
+    variant = model / FOLDER / conversion_folder.int8(trained_model.read_manifest(model)).name
+    linked = {"model": model / "config.json", "variant": variant / "model.xml", "package": clone / "models/text.py"}
+    linked[place].parent.mkdir(parents=True, exist_ok=True)
+    linked[place].unlink(missing_ok=True)
+    linked[place].symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(
+        UserError, match=f"{linked[place]}: expected a file, found a symbolic link to {tmp_path}/id_rsa"
+    ):
+        image_context.fill([str(model)], tmp_path / "context")
+
+
+def test_a_model_may_itself_be_reached_by_a_link(clone: Path, tmp_path: Path, colours: Path) -> None:
+    (tmp_path / "link").symlink_to(colours)
+    image_context.fill([str(tmp_path / "link")], tmp_path / "context")
+    assert (tmp_path / "context/models/trained/link/model.pth").read_bytes() == (colours / "model.pth").read_bytes()
+
+
+def test_a_folder_that_cannot_tell_its_own_files_is_refused(clone: Path, tmp_path: Path) -> None:
+    shutil.rmtree(clone / ".git")
+    with pytest.raises(UserError, match="expected a git clone or an installed wheel of labelbeam"):
+        image_context.fill([], tmp_path / "context")
+    assert not (tmp_path / "context").exists()
+    assert image_context.commit() == "unknown"
+
+
+def with_model(clone: Path) -> None:
+    for name in MODEL:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
+
+
+def test_a_build_by_hand_sends_what_a_pattern_names(clone: Path, tracked: list[str]) -> None:
+    """The library computes the context exactly as the engine's own client does."""
+    with_model(clone)
+    patterns = [line for line in (clone / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
+    sent = {name for name in exclude_paths(str(clone), patterns) if not (clone / name).is_dir()}
+    assert sent == needed(tracked) | {".dockerignore", *MODEL}
+
+
+def test_a_build_in_the_cloud_uploads_what_a_pattern_names(clone: Path, tracked: list[str]) -> None:
+    """Git and gcloud read the same patterns."""
+    with_model(clone)
+    shutil.rmtree(clone / ".git")
+    run_git(clone, "init", "-q")
+    uploaded = set(run_git(clone, "ls-files", "--others", "--exclude-from=.gcloudignore").splitlines())
+    assert uploaded == needed(tracked) | {".dockerignore", ".gcloudignore", "cloudbuild.yaml", *MODEL}
+
+
+def test_the_patterns_name_every_file_of_a_model(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "models/trained/ai")
+    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    patterns = (tmp_path / ".dockerignore").read_text().splitlines()
+    assert files_of(model) <= exclude_paths(str(tmp_path), patterns)
 
 
 def test_the_dockerfile_names_the_pinned_beam() -> None:
@@ -130,8 +216,7 @@ def test_an_int8_variant_is_sent_whole_or_named(
 ) -> None:
     model = Path(shutil.copytree(colours, tmp_path / "m"))
     variant = int8_variant(model)
-    (tmp_path / "context").mkdir()
-    image_build.fill_context([str(model)], tmp_path / "context")
+    image_context.fill([str(model)], tmp_path / "context")
     sent_files = tmp_path / "context/models/trained/m/runtimes" / variant.name
     assert {path.name for path in sent_files.iterdir()} == {"conversion.json", "model.xml", "model.bin"}
     (variant / "model.bin").write_bytes(b"other weights")
@@ -172,7 +257,7 @@ def test_the_wheel_in_the_image_is_made_of_every_file_of_the_packages() -> None:
     stage = (ROOT / "Dockerfile").read_text().split(" AS wheel\n")[1].split("\nFROM ")[0]
     copied = [words.split()[1:-1] for words in stage.splitlines() if words.startswith("COPY ")]
     patterns = [pattern for patterns in copied for pattern in patterns]
-    for package in image_build.PACKAGES:
+    for package in OWN:
         for path in (ROOT / package).rglob("*"):
             name = str(path.relative_to(ROOT))
             if path.is_file() and "__pycache__" not in name and not name.startswith("models/trained"):

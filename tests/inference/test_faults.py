@@ -251,7 +251,7 @@ def test_a_run_whose_device_fails_stops_and_resumes(
     assert not (out / "failures").exists()
     assert not (out / "summary.json").exists()
     finished = {path.stem for path in (out / "receipts").glob("*")}
-    assert {path.stem for path in (out / "predictions").glob("*")} == finished
+    assert {path.name.rpartition("-")[0] for path in (out / "predictions").glob("*")} == finished
     monkeypatch.undo()
     label(*flags, output=out)
     assert json.loads((out / "summary.json").read_text())["predicted"] == 400

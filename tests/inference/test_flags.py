@@ -229,3 +229,32 @@ def test_an_unexpected_error_is_printed_whole(
     error = capsys.readouterr().err
     assert re.search(r"failed: a mistake of the program \[while running .*\]\nZeroDivisionError\. Finished", error)
     assert "inference.beam_runner --model" in error
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_secret_in_a_flag_is_written_and_printed_nowhere(
+    corpus: Path,
+    colours: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    joined: bool,
+) -> None:
+    secret = "hunter2"
+    named = ("--s3_secret_access_key", "--s3_session_token", "--azure_connection_string")
+    secrets = [part for flag in named for part in ([f"{flag}={secret}"] if joined else [flag, secret])]
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "run"), *secrets]
+    flags += ["--experiments", f"my_token={secret}"]
+    with monkeypatch.context() as patched:
+        patched.setattr("inference.runs.receipts.Receipt.totals", lambda self: 1 / 0)
+        assert beam_runner.main(flags) == 1
+    failed = capfd.readouterr().err
+    assert "--s3_session_token" in failed
+    assert "# type the values for *** again" in failed
+    assert beam_runner.main([*flags, "--json"]) == 0  # the same run resumes
+    printed = capfd.readouterr()
+    files = {path.name: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {"run.json", "report.html", "summary.json"} < files.keys()
+    assert not [name for name, content in files.items() if secret.encode() in content]
+    assert secret not in failed + printed.out + printed.err
+    assert b"--s3_session_token" in files["report.html"]

@@ -75,7 +75,7 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     [
         ({"precision": "int8"}, "has no int8 variant"),
         ({"max_tokens": "9999"}, "but 9999 were asked for"),
-        ({"text_fields": "title"}, "no document of the sample could be read"),
+        ({"text_fields": "title"}, "expected a field 'title', found the fields id, text"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_before_it_costs_anything(

@@ -57,6 +57,26 @@ def test_bad_line(data: bytes, reason: str) -> None:
     assert failure.raw.encode() == data[:1024] or reason == "not_utf8"
 
 
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (b'[{"id": 1},', "the line begins or ends a JSON array; write one object a line"),
+        (b'  {"id": 1, "text": "x"},\r', "a comma follows the object, as in a JSON array; write one object a line"),
+        (b"{", "the line is a part of an object that goes over several lines; write one object a line"),
+        ('{"id": 1}'.encode("utf-16"), "UTF-16, not UTF-8"),
+        ('{"id": "é"}'.encode("utf-16-le"), "UTF-16LE, not UTF-8"),
+        (
+            '{"id": 1}'.encode("utf-16-be"),
+            "the line holds NUL bytes; if the file is UTF-16 or UTF-32, convert it to UTF-8",
+        ),
+        (b'{"id": "\xff"', "byte 8 of the line is not UTF-8"),
+        (b'{"id": 1}}', "Extra data: line 1 column 10 (char 9)"),
+    ],
+)
+def test_the_detail_names_what_a_line_is_a_part_of(data: bytes, detail: str) -> None:
+    assert read_one(data).detail == detail
+
+
 def test_what_a_failure_keeps_of_a_long_line_is_capped() -> None:
     assert len(read_one(b'{"id": "1", "broken": "' + b"x" * 50_000).raw) == 1024
     assert read_one(b'{"id": "\xff"').raw == '{"id": "\\xff"'

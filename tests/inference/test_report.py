@@ -99,6 +99,25 @@ def test_nothing_in_it_acts(run: Path) -> None:
     assert "url(" not in content
 
 
+@needs_browser
+def test_names_from_outside_do_not_act_either(tmp_path: Path) -> None:
+    """Names of labels, files, fields and workers are text in the page."""
+    folder = tmp_path / "<img src=x onerror=alert(1)>"
+    folder.mkdir()
+    image, address = '<img src=x onerror="alert(1)">', "javascript:alert(1)"
+    model = tiny_model(tmp_path / "model", names=(image, address, '" onmouseover="alert(1)'))
+    corpus = write_corpus(folder / "corpus.jsonl", 50)
+    with corpus.open("a") as file:
+        file.write(json.dumps({"id": image, "text": [address]}) + "\n")
+    flags = ["--model", str(model), "--input", str(corpus), "--output", str(folder / "run"), "--max_failure_rate", "1"]
+    assert beam_runner.main(flags) == 0
+    page = Page(in_browser(folder / "run" / "report.html"))
+    assert "img" not in page.elements
+    assert "script" not in page.elements
+    assert {image, address} <= {*page.cells}
+    assert page.addresses == ["data:,"]
+
+
 def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None:
     (run / "summary.json").unlink()
     receipts = sorted((run / "receipts").iterdir())

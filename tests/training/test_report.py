@@ -155,6 +155,19 @@ def test_a_model_of_which_little_is_known_has_a_page_too(tmp_path: Path) -> None
     assert Page((tmp_path / "report.html").read_text()).elements.count("svg") == 3  # curves need a history
 
 
+@needs_browser
+def test_no_label_acts_in_tables_and_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = ('<img src=x onerror="alert(1)">', "--><script>alert(1)</script>", "]]><svg onload=alert(1)>")
+    monkeypatch.setitem(NAMES, "multi_label", evil)
+    measurements, manifest = made_up("multi_label", 60)
+    report.write(tmp_path, measurements, manifest, evil[0])
+    page = Page(in_browser(tmp_path / "report.html"))
+    assert "img" not in page.elements
+    assert "script" not in page.elements
+    assert page.elements.count("svg") == 4
+    assert {*evil} <= {*page.cells}
+
+
 def test_pictures_take_the_colours_of_the_page() -> None:
     found, _ = made_up("multi_class")
     for svg in (charts.curves(HISTORY, "macro_f1"), charts.reliability(found[1], Task.MULTI_CLASS)):

@@ -110,6 +110,24 @@ def test_nothing_but_the_model_is_left_behind(
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["model"]
 
 
+def test_tokens_reach_no_file_and_no_key_of_a_configuration_takes_one(
+    tmp_path: Path,
+    start: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "hunter2")
+    assert start("binary", tmp_path / "model", "--set", "training.epochs=1") == 0
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "model" / "model.json" in written
+    assert not [path for path in written if b"hunter2" in path.read_bytes()]
+    assert start("binary", tmp_path / "other", "--set", "model.token=hunter2") == 2
+    printed = capsys.readouterr()
+    assert "unknown key 'model.token'" in printed.err
+    assert "hunter2" not in printed.out + printed.err
+
+
 def test_an_output_that_is_there_is_not_touched(
     tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
