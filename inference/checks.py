@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from inference.corpus import slices, storage
 from inference.corpus.files import InputFile, find_files
-from inference.runs import run_folder
+from inference.runs import lineage, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
@@ -80,6 +80,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
             "--max_cost, --profile, --accelerator and --no_wait need --runner DataflowRunner; add it or drop them."
         )
     refuse(problems)
+    delta = lineage.of_inputs(files)
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)
     options = RunOptions(
@@ -93,8 +94,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         redact_failures=flags.redact_failures,
     )
     fingerprints = job.fingerprints if job else list(map(model_files.fingerprint, scoring.models))
-    description = run_folder.describe(options, files, fingerprints, command)
-    refuse(run_folder.check(description, flags.output, flags.overwrite))
+    description = run_folder.describe(options, files, fingerprints, command, delta)
+    refuse([*lineage.problems(description), *run_folder.check(description, flags.output, flags.overwrite)])
     return CheckedRun(
         options=options,
         files=files,

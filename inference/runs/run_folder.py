@@ -36,8 +36,17 @@ CONTENTS = (
 )
 
 
-def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence[str], command: str) -> dict[str, Any]:
-    """Return the content of `run.json`: the input, everything that decides the written bytes, and the command."""
+def describe(
+    options: RunOptions,
+    files: list[InputFile],
+    fingerprints: Sequence[str],
+    command: str,
+    delta: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the content of `run.json`: the input, everything that decides the written bytes, and the command.
+
+    If the input is the documents of a delta, `delta` holds its path and the SHA-256 of its `delta.json`.
+    """
     scoring = options.scoring
     return {
         "format_version": FORMAT_VERSION,
@@ -61,6 +70,7 @@ def describe(options: RunOptions, files: list[InputFile], fingerprints: Sequence
         },
         "versions": {name: version for name in PACKAGES if (version := version_of(name))},
         "files": files,
+        **({"delta": delta} if delta else {}),
     }
 
 
@@ -148,6 +158,9 @@ def _differences(previous: dict[str, Any], current: dict[str, Any]) -> list[str]
     ]
     if models[0] != models[1]:
         differences.append(f"models were {_short(models[0])}, now {_short(models[1])}")
+    deltas = [(description.get("delta") or {}).get("sha256") for description in (previous, current)]
+    if deltas[0] != deltas[1]:
+        differences.append("the delta that the input belongs to has been made again")
     if previous.get("files") != current["files"]:
         differences.append(_file_difference(previous.get("files", []), current["files"]))
     return differences
