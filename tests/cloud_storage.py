@@ -130,9 +130,9 @@ def _with_precondition(handle: Callable[..., None]) -> Callable[..., None]:
 _make_object_resource = objects._make_object_resource
 
 
-def _with_quoted_link(base_url: str, bucket: str, name: str, *details: Any) -> dict[str, Any]:
+def _with_quoted_link(base_url: str, bucket: str, name: str, *details: Any, **more: Any) -> dict[str, Any]:
     """Quote the name in the link to an object's content, as the real service does and the emulator does not."""
-    resource: dict[str, Any] = _make_object_resource(base_url, bucket, name, *details)
+    resource: dict[str, Any] = _make_object_resource(base_url, bucket, name, *details, **more)
     resource["mediaLink"] = resource["mediaLink"].replace(f"/o/{name}?", f"/o/{quote(name, safe='')}?")
     return resource
 
