@@ -54,10 +54,10 @@ class Delta:
     options: dict[str, Any]  # options of the earlier run, with which the documents are to be labelled
     slice_bytes: int  # size at which the new corpus was cut
     counts: dict[str, int]  # documents by outcome: new, changed, unreadable, kept, gone
-    documents: list[Part]  # files with the documents to relabel
-    kept: list[Part]  # files with the rows that are still right
-    files: list[InputFile]  # files of the new corpus
-    slices: list[SliceChecksum]  # slices of the new corpus
+    documents: list[Part]  # path, size, rows and SHA-256 of each file with documents to relabel
+    kept: list[Part]  # path, size, rows and SHA-256 of each file with rows that are still right
+    files: list[InputFile]  # path and size in bytes of each file of the new corpus
+    slices: list[SliceChecksum]  # file, start, end and CRC-32 of each slice of the new corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def find_labels(path: str) -> Labels:
                 f"{path}: expected a run, found a delta with {sum(part.rows for part in delta.documents):,} documents "
                 "to label; label them and name the folder of that run."
             )
-        description = {"models": delta.models, "options": delta.options, "files": []}
+        description: dict[str, Any] = {"models": delta.models, "options": delta.options, "files": []}
         return Labels(run=None, delta=path, description=description, kept=delta)
     description = run_folder.require(path, finished=True)
     reference = description.get("delta")
@@ -130,10 +130,11 @@ def read(folder: str) -> Delta:
     path = FileSystems.join(folder, DELTA)
     try:
         content = orjson.loads(storage.read_file(path))
-        parts = {name: [Part(**part) for part in content.pop(name)] for name in (DOCUMENTS, KEPT)}
-        files = [InputFile(**file) for file in content.pop("files")]
-        slices = [SliceChecksum(**piece) for piece in content.pop("slices")]
-        return Delta(**content, **parts, files=files, slices=slices)
+        if content["format_version"] != FORMAT_VERSION:
+            raise ValueError
+        for name, kind in (("documents", Part), ("kept", Part), ("files", InputFile), ("slices", SliceChecksum)):
+            content[name] = [kind(**entry) for entry in content[name]]
+        return Delta(**content)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is damaged or was written by another version of labelbeam; make the delta again in a new folder."

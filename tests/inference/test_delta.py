@@ -152,8 +152,8 @@ def test_the_command_has_the_options_of_the_earlier_run(
 ) -> None:
     corpus = tmp_path / "a.jsonl"
     corpus.write_text('{"key": "1", "title": "the sky", "year": 1, "text": "red"}\n')
-    flags = ("--id_field", "key", "--text_fields", "title,text", "--keep_fields", "year", "--scores", "top:2")
-    flags += ("--max_tokens", "9", "--redact_failures", *EXACT)
+    flags = ["--id_field", "key", "--text_fields", "title,text", "--keep_fields", "year", "--scores", "top:2"]
+    flags += ["--max_tokens", "9", "--redact_failures", *EXACT]
     run = label("--model", colours, "--input", corpus, *flags)
     corpus.with_name("b.jsonl").write_text('{"key": "2", "title": "the sky", "year": 1, "text": "red"}\n')
     capsys.readouterr()
@@ -341,7 +341,8 @@ def test_a_delta_and_a_collection_in_cloud_storage(cloud: CloudStorage, label: L
 
 def test_no_text_is_shuffled(tmp_path: Path) -> None:
     corpus = write(tmp_path / "a.jsonl", {"an id that is long": "a text that is long" * 100}, "not json" * 100)
-    pieces = number([counted for part in cut(*find_files([str(corpus)]), 10**6) for counted in count_lines(part)])
+    (file,) = find_files([str(corpus)])
+    pieces = number([counted for part in cut(file, 10**6) for counted in count_lines(part)])
     recipe = DocumentRecipe((TextRecipe(fields=("text",), max_tokens=9),), "id", ("year",))
     elements = list(changes.read_new(Planned(0, 0, pieces[0]), recipe))
     assert len(elements) == 2
