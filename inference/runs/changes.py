@@ -87,7 +87,7 @@ def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: Docu
     documents = (
         lines
         | "Part" >> beam.CoGroupByKey()
-        | beam.ParDo(WriteDocuments(target.output, recipe)).with_outputs(main="part")
+        | "WriteDocuments" >> beam.ParDo(WriteDocuments(target.output, recipe)).with_outputs(main="part")
     )
     rows = {
         "file": row_files | "ByFile" >> beam.Map(lambda file: (file.key, file)),
@@ -131,8 +131,10 @@ def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection
             | "OldSlices" >> pipeline.Slices(earlier.kept.slice_bytes)
         )
         pieces = [old | "Compare" >> beam.Map(compare, earlier.delta, expected=beam.pvalue.AsDict(checksums))]
-        kept = folder | "Kept" >> beam.FlatMap(lineage.kept_paths)
+        kept = folder | "Kept" >> beam.FlatMap(lineage.kept_files)
         row_files.append(kept | "KeptFiles" >> beam.MapTuple(RowFile))
+        labelled_documents = folder | "Documents" >> beam.FlatMap(lineage.document_files)
+        _ = labelled_documents | "CheckDocuments" >> beam.MapTuple(lineage.check_file)
     return pieces[0], row_files | "RowFiles" >> beam.Flatten() | "SpreadRows" >> beam.Reshuffle()
 
 

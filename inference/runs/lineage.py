@@ -141,9 +141,27 @@ def read(folder: str) -> Delta:
         ) from None
 
 
-def kept_paths(folder: str) -> Iterator[tuple[str, str]]:
+def kept_files(folder: str) -> Iterator[tuple[str, str]]:
     """Yield path and SHA-256 of each file with rows that a delta kept."""
-    yield from ((FileSystems.join(folder, *part.path.split("/")), part.sha256) for part in read(folder).kept)
+    yield from ((_path(folder, part), part.sha256) for part in read(folder).kept)
+
+
+def document_files(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield path and SHA-256 of each file with documents to relabel."""
+    yield from ((_path(folder, part), part.sha256) for part in read(folder).documents)
+
+
+def _path(folder: str, part: Part) -> str:
+    return str(FileSystems.join(folder, *part.path.split("/")))
+
+
+def check_file(path: str, sha256: str) -> None:
+    """Read a file and compare it with its SHA-256.
+
+    Raises:
+        UserError: the file is gone, or has another SHA-256.
+    """
+    read_checked(path, sha256)
 
 
 def read_checked(path: str, sha256: str) -> bytes:
@@ -177,7 +195,7 @@ def of_inputs(files: Sequence[InputFile]) -> dict[str, str] | None:
             raise UserError(f"--input: {unfinished[0]} holds an unfinished delta; repeat the command of the delta.")
         return None
     found = {_normal(file.path): file.size for file in files}
-    expected = {_normal(f"{folder}/{part.path}"): part.size for part in read(folder).documents}
+    expected = {_normal(_path(folder, part)): part.size for part in read(folder).documents}
     advice = f"give --input '{folder}/{DOCUMENTS}/*.jsonl' and no other input."
     if others := sorted(found.keys() - expected.keys()):
         raise UserError(f"--input: expected the documents of the delta {folder} alone, found {others[0]}; {advice}")

@@ -109,10 +109,8 @@ def _models(given: Sequence[str], earlier: Labels, previous: str) -> list[dict[s
         try:
             trained_model.verify(folder := model_files.local(path))
         except ModelError as error:
-            hint = (
-                "" if given else f"\n--previous {previous} was labelled with {path}; name its place now with --model."
-            )
-            raise ModelError(f"{error}{hint}") from None
+            moved = f"\n--previous {previous} was labelled with {path}; name its place now with --model."
+            raise ModelError(f"{error}{'' if given else moved}") from None
         sha256 = trained_model.fingerprint(folder)
         if not given and sha256 != recorded[path]["sha256"]:
             raise ModelError(

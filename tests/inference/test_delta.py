@@ -239,6 +239,23 @@ def test_a_file_of_rows_that_changed_is_refused(label: Label, colours: Path, tmp
     assert problem in capsys.readouterr().err
 
 
+def test_documents_that_changed_before_they_were_labelled_are_noticed(
+    label: Label, colours: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    run = label("--model", colours, "--input", write(tmp_path / "may.jsonl", documents(5)))
+    june = write(tmp_path / "june.jsonl", documents(5, new="the red rose"))
+    capsys.readouterr()
+    delta_of(june, run, tmp_path / "out")
+    (part,) = (tmp_path / "out" / "documents").iterdir()
+    part.write_bytes(part.read_bytes().replace(b"red", b"sky"))
+    run = labelled(tmp_path / "out", capsys)
+    assert collect.main([str(run), "--output", str(tmp_path / "labels")]) == 2
+    assert f"{part} has changed since it was written" in capsys.readouterr().err
+    assert not (tmp_path / "labels").exists()
+    delta_of(june, run, tmp_path / "next", expect=2)
+    assert f"{part} has changed since it was written" in capsys.readouterr().err
+
+
 def test_names_with_wildcards_are_literal_or_refused(
     label: Label, colours: Path, tmp_path: Path, capsys: Captured
 ) -> None:
