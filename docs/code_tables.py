@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 import labelbeam
 from inference.corpus.records import bigquery_schema, predictions_schema
+from inference.runs.lineage import Delta
 from inference.runs.receipts import Receipt, SliceTotals
 from models.trained_model import Manifest
 from training.config import TrainConfig
@@ -131,6 +132,11 @@ def receipt() -> Iterator[str]:
     yield "The last key, `seal`, is the SHA-256 of everything before it."
 
 
+def delta() -> Iterator[str]:
+    """Yield the keys of `delta.json`."""
+    yield from table(("key", "meaning"), _meanings(own_fields(Delta)))
+
+
 def summary() -> Iterator[str]:
     """Yield the names of a summary's sums."""
     names = [name for kind in _ours(SliceTotals) for name in own_fields(kind)]
@@ -198,6 +204,7 @@ PARTS: dict[str, Any] = {
     "flags": flags,
     "configuration": config_keys,
     "receipt": receipt,
+    "delta": delta,
     "summary": summary,
     "schema": schema,
     "model": manifest,

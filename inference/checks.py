@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from inference.corpus import look, slices, storage
 from inference.corpus.files import InputFile, find_files
 from inference.corpus.records import DocumentRecipe, Reason
-from inference.runs import pipeline, run_folder
+from inference.runs import lineage, pipeline, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes
@@ -88,6 +88,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
             f"--retry_failures {flags.retry_failures}: expected one of {', '.join(reasons)}, or no reason for all."
         )
     refuse(problems)
+    delta = lineage.of_inputs(files)
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)
     options = RunOptions(
@@ -105,9 +106,10 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     fingerprints = (
         job.fingerprints if job else [model_files.fingerprint(path, scoring.precision) for path in scoring.models]
     )
-    image = job.image.reference if job else None
-    description = run_folder.describe(options, files, fingerprints, command, image)
-    refuse(run_folder.check(description, flags.output, flags.overwrite))
+    description = run_folder.describe(options, files, fingerprints, command, delta)
+    if job:
+        description["versions"]["image"] = job.image.reference  # it stands for the versions of the workers
+    refuse([*lineage.problems(description), *run_folder.check(description, flags.output, flags.overwrite)])
     return CheckedRun(
         options=options,
         files=files,

@@ -1,14 +1,15 @@
 """Find the documents to relabel since an earlier run, so that a monthly refresh pays for the changes only.
 
-    python -m inference.delta --model models/trained/ai --input 'june/*.jsonl' --previous runs/may --output to_june
-    python -m inference.beam_runner --model models/trained/ai --input 'to_june/documents/*' --output runs/june
+    python -m inference.delta --input 'june/*.jsonl' --previous runs/may --output to_june
 
-A document is relabelled if its id is new, if its text has changed, or if the models differ. The labels of the corpus
-are then the rows of to_june/kept and of runs/june/predictions together. Next month, pass runs/june as --previous: it
-leads to the rows in to_june/kept. The input files of the earlier run must still exist, unchanged.
+It prints the command that labels these documents as the earlier run was labelled. A document is relabelled if its id is
+new, if its text has changed, or if --model names other models. `inference.collect` then writes the labels of the whole
+corpus. Next month, pass the run on the delta as --previous: it leads to the rows that the delta kept. The input files
+of the earlier corpus must still exist, unchanged.
 Every flag of Apache Beam can follow.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -24,11 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.delta`."""
     parser = BeamParser("python -m inference.delta", __doc__)
-    parser.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="trained model for the documents; may be repeated (default: the models of the earlier run)",
+    )
     parser.add_argument(
         "--input", action="append", required=True, metavar="GLOB", help="files of the new corpus; may be repeated"
     )
-    parser.add_argument("--previous", required=True, metavar="RUN", help="folder of an earlier, finished run")
+    parser.add_argument("--previous", required=True, metavar="RUN", help="folder of the earlier, finished run")
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="new folder for the documents to relabel and the rows to keep"
     )
@@ -39,15 +46,18 @@ def make_parser() -> BeamParser:
 def _main(argv: Sequence[str]) -> None:
     flags, beam_flags = make_parser().parse_with_beam(argv)
     from inference.corpus import storage
-    from inference.runs import changes
+    from inference.runs import changes, lineage, refresh
 
-    counts = changes.find_changes(storage.configure(beam_flags), flags.model, flags.input, flags.previous, flags.output)
+    beam_options = storage.configure(beam_flags)
+    delta = refresh.find_changes(beam_options, flags.model, flags.input, flags.previous, flags.output)
+    command = refresh.command(delta, flags.output)
     if flags.json:
-        print_json({"counts": counts, "output": flags.output})
+        documents = f"{flags.output}/{lineage.DOCUMENTS}/*.jsonl" if command else None
+        print_json({"counts": delta.counts, "output": flags.output, "documents": documents, "command": command})
         return
-    print(", ".join(f"{counts.get(name, 0):,} {name}" for name in (*changes.TO_LABEL, "kept", "gone")))
-    if any(counts.get(name) for name in changes.TO_LABEL):
-        print(f"to label: {flags.output}/{changes.DOCUMENTS}/*.jsonl")
+    print(", ".join(f"{delta.counts.get(name, 0):,} {name}" for name in (*changes.TO_LABEL, "kept", "gone")))
+    if command:
+        print(f"to label: {shlex.join(command)}")
     else:
         print("nothing to label: the kept rows are the labels of the whole corpus")
 

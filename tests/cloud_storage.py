@@ -10,9 +10,11 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import quote
 
 from gcp_storage_emulator import server
 from gcp_storage_emulator.exceptions import NotFound
+from gcp_storage_emulator.handlers import objects
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
@@ -57,7 +59,11 @@ def running(bucket: str) -> Iterator[CloudStorage]:
         for pattern, methods in server.HANDLERS
     )
     handler = type("Handler", (_Handler,), {"state": state})
-    with mock.patch.object(server, "HANDLERS", handlers), mock.patch.object(server, "RequestHandler", handler):
+    with (
+        mock.patch.object(server, "HANDLERS", handlers),
+        mock.patch.object(server, "RequestHandler", handler),
+        mock.patch.object(objects, "_make_object_resource", _with_quoted_link),
+    ):
         emulator = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=bucket)
         emulator.start()
         while emulator._api._httpd is None:
@@ -119,6 +125,16 @@ def _with_precondition(handle: Callable[..., None]) -> Callable[..., None]:
         handle(request, response, store)
 
     return checked
+
+
+_make_object_resource = objects._make_object_resource
+
+
+def _with_quoted_link(base_url: str, bucket: str, name: str, *details: Any, **more: Any) -> dict[str, Any]:
+    """Quote the name in the link to an object's content, as the real service does and the emulator does not."""
+    resource: dict[str, Any] = _make_object_resource(base_url, bucket, name, *details, **more)
+    resource["mediaLink"] = resource["mediaLink"].replace(f"/o/{name}?", f"/o/{quote(name, safe='')}?")
+    return resource
 
 
 def every(count: int, fault: str | int, pattern: str = "") -> Fault:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -42,33 +43,67 @@ class SourceError(UserError):
     """A file is gone or has changed, or its storage failed. A retry may help, unlike with a damaged file."""
 
 
-def find_files(patterns: Iterable[str]) -> list[InputFile]:
-    """Return the files that the globs match, sorted by path, each once.
+def find_files(arguments: Iterable[str]) -> list[InputFile]:
+    """Return the files that the arguments name, sorted by path, each once.
+
+    An argument that names an existing file is that file, whatever characters its name holds. Any other is a glob.
 
     Raises:
-        UserError: a glob matches nothing, or a file that is not JSON lines by its name; has a line for each problem.
+        UserError: an argument names no file, a folder, or a file that is not JSON lines by its name; has a line for
+            each problem.
     """
     files: dict[str, InputFile] = {}
     problems = []
-    for pattern in patterns:
+    for argument in arguments:
         try:
-            matched = FileSystems.match([pattern])[0].metadata_list
+            file = find_file(argument)
+            found = [file] if file else _matches(argument)
+            is_folder = not found and _is_folder(argument)
         except Exception as error:  # each storage raises its own exceptions
-            problems.append(f"--input {storage.explanation(pattern, error)}")
+            problems.append(f"--input {storage.explanation(argument, error)}")
             continue
-        if not matched:
-            problems.append(f"--input {pattern}: expected at least one file, found none; check the path and the glob.")
-        for metadata in matched:
-            if _is_readable_name(metadata.path):
-                files.setdefault(metadata.path, InputFile(metadata.path, metadata.size_in_bytes))
+        if is_folder:
+            problems.append(
+                f"--input {argument}: expected files, found a folder; name the files in it, such as "
+                f"'{argument.rstrip('/')}/*.jsonl'."
+            )
+        elif not found:
+            problems.append(f"--input {argument}: expected at least one file, found none; check the path and the glob.")
+        for file in found:
+            if _is_readable_name(file.path):
+                files.setdefault(file.path, file)
             else:
+                remedy = "rename it" if file.path == argument else "narrow the glob"
                 problems.append(
-                    f"--input {pattern}: expected only files that end in {', '.join(TEXT_SUFFIXES)} (also with "
-                    f"{', '.join(DECOMPRESSORS)}), found {metadata.path}; narrow the glob."
+                    f"--input {argument}: expected only files that end in {', '.join(TEXT_SUFFIXES)} (also with "
+                    f"{', '.join(DECOMPRESSORS)}), found {file.path}; {remedy}."
                 )
     if problems:
         raise UserError("\n".join(problems))
     return sorted(files.values(), key=lambda file: file.path)
+
+
+def find_file(path: str) -> InputFile | None:
+    """Return the file with exactly this path, in which no character is a wildcard; None if there is no such file."""
+    filesystem = FileSystems.get_filesystem(path)
+    if path.endswith("/") or os.path.isdir(path) or not filesystem.exists(path):
+        return None
+    metadata = filesystem.metadata(path)
+    return InputFile(metadata.path, metadata.size_in_bytes)
+
+
+def _matches(pattern: str) -> list[InputFile]:
+    if pattern.endswith("/") or os.path.isdir(pattern):
+        return []
+    matched = FileSystems.match([pattern])[0].metadata_list
+    return [InputFile(metadata.path, metadata.size_in_bytes) for metadata in matched]
+
+
+def _is_folder(path: str) -> bool:
+    """Return whether a path that names no file is a folder, or a prefix of objects in Cloud Storage."""
+    if path.endswith("/") or not storage.is_remote(path):
+        return path.endswith("/") or os.path.isdir(path)
+    return bool(FileSystems.match([f"{path}/**"], limits=[1])[0].metadata_list)
 
 
 def _is_readable_name(path: str) -> bool:

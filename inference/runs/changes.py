@@ -1,193 +1,344 @@
-"""Compares a new corpus with an earlier run: each document is new, changed, kept, unreadable or gone."""
+"""Compares a new corpus with an earlier one: each document is new, changed, kept, unreadable or gone.
+
+    slices of the new corpus -> hashes --+                 +--> lines to relabel, by part of the new corpus
+    slices of the old corpus -> hashes --+-> by id, decide +
+    rows of the old corpus   -> numbers -+                 +--> rows to keep, by file of the earlier rows
+
+Only hashes and numbers of lines are shuffled. Lines and rows are read again where they are written.
+"""
 
 import hashlib
-import posixpath
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import orjson
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from inference.corpus import slices, storage
-from inference.corpus.files import InputFile, find_files
+from inference.corpus.files import InputFile
 from inference.corpus.records import Document, DocumentRecipe, read_documents
 from inference.corpus.slices import Slice
-from inference.runs import pipeline, run_folder, sink
-from inference.scoring import model_files, tally
-from inference.scoring.options import ScoringOptions, text_recipes
-from models import trained_model
-from models.errors import ModelError, UserError
-from models.trained_model import Manifest
+from inference.runs import lineage, pipeline, receipts, run_folder, sink
+from inference.runs.lineage import DELTA, DOCUMENTS, KEPT, UNFINISHED, Labels, Part, SliceChecksum
+from models.errors import UserError
 
-DOCUMENTS, KEPT, DELTA = "documents", "kept", "delta.json"
 TO_LABEL = ("new", "changed", "unreadable")
-PART_BYTES = 64 * slices.MIB  # bytes of input for each part of the output
-
-
-@dataclass(frozen=True)
-class EarlierRun:
-    """An earlier run: the corpus, and every row of labels."""
-
-    files: tuple[InputFile, ...]  # input files of the run, or the whole corpus if the run labelled a delta
-    rows: tuple[str, ...]  # paths of the files with rows
-    options: dict[str, Any]  # options of the run in its run.json
-    models: dict[str, str]  # SHA-256 of each model, by name
-
-
-def find_changes(
-    beam_options: PipelineOptions, models: Sequence[str], patterns: Sequence[str], previous: str, output: str
-) -> dict[str, int]:
-    """Write the documents to relabel and the rows to keep into a new folder. Return the count of each outcome.
-
-    Raises:
-        UserError: the earlier run cannot be compared with, or the folder holds a finished delta.
-    """
-    files, earlier = find_files(patterns), read_earlier_run(previous)
-    if FileSystems.exists(FileSystems.join(output, DELTA)):
-        raise UserError(f"--output {output}: expected a new folder, found a finished delta in it; name another.")
-    if earlier.options["format"] != "jsonl":
-        raise UserError(f"--previous {previous}: expected a run with --format jsonl, found parquet; name another run.")
-    directories = model_files.all_local(models)
-    manifests = [trained_model.verify(directory) for directory in directories]
-    parts = max(sum(file.size for file in files) // PART_BYTES, 1)
-    with beam.Pipeline(options=beam_options) as p:
-        recipe = _recipe(earlier.options, models, manifests)
-        build(p, files, earlier if _same_models(earlier, models) else None, recipe, Target(output, parts))
-    counts: dict[str, int] = orjson.loads(storage.read_file(FileSystems.join(output, DELTA)))["counts"]
-    return counts
-
-
-def _same_models(earlier: EarlierRun, models: Sequence[str]) -> bool:
-    try:
-        prints = [model_files.fingerprint(model, earlier.options["precision"]) for model in models]
-    except ModelError:  # a model without an int8 variant is another one than the earlier run's
-        return False
-    return earlier.models == dict(zip(map(trained_model.model_name, models), prints, strict=True))
-
-
-def _recipe(options: dict[str, Any], models: Sequence[str], manifests: Sequence[Manifest]) -> DocumentRecipe:
-    """Return the recipe by which the earlier run read a record, from the options in its `run.json`."""
-    fields, max_tokens = tuple(options["text_fields"]), options["max_tokens"]
-    scoring = ScoringOptions(tuple(models), text_fields=fields, max_tokens=max_tokens)
-    return DocumentRecipe(text_recipes(scoring, manifests), options["id_field"], tuple(options["keep_fields"]))
-
-
-def read_earlier_run(run: str) -> EarlierRun:
-    """Return the corpus and the rows of a finished run. If it labelled a delta, add the rows that the delta kept.
-
-    Raises:
-        UserError: there is no finished run in the folder, or its input has changed.
-    """
-    description = run_folder.require(run, finished=True)
-    files = [InputFile(**file) for file in description["files"]]
-    rows = list(sink.prediction_paths(run, description["run"]))
-    folder = posixpath.dirname(posixpath.dirname(files[0].path))
-    delta = FileSystems.join(folder, DELTA)
-    if FileSystems.exists(delta):
-        files = [InputFile(**file) for file in orjson.loads(storage.read_file(delta))["files"]]
-        if FileSystems.match([FileSystems.join(folder, KEPT, "*")])[0].metadata_list:
-            rows += [file.path for file in find_files([FileSystems.join(folder, KEPT, "*.jsonl")])]
-    sizes = {file.path: file.size for file in find_files(file.path for file in files)}
-    if changed := [file.path for file in files if sizes[file.path] != file.size]:
-        raise UserError(
-            f"--previous {run}: its input {changed[0]} has changed, so texts cannot be compared; label the whole "
-            "corpus, and keep its files until the next delta."
-        )
-    models = {model["name"]: model["sha256"] for model in description["models"]}
-    return EarlierRun(tuple(files), tuple(rows), description["options"], models)
+PART_BYTES = 64 * slices.MIB  # most bytes of input for one file of documents, unless a single slice has more
 
 
 @dataclass(frozen=True)
 class Target:
-    """The folder for the parts, and the number of parts of each kind."""
+    """The folder of a delta, and the keys of `delta.json` that are known before the corpora are compared."""
 
-    output: str  # folder of the delta
-    parts: int  # number of parts for each outcome
-
-
-def build(
-    p: beam.Pipeline, files: Sequence[InputFile], earlier: EarlierRun | None, recipe: DocumentRecipe, target: Target
-) -> None:
-    """Add the steps that compare new with earlier documents by id. Without an earlier run, all documents are new."""
-    sides = {"new": _documents(p, "New", files, recipe)}
-    if earlier:
-        sides["old"] = _documents(p, "Old", earlier.files, recipe)
-        sides["rows"] = p | "Rows" >> beam.Create(earlier.rows) | "ReadRows" >> beam.FlatMap(sink.rows_by_id)
-    decided = sides | "ById" >> beam.CoGroupByKey() | "Decide" >> beam.FlatMapTuple(decide)
-    (
-        decided
-        | "ByPart" >> beam.Map(lambda line: ((line[0], part_of(line[1], target.parts)), (line[1], line[2])))
-        | "Gather" >> beam.GroupByKey()
-        | "WritePart" >> beam.Map(write_part, target)
-        | "Count" >> beam.CombineGlobally(tally.add)
-        | "WriteDelta" >> beam.Map(write_delta, list(files), target.output)
-    )
+    output: str
+    head: dict[str, Any]
 
 
-def _documents(p: beam.Pipeline, name: str, files: Sequence[InputFile], recipe: DocumentRecipe) -> beam.PCollection:
-    return (
+@dataclass(frozen=True)
+class Planned:
+    """A slice of the new corpus and its place."""
+
+    part: int  # number of the file of documents that its lines go to
+    number: int  # number of the slice in the corpus
+    piece: Slice
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A file with rows of the earlier labels."""
+
+    path: str
+    sha256: str
+
+    @property
+    def key(self) -> bytes:
+        """Return the short key under which the numbers of its rows meet."""
+        return hashlib.blake2b(self.path.encode(), digest_size=8).digest()
+
+
+# Elements that are shuffled in large numbers are plain tuples, which Beam encodes in few bytes.
+NewDocument = tuple[bytes, bytes, int, int, int]  # digests of texts and kept fields, part, slice number, line number
+OldDocument = tuple[bytes, bytes]  # digests of texts and kept fields; empty for an unreadable line
+Row = tuple[bytes, int]  # key of the file, and number of the row
+
+
+def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: DocumentRecipe) -> None:
+    """Add the steps that compare new with earlier documents by id. Without earlier labels, all documents are new."""
+    planned = (
         p
-        | name >> beam.Create(files)
-        | f"{name}Slices" >> pipeline.Slices(max(slices.slice_bytes(files, None), 1))
-        | f"Read{name}" >> beam.FlatMap(read_slice, recipe)
+        | "New" >> beam.Create([target.output])
+        | "NewFiles" >> beam.FlatMap(read_files)
+        | "NewSlices" >> pipeline.Slices(target.head["slice_bytes"])
+        | "AllSlices" >> beam.combiners.ToList()
+        | "Plan" >> beam.FlatMap(plan)
+        | "SpreadPlan" >> beam.Reshuffle()
+    )
+    sides = {"new": planned | "ReadNew" >> beam.FlatMap(read_new, recipe)}
+    row_files = p | "NoRows" >> beam.Create([])
+    if earlier:
+        old, row_files = _earlier_corpus(p, earlier)
+        sides["old"] = old | "ReadOld" >> beam.FlatMap(read_old, recipe)
+        sides["rows"] = row_files | "ReadRows" >> beam.FlatMap(read_rows)
+    decided = sides | "ById" >> beam.CoGroupByKey() | "Decide" >> beam.ParDo(Decide()).with_outputs(main="outcomes")
+    lines = {"slices": planned | "ByPart" >> beam.Map(lambda each: (each.part, each)), "lines": decided.lines}
+    documents = (
+        lines
+        | "Part" >> beam.CoGroupByKey()
+        | "WriteDocuments" >> beam.ParDo(WriteDocuments(target.output, recipe)).with_outputs(main="part")
+    )
+    rows = {
+        "file": row_files | "ByFile" >> beam.Map(lambda file: (file.key, file)),
+        "rows": (decided.rows, documents.rows) | "Rows" >> beam.Flatten(),
+    }
+    kept = rows | "RowFile" >> beam.CoGroupByKey() | "WriteKept" >> beam.FlatMap(write_kept, target.output)
+    sums = decided.outcomes | "Count" >> beam.combiners.Count.PerElement()
+    _ = (
+        p
+        | "Delta" >> beam.Create([target.head])
+        | "WriteDelta"
+        >> beam.Map(
+            write_delta,
+            target.output,
+            counts=beam.pvalue.AsDict(sums),
+            parts=beam.pvalue.AsList((documents.part, kept) | "Parts" >> beam.Flatten()),
+            planned=beam.pvalue.AsList(planned),
+        )
     )
 
 
-def read_slice(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[str, tuple[str, dict[str, Any], bytes]]]:
-    """Yield (id, (digest of the texts, kept fields, line)) of each document. An unreadable line has an empty digest."""
-    lines = list(slices.read_lines(piece))
-    data = {line.number: line.data for line in lines}
-    content = read_documents(lines, piece.file.path, recipe)
-    for document in content.documents:
-        yield document.id, (digest(document), document.kept_fields, data[document.line])
-    for failure in content.failures:
-        yield failure.id or f"{piece.file.path}:{failure.line}", ("", {}, data.get(failure.line, b""))
+def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection, beam.PCollection]:
+    """Return the slices of the old corpus, each compared with its checksum, and the files with its rows."""
+    pieces, row_files = [], []
+    if earlier.run:
+        labelled = (
+            p
+            | "Run" >> beam.Create([earlier.run])
+            | "RunFiles" >> beam.FlatMap(run_folder.read_files)
+            | "RunSlices" >> pipeline.Slices(earlier.options["slice_bytes"])
+            | "Vouch" >> beam.Map(vouch, earlier.run, earlier.description["run"])
+        )
+        pieces.append(labelled | "Labelled" >> beam.Keys())
+        row_files.append(labelled | "Predicted" >> beam.Values())
+    if earlier.delta and earlier.kept:
+        folder = p | "EarlierDelta" >> beam.Create([earlier.delta])
+        checksums = folder | "Checksums" >> beam.FlatMap(checksums_of)
+        old = (
+            folder
+            | "OldFiles" >> beam.FlatMap(lambda folder: lineage.read(folder).files)
+            | "OldSlices" >> pipeline.Slices(earlier.kept.slice_bytes)
+        )
+        pieces = [old | "Compare" >> beam.Map(compare, earlier.delta, expected=beam.pvalue.AsDict(checksums))]
+        kept = folder | "Kept" >> beam.FlatMap(lineage.kept_files)
+        row_files.append(kept | "KeptFiles" >> beam.MapTuple(RowFile))
+        labelled_documents = folder | "Documents" >> beam.FlatMap(lineage.document_files)
+        _ = labelled_documents | "CheckDocuments" >> beam.MapTuple(lineage.check_file)
+    return pieces[0], row_files | "RowFiles" >> beam.Flatten() | "SpreadRows" >> beam.Reshuffle()
 
 
-def digest(document: Document) -> str:
-    """Return a digest of the texts of a document, which is equal for documents with equal texts."""
-    return hashlib.blake2b(orjson.dumps(document.texts), digest_size=16).hexdigest()
+def read_files(output: str) -> list[InputFile]:
+    """Return the files of the new corpus."""
+    content = orjson.loads(storage.read_file(FileSystems.join(output, UNFINISHED)))
+    return [InputFile(**file) for file in content["files"]]
 
 
-def decide(identifier: str, sides: dict[str, Iterable[Any]]) -> Iterator[tuple[str, str, bytes]]:
-    """Yield (outcome, id, line to write) for every document with this id.
+def plan(pieces: Iterable[Slice]) -> Iterator[Planned]:
+    """Number the slices in the order of the corpus, and pack them into parts of at most PART_BYTES."""
+    part, size = 0, 0
+    for number, piece in enumerate(sorted(pieces, key=lambda piece: (piece.file.path, piece.start))):
+        length = piece.end - piece.start
+        if size and size + length > PART_BYTES:
+            part, size = part + 1, 0
+        size += length
+        yield Planned(part, number, piece)
 
-    The line is the document's own if it is new, changed or unreadable, the row if it is kept, and empty if it is gone.
-    If the earlier run had the id more than once, its rows cannot be told apart, so the documents are relabelled.
+
+def changed_input(path: str, previous: str) -> str:
+    """Return the sentence about an input of the earlier run that has changed."""
+    return (
+        f"--previous {previous}: its input {path} has changed, so texts cannot be compared; put it back as it was, or "
+        "label the whole corpus."
+    )
+
+
+def vouch(piece: Slice, run: str, identity: str) -> tuple[Slice, RowFile]:
+    """Return a slice that the earlier run labelled, with the file of its rows.
+
+    Raises:
+        UserError: the slice has no receipt, or other bytes than its receipt says.
     """
-    old, rows = list(sides.get("old", ())), list(sides.get("rows", ()))
-    new = list(sides["new"])
-    for text_digest, kept, line in new:
-        if not text_digest:
-            yield "unreadable", identifier, line
-        elif len(old) == len(rows) == 1 and old[0][0] == text_digest:
-            yield "kept", identifier, orjson.dumps({**rows[0], **kept})
-        else:
-            yield "changed" if old else "new", identifier, line
-    if not new:
-        yield from (("gone", identifier, b"") for _ in old)
+    receipt = receipts.find(run, identity, piece.name)
+    if receipt is None:
+        raise UserError(
+            f"--previous {run}: expected a receipt of the slice {piece.name}, found none; `labelbeam verify` names all "
+            "that is missing, and the command of the run mends it."
+        )
+    if receipt.checksum != piece.checksum:
+        raise UserError(changed_input(piece.file.path, run))
+    path, sha256 = next(item for item in receipt.sha256.items() if item[0].startswith(sink.PREDICTIONS))
+    return piece, RowFile(FileSystems.join(run, *path.split("/")), sha256)
 
 
-def part_of(identifier: str, parts: int) -> int:
-    """Return the number of the part that an id belongs to, which is the same at each attempt."""
-    return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest()) % parts
+def checksums_of(delta: str) -> Iterator[tuple[tuple[str, int, int], str]]:
+    """Yield ((file, start, end), checksum) of each slice of the corpus that a delta compared."""
+    yield from (((piece.file, piece.start, piece.end), piece.checksum) for piece in lineage.read(delta).slices)
 
 
-def write_part(gathered: tuple[tuple[str, int], Iterable[tuple[str, bytes]]], target: Target) -> dict[str, int]:
-    """Write one part in sorted order, so that each attempt writes the same bytes. Return the count of its outcome."""
-    (outcome, part), lines = gathered
-    in_order = sorted(lines)
-    if outcome != "gone":
-        folder = KEPT if outcome == "kept" else DOCUMENTS
-        path = FileSystems.join(target.output, folder, f"{outcome}-{part:05d}-of-{target.parts:05d}.jsonl")
-        storage.write_file(path, b"".join(line + b"\n" for _, line in in_order))
-    return {outcome: len(in_order)}
+def compare(piece: Slice, delta: str, expected: dict[tuple[str, int, int], str]) -> Slice:
+    """Return a slice of the old corpus.
+
+    Raises:
+        UserError: the slice has other bytes than when the delta was made.
+    """
+    if expected.get((piece.file.path, piece.start, piece.end)) != piece.checksum:
+        raise UserError(changed_input(piece.file.path, delta))
+    return piece
 
 
-def write_delta(counts: dict[str, int], files: Sequence[InputFile], output: str) -> None:
-    """Write `delta.json`, which holds the counts and the files of the new corpus. It is written last."""
-    content = {"counts": counts, "files": [asdict(file) for file in files]}
+def _hashes(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, bytes, bytes, int]]:
+    """Yield (key of the id, digest of the texts, digest of the kept fields, number of the line) of each document."""
+    content = read_documents(slices.read_lines(piece), piece.file.path, recipe)
+    for document in content.documents:
+        yield key_of(document.id), digest(document), _hash(orjson.dumps(document.kept_fields)), document.line
+    for failure in content.failures:
+        yield key_of(failure.id or f"{piece.file.path}:{failure.line}"), b"", b"", failure.line
+
+
+def read_new(planned: Planned, recipe: DocumentRecipe) -> Iterator[tuple[bytes, NewDocument]]:
+    """Yield each document of a slice of the new corpus under the key of its id."""
+    for key, texts, kept_fields, line in _hashes(planned.piece, recipe):
+        yield key, (texts, kept_fields, planned.part, planned.number, line)
+
+
+def read_old(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, OldDocument]]:
+    """Yield the two digests of each document of a slice of the old corpus under the key of its id."""
+    for key, texts, kept_fields, _ in _hashes(piece, recipe):
+        yield key, (texts, kept_fields)
+
+
+def read_rows(file: RowFile) -> Iterator[tuple[bytes, Row]]:
+    """Yield (key of the file, number of the row) under the key of its id, for each row of a file.
+
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    for number, row in enumerate(_rows(file)):
+        yield key_of(orjson.loads(row)["id"]), (file.key, number)
+
+
+def _rows(file: RowFile) -> list[bytes]:
+    return lineage.read_checked(file.path, file.sha256).split(b"\n")[:-1]
+
+
+def digest(document: Document) -> bytes:
+    """Return a digest of the texts of a document, which is equal for documents with equal texts."""
+    return _hash(orjson.dumps(document.texts))
+
+
+def key_of(identifier: str) -> bytes:
+    """Return the key under which documents with this id meet."""
+    return _hash(identifier.encode())
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+class Decide(beam.DoFn):
+    """Yields the outcome of every document with an id, and where its line or its row is.
+
+    The output `lines` holds (part, (slice number, line number, row)), where the row is that of a document whose kept
+    fields have changed, and None for a document to relabel. The output `rows` holds (file, (row number, None)).
+    If the earlier corpus had the id more than once, its rows cannot be told apart, so the documents are relabelled.
+    """
+
+    def process(self, group: tuple[bytes, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+        """Yield the outcome of each document, and the elements of the other outputs."""
+        old, rows, new = (list(group[1].get(side, ())) for side in ("old", "rows", "new"))
+        unique = len(old) == len(rows) == 1
+        for texts, kept_fields, part, number, line in new:
+            if not texts or not unique or old[0][0] != texts:
+                yield "unreadable" if not texts else "changed" if old else "new"
+                yield beam.pvalue.TaggedOutput("lines", (part, (number, line, None)))
+                continue
+            yield "kept"
+            if old[0][1] != kept_fields:
+                yield beam.pvalue.TaggedOutput("lines", (part, (number, line, rows[0])))
+            else:
+                file, row = rows[0]
+                yield beam.pvalue.TaggedOutput("rows", (file, (row, None)))
+        if not new:
+            yield from ("gone" for _ in old)
+
+
+class WriteDocuments(beam.DoFn):
+    """Writes a file of documents to relabel, in the order of the corpus, and yields its Part.
+
+    The output `rows` holds (file, (row number, kept fields as JSON)) of each row whose kept fields have changed.
+    """
+
+    def __init__(self, output: str, recipe: DocumentRecipe) -> None:
+        super().__init__()
+        self._output = output
+        self._recipe = recipe
+
+    def process(self, group: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+        """Read the slices of a part again, and write the lines that were chosen."""
+        part, sides = group
+        chosen: dict[int, dict[int, Any]] = defaultdict(dict)
+        for number, line, row in sides["lines"]:
+            chosen[number][line] = row
+        documents = []
+        for planned in sorted(sides["slices"], key=lambda planned: planned.number):
+            if not (rows := chosen.get(planned.number)):
+                continue
+            lines = [line for line in slices.read_lines(planned.piece) if line.number in rows]
+            refreshed = [line for line in lines if rows[line.number]]
+            for document in read_documents(refreshed, planned.piece.file.path, self._recipe).documents:
+                file, number = rows[document.line]
+                yield beam.pvalue.TaggedOutput("rows", (file, (number, orjson.dumps(document.kept_fields))))
+            for line in lines:
+                if not rows[line.number]:
+                    # A blank line would count as no document, so an unreadable one without content says why.
+                    reason = ": ".join(line.problem or ()).encode()
+                    documents.append(line.data if line.data.strip() else reason)
+        if documents:
+            yield _write(self._output, f"{DOCUMENTS}/part-{part:05d}.jsonl", documents)
+
+
+def write_kept(group: tuple[bytes, dict[str, Iterable[Any]]], output: str) -> Iterator[Part]:
+    """Write the rows to keep of one file of rows, in its order, and yield the Part. Changed kept fields replace old."""
+    key, sides = group
+    chosen = sorted(((number, fields or b"") for number, fields in sides["rows"]))
+    if chosen:
+        rows = _rows(next(iter(sides["file"])))
+        lines = [
+            orjson.dumps({**orjson.loads(rows[number]), **orjson.loads(fields)}) if fields else rows[number]
+            for number, fields in chosen
+        ]
+        yield _write(output, f"{KEPT}/kept-{key.hex()}.jsonl", lines)
+
+
+def _write(output: str, path: str, lines: Sequence[bytes]) -> Part:
+    content = b"".join(line + b"\n" for line in lines)
+    storage.write_file(FileSystems.join(output, *path.split("/")), content)
+    return Part(path, len(content), len(lines), hashlib.sha256(content).hexdigest())
+
+
+def write_delta(
+    head: dict[str, Any], output: str, counts: dict[str, int], parts: Sequence[Part], planned: Sequence[Planned]
+) -> None:
+    """Write `delta.json`. It is written last."""
+    in_order = sorted(parts, key=lambda part: part.path)
+    pieces = [each.piece for each in sorted(planned, key=lambda each: each.number)]
+    content = {
+        **head,
+        "counts": counts,
+        "documents": [part for part in in_order if part.path.startswith(DOCUMENTS)],
+        "kept": [part for part in in_order if part.path.startswith(KEPT)],
+        "files": read_files(output),
+        "slices": [SliceChecksum(piece.file.path, piece.start, piece.end, piece.checksum) for piece in pieces],
+    }
     storage.write_file(FileSystems.join(output, DELTA), orjson.dumps(content, option=orjson.OPT_INDENT_2))

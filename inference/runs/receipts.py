@@ -102,6 +102,12 @@ def unseal(stored: bytes) -> dict[str, Any] | None:
     return content if expected == hashlib.sha256(orjson.dumps(content)).hexdigest() else None
 
 
+def find(output: str, run: str, slice_name: str) -> Receipt | None:
+    """Return the receipt of a slice in a run, or None if the slice is not finished."""
+    path = path_of(output, run, slice_name)
+    return read(path, run) if FileSystems.exists(path) else None
+
+
 def read(path: str, run: str) -> Receipt | None:
     """Read a receipt. Return None if it is damaged, or of another run or version, so that its slice is done again."""
     content = unseal(storage.read_file(path))

@@ -74,14 +74,17 @@ class Claim:
 
 
 def describe(
-    options: RunOptions, files: list[InputFile], fingerprints: Sequence[str], command: str, image: str | None = None
+    options: RunOptions,
+    files: list[InputFile],
+    fingerprints: Sequence[str],
+    command: str,
+    delta: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `run.json`: the input, everything that decides the written bytes, and the command.
 
-    The workers' `image` stands for their versions. Without one, the versions are those of this machine.
+    If the input is the documents of a delta, `delta` holds its path and the SHA-256 of its `delta.json`.
     """
     scoring = options.scoring
-    versions = {name: version for name in PACKAGES if (version := version_of(name))}
     return {
         "format_version": FORMAT_VERSION,
         "command": command,
@@ -102,8 +105,9 @@ def describe(
             "redact_failures": options.redact_failures,
             "slice_bytes": options.slice_bytes,
         },
-        "versions": {**versions, "image": image} if image else versions,
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
         "files": files,
+        **({"delta": delta} if delta else {}),
     }
 
 
@@ -249,6 +253,9 @@ def _differences(previous: dict[str, Any], current: dict[str, Any]) -> list[str]
         before_and_now = [description["versions"].get(name) for description in (previous, current)]
         if before_and_now[0] != before_and_now[1]:
             differences.append(f"{name} was {before_and_now[0]}, now {before_and_now[1]}")
+    deltas = [(description.get("delta") or {}).get("sha256") for description in (previous, current)]
+    if deltas[0] != deltas[1]:
+        differences.append("the delta that the input belongs to has been made again")
     if previous.get("files") != current["files"]:
         differences.append(_file_difference(previous.get("files", []), current["files"]))
     return differences
