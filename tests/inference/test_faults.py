@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -186,7 +187,7 @@ class Late(torch.Tensor):
 def test_an_error_that_a_gpu_reports_late_belongs_to_its_batch(loaded: Scorer, for_ever: bool) -> None:
     def late(call: int, _: Ids, logits: Logits) -> Logits:
         assert isinstance(logits, torch.Tensor)
-        return logits.as_subclass(Late) if call == 40 or (for_ever and call > 40) else logits  # type: ignore[no-untyped-call]
+        return logits.as_subclass(Late) if call == 40 or (for_ever and call > 40) else logits
 
     loaded._models[0].on_gpu = True
     break_down(loaded, late)
@@ -204,7 +205,7 @@ def test_a_worker_without_its_gpu_ends_at_the_next_slice(
 ) -> None:
     monkeypatch.setattr(handler, "_device_lost", type(handler._device_lost)())
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=main), raising=False)
-    monkeypatch.setattr(handler.os, "_exit", mock.Mock(side_effect=SystemExit))
+    monkeypatch.setattr(os, "_exit", mock.Mock(side_effect=SystemExit))
     scorer = mock.Mock(score=mock.Mock(side_effect=DeviceError("lost")))
     batch = [SliceDocuments(mock.Mock(), Documents(), 0.0)]
     model_handler = SliceHandler(ScoringOptions(()))
