@@ -212,8 +212,8 @@ def _prove(
     candidate: str,
 ) -> Proof:
     labels = model.manifest.labels
-    before = _score(documents, Scorer(options), labels)
-    after = _score(documents, Scorer(replace(options, models=(candidate,), precision="int8")), labels)
+    before = _score(documents, Scorer(options))
+    after = _score(documents, Scorer(replace(options, models=(candidate,), precision="int8")))
     return Proof(
         documents=len(documents),
         f1_before=_f1(truth, before.chosen, labels),
@@ -233,7 +233,7 @@ class _Scored:
     speed: float  # documents per second
 
 
-def _score(documents: Sequence[Document], loaded: Scorer, labels: LabelSchema) -> _Scored:
+def _score(documents: Sequence[Document], loaded: Scorer) -> _Scored:
     began = time.perf_counter()
     predictions, failures, _ = loaded.score(documents)
     seconds = time.perf_counter() - began
@@ -241,9 +241,8 @@ def _score(documents: Sequence[Document], loaded: Scorer, labels: LabelSchema) -
         raise UserError(
             f"expected scores for all documents, found {len(failures)} without ({failures[0].detail}); check the model."
         )
-    labellings = [labelling for prediction in predictions for labelling in prediction.by_model.values()]
-    scores = np.array([[score for _, score in labelling.scores] for labelling in labellings])
-    chosen = np.array([[name in labelling.labels for name in labels.names] for labelling in labellings])
+    (of_model,) = predictions.by_model.values()
+    scores, chosen = of_model.decided(slice(None))
     return _Scored(scores, chosen, len(documents) / seconds)
 
 

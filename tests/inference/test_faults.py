@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -204,7 +205,7 @@ def test_a_worker_without_its_gpu_ends_at_the_next_slice(
 ) -> None:
     monkeypatch.setattr(handler, "_device_lost", type(handler._device_lost)())
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=main), raising=False)
-    monkeypatch.setattr("os._exit", mock.Mock(side_effect=SystemExit))
+    monkeypatch.setattr(os, "_exit", mock.Mock(side_effect=SystemExit))
     scorer = mock.Mock(score=mock.Mock(side_effect=DeviceError("lost")))
     batch = [SliceDocuments(mock.Mock(), Documents(), 0.0)]
     model_handler = SliceHandler(ScoringOptions(()))

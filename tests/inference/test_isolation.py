@@ -1,6 +1,7 @@
 """Test that a run continues without a document that ends its process."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def test_documents_that_all_end_their_process_are_not_at_fault() -> None:
 
 def test_a_document_that_takes_the_gpu_from_its_process_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "_scorer", mock.Mock(score=mock.Mock(side_effect=DeviceError("lost"))))
-    monkeypatch.setattr("os._exit", mock.Mock(side_effect=SystemExit))
+    monkeypatch.setattr(os, "_exit", mock.Mock(side_effect=SystemExit))
     with pytest.raises(SystemExit):
         isolation._score(documents(1), ScoringOptions(()))
 
