@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
@@ -182,7 +181,7 @@ def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
 
 def _opened(path: str) -> BinaryIO:
     try:
-        return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+        return storage.open_file(path)
     except Exception as error:  # each storage raises its own exceptions
         raise SourceError(storage.explanation(path, error)) from error
 

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, Self
+from typing import IO, Any, BinaryIO, Self, cast
 
 import orjson
 from apache_beam.io.filesystem import CompressionTypes
@@ -63,18 +63,15 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def read_file(path: str) -> bytes:
-    """Return a file's bytes as they are stored, without decompression."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: bytes = file.read()
-        return content
+def open_file(path: str) -> BinaryIO:
+    """Open a file to read its bytes as they are stored, without decompression."""
+    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
-def read_beginning(path: str, size: int) -> bytes:
-    """Return the first `size` bytes of a file as they are stored."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        content: bytes = file.read(size)
-        return content
+def read_file(path: str, size: int = -1) -> bytes:
+    """Return a file's bytes as they are stored, or the first `size` of them."""
+    with open_file(path) as file:
+        return file.read(size)
 
 
 def write_file(path: str, content: bytes | IO[bytes]) -> None:

@@ -176,7 +176,7 @@ def require_own(options: RunOptions) -> None:
     """
     path = FileSystems.join(options.output, RUN)
     try:
-        found = re.search(rb'"run": "([0-9a-f]{32})"', storage.read_beginning(path, 100))
+        found = re.search(rb'"run": "([0-9a-f]{32})"', storage.read_file(path, 100))
     except Exception:  # each storage raises its own exceptions
         if FileSystems.exists(path):
             raise

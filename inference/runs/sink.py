@@ -202,11 +202,11 @@ def _predictions_path(receipt: Receipt, output: str) -> str:
 def read_ids(receipt: Receipt, output: str) -> list[str]:
     """Return the ids in the predictions file of a slice."""
     path = _predictions_path(receipt, output)
-    content = storage.read_file(path)
-    if path.endswith(".parquet"):
-        ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
-        return ids
-    return [orjson.loads(line)["id"] for line in content.splitlines()]
+    with storage.open_file(path) as file:
+        if path.endswith(".parquet"):
+            ids: list[str] = pq.read_table(file, columns=["id"])["id"].to_pylist()
+            return ids
+        return [orjson.loads(line)["id"] for line in file]  # a file with all scores may be larger than the memory
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
