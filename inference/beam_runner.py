@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from inference.cost.pricing import GPUS
-from inference.flags import BeamParser, add_json, add_scoring_flags, positive, share
+from inference.flags import BeamParser, add_damage, add_json, add_scoring_flags, positive, share
 from inference.runs.options import RESUME, FileFormat
 from models import names, secrets
 from models.errors import exit_code
@@ -83,11 +83,7 @@ def make_parser() -> BeamParser:
         metavar="SHARE",
         help="share of failed documents, or of their bytes, above which the exit code is 3 (default: 0.01)",
     )
-    what.add_argument(
-        "--allow_damaged_files",
-        action="store_true",
-        help="no exit code 3 for a damaged file or a JSON array, which hold any number of documents",
-    )
+    add_damage(what)
     what.add_argument(
         "--retry_failures",
         nargs="?",

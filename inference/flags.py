@@ -101,6 +101,15 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_damage(parser: argparse._ActionsContainer) -> None:
+    """Add the flag that accepts failures which stand for any number of documents."""
+    parser.add_argument(
+        "--allow_damaged_files",
+        action="store_true",
+        help="no exit code 3 for a damaged file or a JSON array, which hold any number of documents",
+    )
+
+
 def add_json(parser: argparse._ActionsContainer) -> None:
     """Add --json to a command whose result `print_json` can print."""
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output, for scripts")

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from inference.flags import add_scoring_flags, share
+from inference.flags import add_damage, add_scoring_flags, share
 from models.arguments import Parser
 from models.errors import exit_code
 
@@ -40,6 +40,7 @@ def make_parser() -> Parser:
         metavar="SHARE",
         help="share of failed documents above which the exit code is 3 (default: 0.01)",
     )
+    add_damage(group)
     add_scoring_flags(parser)
     return parser
 
@@ -47,18 +48,21 @@ def make_parser() -> Parser:
 def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
     from inference import checks
+    from inference.corpus.records import MANY_DOCUMENTS
     from inference.runs import stream
     from inference.scoring.faults import ScoringError
 
     scoring, problems = checks.check_scoring(flags)
     lines = stream.open_input(flags.input, problems)
     try:
-        predicted, failed = stream.label(lines, scoring, flags)
+        predicted, reasons = stream.label(lines, scoring, flags)
     except ScoringError as error:  # which is a failure and not wrong use
         print(f"failed: {error}", file=sys.stderr)
         return 1
+    failed = reasons.total()
     print(f"{predicted:,} predicted, {failed:,} failed", file=sys.stderr)
-    return 3 if failed > flags.max_failure_rate * (predicted + failed) else 0
+    many = any(reasons[reason] for reason in MANY_DOCUMENTS) and not flags.allow_damaged_files
+    return 3 if many or failed > flags.max_failure_rate * (predicted + failed) else 0
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ import contextlib
 import itertools
 import os
 import sys
+import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO
 
 import orjson
 
-from inference.corpus import slices
+from inference.corpus import slices, storage
 from inference.corpus.files import find_files
-from inference.corpus.records import DocumentRecipe, Line, read_documents
+from inference.corpus.records import DocumentRecipe, Line, Reason, read_documents
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
@@ -41,15 +43,15 @@ def open_input(path: str, problems: Sequence[str] = ()) -> Iterator[Line]:
     return slices.all_lines(files[0]) if files else slices.lines_of(sys.stdin.buffer)
 
 
-def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namespace) -> tuple[int, int]:
-    """Label the lines in chunks of LINES_AT_ONCE. Return how many documents were predicted and how many failed.
+def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namespace) -> tuple[int, Counter[Reason]]:
+    """Label the lines in chunks of LINES_AT_ONCE. Return the number of predictions, and that of failures by reason.
 
     Raises:
         ScoringError: the device, the memory or the model failed. Standard output then holds the rows of whole chunks.
     """
     manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(scoring.models)]
     recipe = DocumentRecipe(text_recipes(scoring, manifests), flags.id_field, flags.keep_fields)
-    predicted = failed = 0
+    predicted, failed = 0, Counter[Reason]()
     with contextlib.ExitStack() as stack:
         rows = sys.stdout.buffer if flags.output == "-" else stack.enter_context(_writer(flags.output))
         failed_rows = stack.enter_context(_writer(flags.failures)) if flags.failures else sys.stderr.buffer
@@ -62,7 +64,7 @@ def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namesp
             failed_rows.writelines(orjson.dumps(failure.row(flags.input)) + b"\n" for failure in failures)
             rows.flush()
             predicted += len(predictions)
-            failed += len(failures)
+            failed.update(failure.reason for failure in failures)
     return predicted, failed
 
 
@@ -73,7 +75,7 @@ def _writer(path: str) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the file cannot be written.
     """
-    staging = f"{path}.part"
+    staging = f"{path}.{uuid.uuid4().hex}{storage.PART_SUFFIX}"  # nobody else's file
     try:
         with open(staging, "wb") as file:
             yield file

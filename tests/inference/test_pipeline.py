@@ -82,7 +82,8 @@ def test_a_truncated_file_is_labelled_as_far_as_it_goes(
     broken = tmp_path / "broken.jsonl.gz"
     broken.write_bytes(data[: int(len(data) * keep)])
     (tmp_path / "empty.jsonl").write_bytes(b"")
-    run = label("--model", colours, "--input", broken, "--input", tmp_path / "empty.jsonl", "--max_failure_rate", 1)
+    flags = ("--model", colours, "--input", broken, "--input", tmp_path / "empty.jsonl", "--max_failure_rate", 1)
+    run = label(*flags, "--allow_damaged_files")
     ids = [row["id"] for row in rows_of(run)]
     assert ids == [f"d{i}" for i in range(len(ids))]
     assert 100 < len(ids) <= 400

@@ -39,11 +39,15 @@ def test_compressed_and_truncated_input_with_failures_in_a_file(tmp_path: Path, 
     path = tmp_path / "c.jsonl.gz"
     path.write_bytes(gzip.compress(corpus.read_bytes())[:-100])
     flags = ["--model", colours, "--input", path, "--failures", tmp_path / "failures", "--output", tmp_path / "rows"]
-    assert run.main([*map(str, flags), "--max_failure_rate", "1"]) == 0
+    mine = tmp_path / "rows.part"
+    mine.write_text("years of work")
+    assert run.main([*map(str, flags), "--max_failure_rate", "1"]) == 3
+    assert run.main([*map(str, flags), "--max_failure_rate", "1", "--allow_damaged_files"]) == 0
     (failure,) = [json.loads(line) for line in (tmp_path / "failures").read_text().splitlines()]
     assert failure["reason"] == "damaged_file"
     assert failure["line"] == len((tmp_path / "rows").read_text().splitlines()) + 1 > 10
-    assert not list(tmp_path.glob("*.part"))
+    assert list(tmp_path.glob("*.part")) == [mine]
+    assert mine.read_text() == "years of work"
 
 
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
