@@ -125,7 +125,7 @@ def test_a_run_of_other_versions_is_another_run(
     label(*flags, output=run, expect=2)
     error = capsys.readouterr().err
     assert f"holds another run (tokenizers was {version_of('tokenizers')}, now 0.0.1)" in error
-    assert f"`inference.delta --previous {run}` to label only what is new" in error
+    assert f"`labelbeam delta --previous {run}` to label only what is new" in error
 
 
 def test_a_resume_with_another_precision_says_so(
@@ -182,7 +182,8 @@ def test_the_input_is_compared_with_the_bytes_that_were_labelled(
     corpus.write_bytes(content.replace(b"blue", b"blur"))
     assert verify.main([str(run)]) == 0
     assert verify.main([str(run), "--input"]) == 1
-    assert f"{corpus}: the lines from 1 on have changed since they were labelled." in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"{corpus}: the lines from 1 on have changed since they were labelled; put the file back, or label" in output
     corpus.unlink()
     assert verify.main([str(run), "--input"]) == 1
 
