@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -43,8 +44,18 @@ def configure(beam_flags: Sequence[str]) -> PipelineOptions:
     except SystemExit:
         mistake = stderr.getvalue().strip().rpartition("error: argument ")[2]
         raise UserError(f"{mistake}; this is a flag of Apache Beam.") from None
+    finally:
+        _forget_handlers_of(stderr)
     FileSystems.set_options(options)
     return options
+
+
+def _forget_handlers_of(stream: IO[str]) -> None:
+    """Remove the log handlers that Beam has installed on a stream while it parsed its flags."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+            root.removeHandler(handler)
 
 
 def is_remote(path: str) -> bool:

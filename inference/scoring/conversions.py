@@ -34,8 +34,6 @@ from models.errors import ModelError
 from models.trained_model import Manifest
 from models.weights import TrainedModel
 
-logger = logging.getLogger(__name__)
-
 # A kernel is compiled for each shape of batch. By default, OpenVINO caches 5,000 a thread and oneDNN below it 1,024.
 # For a MiniLM-L6 those take some 600 MiB after texts of all lengths. 200 take 220 MiB, and some 3 % more time if
 # texts come in no order of length.
@@ -170,7 +168,8 @@ def _unchanged(folder: Path, expected: Conversion) -> Checked | None:
     try:
         return conversion_folder.read(folder, expected)
     except ChangedError as error:
-        logger.warning("%s: expected the conversion as it was made, found %s; converting again.", folder, error)
+        message = f"{folder}: expected the conversion as it was made, found {error}; converting again."
+        print(f"warning: {message}", file=sys.stderr)
         return None
 
 

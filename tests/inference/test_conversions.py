@@ -84,9 +84,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the project's own messages; torch's exporter logs more."""
-    return [record.getMessage() for record in caplog.records if record.name.startswith("inference.")]
+def warnings_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the warnings on standard error since the last call."""
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
 
 
 def zero_words_that_no_probe_text_has(directory: Path, name: RuntimeName = "openvino") -> str:
@@ -107,7 +107,7 @@ def zero_words_that_no_probe_text_has(directory: Path, name: RuntimeName = "open
 
 @BOTH
 def test_a_conversion_is_made_once_and_again_for_other_weights(
-    tmp_path: Path, converted: Path, name: RuntimeName, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, converted: Path, name: RuntimeName, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = logits(name, converted)
     folder = conversion(converted, name)
@@ -115,35 +115,35 @@ def test_a_conversion_is_made_once_and_again_for_other_weights(
     assert np.array_equal(logits(name, converted), first)
     assert folder.stat().st_mtime_ns == made
     trained_model.verify(converted)  # the conversion does not change the model
-    assert warnings_of(caplog) == []
+    assert warnings_of(capsys) == []
 
 
 def test_a_conversion_of_other_weights_is_not_used(
-    tmp_path: Path, converted_once: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, converted_once: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tiny_model(tmp_path / "other", seed=1)
     shutil.copytree(converted_once / FOLDER, other / FOLDER)  # someone copies the folder by mistake
     assert not np.array_equal(logits("openvino", other), logits("openvino", converted_once))
     assert len(list((other / FOLDER).iterdir())) == 3
-    assert warnings_of(caplog) == []
+    assert warnings_of(capsys) == []
 
 
 @BOTH
 def test_weights_that_no_probe_text_reads_are_checked(
-    converted: Path, name: RuntimeName, caplog: pytest.LogCaptureFixture
+    converted: Path, name: RuntimeName, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = logits(name, converted)
     folder = conversion(converted, name)
     made = contents(folder)
     file = zero_words_that_no_probe_text_has(converted, name)
     assert np.array_equal(logits(name, converted), expected)
-    (warning,) = warnings_of(caplog)
+    (warning,) = warnings_of(capsys)
     assert f"found {file} changed (SHA-256 " in warning
     assert warning.endswith("; converting again.")
     assert contents(folder) == made
     assert len(list((converted / FOLDER).iterdir())) == 2
     logits(name, converted)
-    assert len(warnings_of(caplog)) == 1
+    assert warnings_of(capsys) == []
 
 
 def edit(**changes: str) -> Callable[[Path], None]:
@@ -190,12 +190,12 @@ def test_what_is_not_as_it_was_made_is_named(converted: Path, found: str) -> Non
 
 
 @pytest.mark.parametrize("damage", ["the unknown file notes.txt", "no readable conversion.json (Not a directory)"])
-def test_what_is_not_ours_is_kept(converted: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_ours_is_kept(converted: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     made = contents(conversion(converted))
     DAMAGE[damage](conversion(converted))
     logits("openvino", converted)
     logits("openvino", converted)
-    assert len(warnings_of(caplog)) == 1
+    assert len(warnings_of(capsys)) == 1
     assert contents(conversion(converted)) == made
     (kept,) = (converted / FOLDER).glob("*.replaced-*")
     assert kept.read_text() == "a file" if kept.is_file() else contents(kept) == {"notes.txt": b"mine"}
@@ -281,13 +281,13 @@ runtimes.start(runtimes.Runtime("openvino", "fp32", torch.device("cpu"), 1, ""),
 """
 
 
-def test_a_kill_in_the_middle_leaves_nothing_that_computes(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_kill_in_the_middle_leaves_nothing_that_computes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, model], capture_output=True, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name[0] for path in (model / FOLDER).iterdir()] == ["."]
     torch_logits = logits("torch", model)
     assert np.abs(logits("openvino", model) - torch_logits).max() < 1e-4
-    assert warnings_of(caplog) == []
+    assert warnings_of(capsys) == []
 
 
 def test_a_model_that_cannot_be_written_is_converted_elsewhere(
@@ -302,7 +302,7 @@ def test_a_model_that_cannot_be_written_is_converted_elsewhere(
 
 
 def test_a_damaged_conversion_that_cannot_be_replaced_is_not_used(
-    converted: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    converted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = logits("openvino", converted)
     zero_words_that_no_probe_text_has(converted)
@@ -312,9 +312,9 @@ def test_a_damaged_conversion_that_cannot_be_replaced_is_not_used(
         raise OSError("read-only")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    for count in (1, 2):
+    for _ in range(2):
         assert np.array_equal(logits("openvino", converted), expected)
-        assert len(warnings_of(caplog)) == count
+        assert len(warnings_of(capsys)) == 1
     assert contents(conversion(converted)) == damaged
 
 
@@ -325,6 +325,18 @@ def test_the_scorer_says_what_computes(converted: Path) -> None:
     }
     assert sha256["torch"] == trained_model.fingerprint(converted)
     assert sha256["openvino"] == hashlib.sha256((conversion(converted) / MANIFEST).read_bytes()).hexdigest()
+
+
+def test_a_run_says_what_it_converts_again(
+    converted: Path, corpus: Path, label: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", converted, "--input", corpus, "--runtime=openvino", "--precision=fp32", "--scores=all")
+    before = rows_of(label(*flags))
+    file = zero_words_that_no_probe_text_has(converted)
+    assert warnings_of(capsys) == []
+    assert rows_of(label(*flags)) == before
+    (warning,) = warnings_of(capsys)
+    assert f"found {file} changed" in warning
 
 
 def test_a_changed_int8_variant_labels_nothing(

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,15 @@ def test_quiet_prints_nothing_and_verbose_names_each_slice(
         for path in sorted((tmp_path / "b" / "receipts").iterdir())
     ]
     assert len(printed) > 1
+
+
+def test_warnings_reach_the_terminal_after_beam_has_parsed_its_flags() -> None:
+    program = (
+        "import logging; from inference.corpus import storage; storage.configure(['--runner', 'DirectRunner']); "
+        "logging.basicConfig(); logging.getLogger('x').warning('seen')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "WARNING:x:seen" in done.stderr
 
 
 def test_ctrl_c_prints_how_to_resume(
