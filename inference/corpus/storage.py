@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -68,6 +69,22 @@ def read_file(path: str) -> bytes:
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         content: bytes = file.read()
         return content
+
+
+def read_checked(path: str, sha256: str, remedy: str = "put it back as it was") -> bytes:
+    """Return the content of a file that was written with this SHA-256. An error ends with the remedy.
+
+    Raises:
+        UserError: the file is gone, or has another SHA-256.
+    """
+    if not FileSystems.exists(path):
+        raise UserError(f"{path}: expected this file, as its run or delta wrote it, found none; {remedy}.")
+    content = read_file(path)
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(
+            f"{path} has changed since it was written: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; {remedy}."
+        )
+    return content
 
 
 def read_beginning(path: str, size: int) -> bytes:
