@@ -25,7 +25,7 @@ The same command resumes a run that stopped: finished slices are not labelled ag
 EPILOG = """\
 Every flag of Apache Beam can follow, such as --runner DataflowRunner or --max_num_workers 20. The default runner is
 DirectRunner, which labels on this machine.
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with more failures than --max_failure_rate.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but too much failed: more than --max_failure_rate, or a damaged file.
 """
 
 
@@ -90,7 +90,7 @@ def make_parser() -> BeamParser:
         const="all",
         default="",
         metavar="REASON",
-        help="score again what failed in this run, for one reason such as model_failed, or without one for all",
+        help="failures of this run to score again: all, or those for a REASON such as model_failed (default: none)",
     )
     what.add_argument("--redact_failures", action="store_true", help="failures without any part of the texts")
     add_scoring_flags(parser)

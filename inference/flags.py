@@ -106,7 +106,7 @@ def add_damage(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--allow_damaged_files",
         action="store_true",
-        help="no exit code 3 for a damaged file or a JSON array, which hold any number of documents",
+        help="no exit code 3 for a damaged file or a JSON array, which may hold any number of documents",
     )
 
 

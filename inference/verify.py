@@ -2,8 +2,9 @@
 
     python -m inference.verify runs/ai
 
-With --input, the corpus is read again as well, and compared with the bytes that were labelled. A line is printed for
-each problem. Exit codes: 0 no problem, 1 problems found, 2 wrong use.
+It names missing, changed and unfinished files, and those that belong to no receipt of the run. With --input, it also
+reads the corpus again and compares it with the bytes that were labelled. It prints a line for each problem.
+Exit codes: 0 no problem, 1 problems found, 2 wrong use.
 """
 
 import itertools
@@ -24,7 +25,7 @@ def make_parser() -> BeamParser:
     """Return the parser of `inference.verify`."""
     parser = BeamParser("python -m inference.verify", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--input", action="store_true", help="also read the corpus again, and compare it")
+    parser.add_argument("--input", action="store_true", help="a comparison with the corpus, which is read again")
     add_json(parser)
     return parser
 
@@ -44,7 +45,10 @@ def _main(argv: Sequence[str]) -> int:
     if flags.json:
         print_json({"run": flags.run, "problems": problems})
     elif problems:
-        print(f"{len(problems):,} problems; delete the receipts at fault and repeat the command of the run.")
+        print(
+            f"{len(problems):,} problem{'s' * (len(problems) > 1)}. To do a slice again, delete its receipt and repeat "
+            "the command of the run."
+        )
     else:
         print(f"{flags.run}: every line is accounted for, and every file is what its receipt says.")
     return 1 if problems else 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Loads a run's predictions into a BigQuery table with the schema that the run wrote, then compares the ids that went in
-# with the ids that came out:
+# Loads a run's predictions, and no other files, into a BigQuery table with the schema that the run wrote. Then compares
+# the ids that went in with the ids that came out:
 #   deploy/bigquery/load_predictions.sh gs://BUCKET/run PROJECT.DATASET.TABLE deploy/bigquery/corpus.sql
 # Needs the Cloud SDK's bq and gcloud, logged in. It exits 1 if an id is missing that is not among the run's failures.
 set -euo pipefail
@@ -21,9 +21,23 @@ gcloud storage cp --quiet "$run/schema.json" "$run/summary.json" "$run/run.json"
 field() { python3 -c 'import json, sys; content = json.load(open(sys.argv[1]))
 for name in sys.argv[2:]: content = content[name]
 print(content)' "$@"; }
+identity=$(field "$here/run.json" run)
 format=$(field "$here/run.json" options format)
+[ "$(field "$here/summary.json" run)" = "$identity" ] || {
+  echo "error: $run has a summary.json of another run: finish this one first" >&2
+  exit 2
+}
+slices=$(field "$here/summary.json" slices)
 predicted=$(field "$here/summary.json" predicted)
 failed=$(field "$here/summary.json" failed)
+# Each slice has one file, and its name holds the run. BigQuery takes one wildcard, which cannot tell runs apart.
+files=$(gcloud storage ls "$run/predictions/*.$format") || files=""
+found=$(grep -c . <<<"$files") || true
+own=$(grep -cE "\.${identity:0:8}-[0-9a-f]{16}\.$format\$" <<<"$files") || true
+[ "$own" = "$slices" ] && [ "$found" = "$slices" ] || {
+  echo "error: $run/predictions: expected $slices files of this run and no others, found $own of $found; \`labelbeam verify $run\` names those at fault" >&2
+  exit 2
+}
 # The rules of BigQuery: https://docs.cloud.google.com/bigquery/docs/schemas#column_names
 refused=$(python3 -c '
 import json, sys, unicodedata

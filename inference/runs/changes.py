@@ -229,7 +229,7 @@ def read_rows(file: RowFile) -> Iterator[tuple[bytes, Row]]:
 
 
 def _rows(file: RowFile) -> list[bytes]:
-    return lineage.read_checked(file.path, file.sha256).split(b"\n")[:-1]
+    return storage.read_checked(file.path, file.sha256).split(b"\n")[:-1]
 
 
 def digest(document: Document) -> bytes:

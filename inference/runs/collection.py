@@ -132,7 +132,7 @@ def _copy(copy: Copy, output: str) -> None:
     Raises:
         UserError: the file is gone, has changed, or has another number of rows.
     """
-    content = lineage.read_checked(copy.source, copy.sha256)
+    content = storage.read_checked(copy.source, copy.sha256)
     if (rows := sink.count_rows(copy.source, content)) != copy.rows:
         raise UserError(f"{copy.source}: expected {copy.rows:,} rows, found {rows:,}; label the corpus again.")
     storage.write_file(FileSystems.join(output, *copy.target.split("/")), content)

@@ -43,9 +43,9 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
     sides = {
         side: p
         | f"Run{side}" >> beam.Create([run])
-        | f"Files{side}" >> beam.FlatMap(_prediction_paths)
+        | f"Files{side}" >> beam.FlatMap(_prediction_files)
         | f"Spread{side}" >> beam.Reshuffle()
-        | f"Read{side}" >> beam.FlatMap(sink.rows_by_id)
+        | f"Read{side}" >> beam.FlatMapTuple(sink.rows_by_id)
         for side, run in zip(("before", "after"), runs, strict=True)
     }
     joined = sides | "ById" >> beam.CoGroupByKey()
@@ -61,8 +61,8 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
     )
 
 
-def _prediction_paths(run: str) -> Iterator[str]:
-    return sink.prediction_paths(run, run_folder.require(run)["run"])
+def _prediction_files(run: str) -> Iterator[tuple[str, str]]:
+    return sink.prediction_files(run, run_folder.require(run)["run"])
 
 
 def count(sides: dict[str, Iterable[Row]], pairs: Pairs) -> dict[str, Any]:

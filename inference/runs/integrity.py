@@ -63,7 +63,10 @@ def verify_input(output: str) -> Iterator[str]:
             for piece in slices.number(counted):
                 checksum = labelled.get((file.path, piece.start))
                 if checksum and checksum != piece.checksum:
-                    yield f"{file.path}: the lines from {piece.first_line:,} on have changed since they were labelled."
+                    yield (
+                        f"{file.path}: the lines from {piece.first_line:,} on have changed since they were labelled; "
+                        "put the file back, or label it into another folder."
+                    )
 
 
 def _unnamed_files(all_receipts: Sequence[Receipt], output: str, run: str) -> Iterator[str]:

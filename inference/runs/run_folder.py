@@ -204,7 +204,7 @@ def check(description: dict[str, Any], output: str, overwrite: bool) -> list[str
         return []
     if differences := _differences(previous, orjson.loads(orjson.dumps(description))):
         return [
-            f"--output {output} holds another run ({'; '.join(differences)}): use another folder, `inference.delta "
+            f"--output {output} holds another run ({'; '.join(differences)}): use another folder, `labelbeam delta "
             f"--previous {output}` to label only what is new since that run, or --overwrite to delete it."
         ]
     return []

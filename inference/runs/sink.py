@@ -31,6 +31,7 @@ from inference.scoring import tally
 
 PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
 SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
+REMEDY = "delete the receipt of its slice and repeat the command of the run"  # for a file that has changed
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
 
@@ -78,7 +79,7 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
             rows.write(scored.predictions, options, added)
             added.seek(0)
             parts = [
-                (finished.lines, storage.read_file(_predictions_path(old, options.output))),
+                (finished.lines, _read(*_file_of(old, PREDICTIONS, options.output))),
                 (scored.predictions.lines, added.read()),
             ]
         rows.merge(parts, options.file_format, predictions)
@@ -191,43 +192,66 @@ def _failure_rows(scored: ScoredSlice, *, redact: bool) -> Iterator[bytes]:
 
 
 def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's predictions, read back from its file."""
-    return read_rows(_predictions_path(receipt, output))
+    """Return the rows of a slice's predictions, read back from its file.
 
-
-def _predictions_path(receipt: Receipt, output: str) -> str:
-    return FileSystems.join(output, next(path for path in receipt.sha256 if path.startswith(PREDICTIONS)))
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    path, sha256 = _file_of(receipt, PREDICTIONS, output)
+    return _rows(path, _read(path, sha256))
 
 
 def read_ids(receipt: Receipt, output: str) -> list[str]:
-    """Return the ids in the predictions file of a slice."""
-    path = _predictions_path(receipt, output)
-    with storage.open_file(path) as file:
-        if path.endswith(".parquet"):
-            ids: list[str] = pq.read_table(file, columns=["id"])["id"].to_pylist()
-            return ids
-        return [orjson.loads(line)["id"] for line in file]  # a file with all scores may be larger than the memory
+    """Return the ids in the predictions file of a slice, which may be larger than the memory if it holds all scores.
 
-
-def read_rows(path: str) -> list[dict[str, Any]]:
-    """Return the rows of a predictions file in either format."""
-    content = storage.read_file(path)
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    path, sha256 = _file_of(receipt, PREDICTIONS, output)
     if path.endswith(".parquet"):
-        table_rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-        return table_rows
-    return [orjson.loads(line) for line in content.splitlines()]
-
-
-def rows_by_id(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the id and the row, for each row of a predictions file."""
-    for row in read_rows(path):
-        yield row["id"], row
+        return [str(row["id"]) for row in _rows(path, _read(path, sha256), ["id"])]
+    ids = []
+    for line in storage.lines_checked(path, sha256, REMEDY):
+        with contextlib.suppress(ValueError, KeyError):  # the checksum of a file with such a line is wrong
+            ids.append(orjson.loads(line)["id"])
+    return ids
 
 
 def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's failures file. Its receipt has to count at least one failure."""
-    path = next(path for path in receipt.sha256 if path.startswith(FAILURES))
-    return [orjson.loads(line) for line in storage.read_file(FileSystems.join(output, path)).splitlines()]
+    """Return the rows of a slice's failures file. Its receipt has to count at least one failure.
+
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    path, sha256 = _file_of(receipt, FAILURES, output)
+    return _rows(path, _read(path, sha256))
+
+
+def rows_by_id(path: str, sha256: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the id and the row, for each row of a predictions file.
+
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    for row in _rows(path, _read(path, sha256)):
+        yield row["id"], row
+
+
+def _file_of(receipt: Receipt, folder: str, output: str) -> tuple[str, str]:
+    """Return path and SHA-256 of a slice's file in a folder of the run."""
+    path, sha256 = next((path, sha256) for path, sha256 in receipt.sha256.items() if path.startswith(folder))
+    return FileSystems.join(output, path), sha256
+
+
+def _read(path: str, sha256: str) -> bytes:
+    return storage.read_checked(path, sha256, REMEDY)
+
+
+def _rows(path: str, content: bytes, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    if path.endswith(".parquet"):
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content), columns=columns).to_pylist()
+        return rows
+    return [orjson.loads(line) for line in content.splitlines()]
 
 
 def count_rows(path: str, content: bytes) -> int:
@@ -237,11 +261,11 @@ def count_rows(path: str, content: bytes) -> int:
     return content.count(b"\n")
 
 
-def prediction_paths(output: str, run: str) -> Iterator[str]:
-    """Yield the paths of the predictions files that receipts name."""
+def prediction_files(output: str, run: str) -> Iterator[tuple[str, str]]:
+    """Yield path and SHA-256 of the predictions files that receipts name."""
     for _, receipt in receipts.read_all(output, run):
         if receipt:
-            yield _predictions_path(receipt, output)
+            yield _file_of(receipt, PREDICTIONS, output)
 
 
 def unnamed_files(output: str, named: Iterable[str]) -> Iterator[str]:

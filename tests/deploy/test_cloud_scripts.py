@@ -31,16 +31,21 @@ elif "LEFT JOIN (" in text: print("n\\n" + os.environ.get("UNKNOWN", "0"))
 GCLOUD = """\
 import json, os, pathlib, sys
 with open(os.environ["LOG"], "a") as log: log.write(json.dumps(sys.argv) + "\\n")
-if sys.argv[1] == "storage":
+if sys.argv[2] == "ls":
+    files = json.loads(os.environ["FILES"])
+    print(*[f"gs://b/run/predictions/{name}" for name in files], sep="\\n")
+    sys.exit(not files)
+if sys.argv[2] == "cp":
     if "nowhere" in sys.argv[4]: sys.exit(1)
     for name, content in json.loads(os.environ["RUN"]).items():
         pathlib.Path(sys.argv[-1], name).write_text(json.dumps(content))
 """
 RUN: dict[str, Any] = {
-    "run.json": {"options": {"format": "jsonl"}},
-    "summary.json": {"predicted": 3, "failed": 1},
+    "run.json": {"run": "5c8e1f2a" * 4, "options": {"format": "jsonl"}},
+    "summary.json": {"run": "5c8e1f2a" * 4, "slices": 2, "predicted": 3, "failed": 1},
     "schema.json": [{"name": "id", "type": "STRING"}],
 }
+FILES = ["part-1.5c8e1f2a-0123456789abcdef.jsonl", "part-2.5c8e1f2a-fedcba9876543210.jsonl"]
 
 
 @pytest.fixture
@@ -52,7 +57,8 @@ def run_script(tmp_path: Path) -> RunScript:
     def run(script: str, *arguments: object, **environment: str) -> Done:
         log = tmp_path / "log"
         log.write_text("")
-        variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "RUN": json.dumps(RUN), **environment}
+        variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "RUN": json.dumps(RUN)}
+        variables |= {"FILES": json.dumps(FILES), **environment}
         command = [str(DEPLOY / script), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
         return done, [json.loads(line) for line in log.read_text().splitlines()]
@@ -101,6 +107,37 @@ def test_predictions_are_loaded_with_the_schema_and_ids_compared(run_script: Run
     assert load[6].endswith("schema.json")
 
 
+STRANGE = {
+    "of an overwritten run": [*FILES, "part-1.0badcafe-0123456789abcdef.jsonl"],
+    "of another attempt": [*FILES, "part-1.5c8e1f2a-00000000deadbeef.jsonl"],
+    "of another run in place of its own": [FILES[0], "part-2.0badcafe-fedcba9876543210.jsonl"],
+    "of nobody": [*FILES, "thesis.jsonl"],
+    "missing": FILES[:1],
+    "none at all": [],
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_only_the_files_of_the_run_are_loaded(run_script: RunScript, kind: str) -> None:
+    files = json.dumps(STRANGE[kind])
+    done, commands = run_script("bigquery/load_predictions.sh", "gs://b/run", "p.d.t", QUERY, FILES=files)
+    assert done.returncode == 2
+    own = sum(".5c8e1f2a-" in name for name in STRANGE[kind])
+    assert done.stderr == (
+        "error: gs://b/run/predictions: expected 2 files of this run and no others, found "
+        f"{own} of {len(STRANGE[kind])}; `labelbeam verify gs://b/run` names those at fault\n"
+    )
+    assert not any(command[1] in ("load", "query") for command in commands)
+
+
+def test_a_summary_of_another_run_is_refused(run_script: RunScript) -> None:
+    content = RUN | {"summary.json": {**RUN["summary.json"], "run": "0badcafe" * 4}}
+    done, commands = run_script("bigquery/load_predictions.sh", "gs://b/run", "p.d.t", QUERY, RUN=json.dumps(content))
+    assert done.returncode == 2
+    assert done.stderr == "error: gs://b/run has a summary.json of another run: finish this one first\n"
+    assert not any(command[1] in ("load", "query") for command in commands)
+
+
 @pytest.mark.parametrize("column", ["Veröffentlicht am", "発行-日", "2024", "हिन्दी", "a" * 300, "_table"])
 def test_columns_that_bigquery_takes_are_loaded(run_script: RunScript, column: str) -> None:
     assert names.refused_by_bigquery([column]) == []
@@ -142,7 +179,8 @@ def test_every_flag_is_a_parameter_of_the_template() -> None:
         flag.removeprefix("--"): action for flag, action in beam_runner.make_parser()._option_string_actions.items()
     }
     # A template passes a value with every parameter, so flags without a value cannot be parameters.
-    without_value = {"-h", "help", "overwrite", "plan", "no_wait", "redact_failures", "quiet", "verbose", "json"}
+    without_value = {"-h", "help", "overwrite", "plan", "no_wait", "redact_failures", "allow_damaged_files"}
+    without_value |= {"quiet", "verbose", "json"}
     excluded = {*without_value, "profile"}  # a profile is a file on the machine where the command is typed
     assert {p["name"] for p in parameters} == flags.keys() - excluded | {"sdk_container_image"}
     for parameter in parameters:

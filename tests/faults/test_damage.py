@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from inference import compare, read_failures, read_predictions
 from inference.runs import integrity
 from models import trained_model
-from models.errors import ModelError
+from models.errors import ModelError, UserError
 from tests.inference.conftest import contents, write_corpus
 
 FLIPS = 60
@@ -52,6 +53,32 @@ def test_a_damaged_receipt_costs_its_slice_alone(run: Path, colours: Path, label
     label(*flags, "--max_failure_rate", 1, output=run)
     assert contents(run) == before
     assert not list(integrity.verify(str(run)))
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "lost"])
+def test_rows_that_are_not_as_they_were_written_are_not_read(
+    run: Path, colours: Path, label: Callable[..., Path], capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    before = contents(run)
+    corpus, suffix = run.parent / "corpus.jsonl", next((run / "predictions").iterdir()).suffix[1:]
+    flags = ("--model", colours, "--input", corpus, "--slice_mb", 0.01, "--format", suffix, "--max_failure_rate", 1)
+    for folder, read in (("predictions", read_predictions), ("failures", read_failures)):
+        path = max((run / folder).iterdir())
+        flip(path, random.Random(2)) if damage == "flipped bit" else path.unlink()
+        with pytest.raises(
+            UserError, match=f"^{path}.* found .*; delete the receipt of its slice and repeat the command"
+        ):
+            read(str(run))
+    assert compare.main([str(run), str(run)]) == 2
+    capsys.readouterr()
+    label(*flags, output=run, expect=1)
+    error = capsys.readouterr().err
+    assert f"failed: {run}/predictions/" in error
+    assert "delete the receipt of its slice" in error
+    assert "Traceback" not in error
+    max((run / "receipts").iterdir()).unlink()
+    label(*flags, output=run)
+    assert contents(run) == before
 
 
 def test_a_bit_of_a_model(colours: Path, tmp_path: Path) -> None:

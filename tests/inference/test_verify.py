@@ -99,7 +99,9 @@ def test_what_is_wrong_is_found_and_named(
 ) -> None:
     damage(run)
     assert verify.main([str(run)]) == 1
-    assert sentence in capsys.readouterr().out
+    *problems, last = capsys.readouterr().out.splitlines()
+    assert sentence in "\n".join(problems)
+    assert last.startswith("1 problem. To do" if len(problems) == 1 else f"{len(problems)} problems. To do")
 
 
 def test_rows_that_do_not_match_the_receipt(run: Path) -> None:
