@@ -36,7 +36,7 @@ class Scorer:
         """Load and check every model.
 
         Raises:
-            ModelError: a model cannot be used.
+            ModelError: a model cannot be used, or is not the one that the run began with.
             UserError: the runtime or the device is missing.
         """
         self.options = options
@@ -45,6 +45,7 @@ class Scorer:
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         recipes = text_recipes(options, manifests)
         self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
+        model_files.refuse_changed(options, directories)
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
         self.weights = {model.name: model.sha256 for model in self._models}
         self._tokenizing = threading.Lock()
