@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -64,6 +65,22 @@ def read_beginning(path: str, size: int) -> bytes:
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         content: bytes = file.read(size)
         return content
+
+
+def read_checked(path: str, sha256: str, remedy: str = "put it back as it was") -> bytes:
+    """Return the content of a file that has been recorded with its SHA-256.
+
+    Raises:
+        UserError: the file is gone or has another SHA-256. The sentence ends with the remedy.
+    """
+    if not FileSystems.exists(path):
+        raise UserError(f"{path}: expected this file, as its run or delta wrote it, found none; {remedy}.")
+    content = read_file(path)
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(
+            f"{path} has changed since it was written: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; {remedy}."
+        )
+    return content
 
 
 def write_file(path: str, content: bytes | IO[bytes]) -> None:

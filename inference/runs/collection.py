@@ -48,7 +48,7 @@ def collect(source: str, output: str) -> dict[str, Any]:
     _check_output(output, {copy.target for copy in copies} | {run_folder.SCHEMA, COLLECTION})
     with ThreadPoolExecutor(WRITERS) as pool:
         if labels.delta:
-            list(pool.map(lambda file: lineage.check_file(*file), lineage.document_files(labels.delta)))
+            list(pool.map(lambda file: storage.read_checked(*file), lineage.document_files(labels.delta)))
         list(pool.map(lambda copy: _copy(copy, output), copies))
     content = {
         "run": labels.run,
@@ -132,7 +132,7 @@ def _copy(copy: Copy, output: str) -> None:
     Raises:
         UserError: the file is gone, has changed, or has another number of rows.
     """
-    content = lineage.read_checked(copy.source, copy.sha256)
+    content = storage.read_checked(copy.source, copy.sha256)
     if (rows := sink.count_rows(copy.source, content)) != copy.rows:
         raise UserError(f"{copy.source}: expected {copy.rows:,} rows, found {rows:,}; label the corpus again.")
     storage.write_file(FileSystems.join(output, *copy.target.split("/")), content)

@@ -155,32 +155,6 @@ def _path(folder: str, part: Part) -> str:
     return str(FileSystems.join(folder, *part.path.split("/")))
 
 
-def check_file(path: str, sha256: str) -> None:
-    """Read a file and compare it with its SHA-256.
-
-    Raises:
-        UserError: the file is gone, or has another SHA-256.
-    """
-    read_checked(path, sha256)
-
-
-def read_checked(path: str, sha256: str) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        UserError: the file is gone, or has another SHA-256.
-    """
-    if not FileSystems.exists(path):
-        raise UserError(f"{path}: expected this file, as its run or delta wrote it, found none; put it back.")
-    content = storage.read_file(path)
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise UserError(
-            f"{path} has changed since it was written: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; put it "
-            "back as it was."
-        )
-    return content
-
-
 def of_inputs(files: Sequence[InputFile]) -> dict[str, str] | None:
     """Return path and SHA-256 of the delta whose documents the input files are; None if they belong to no delta.
 

@@ -53,21 +53,22 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
         failures.writelines(_failure_rows(scored, redact=options.redact_failures))
         sha256 = _publish(predictions, failures, scored.slice.name, options)
     receipt = receipts.write(_receipt(scored, options.run, sha256), options.output)
-    stale = {*sha256, *(_files_of(scored.slice.name, options) if scored.attempts else ())} - set(receipt.sha256)
-    _delete_stale([*stale, _attempts_path(scored.slice.name, options.run)], options.output)
+    _delete_stale(scored, sha256, receipt, options)
     return receipt
 
 
 def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptions) -> Receipt:
-    """Add the result of a retry to a finished slice, and replace its receipt. Return the new one.
+    """Add the result of a retry to a finished slice, and replace its receipt. Return the one that counts.
 
-    The old files are deleted after the new receipt is written, so a kill in between loses nothing.
+    The old files are deleted after the new receipt is written, so a kill in between loses nothing. If another retry was
+    faster, its receipt counts, and the files of this one are deleted.
 
     Raises:
         ArithmeticError: a line that was retried is neither predicted nor failed. Then nothing is written.
+        UserError: a file of the slice is gone or has changed.
     """
     old = finished.receipt
-    if len(scored.predictions) + len(scored.failures) != scored.lines:
+    if len(scored.predictions) + len(scored.failures) != scored.lines or len(finished.lines) != old.predicted:
         raise ArithmeticError(f"{old.slice}: {scored.lines} lines were retried, but their results do not add up")
     retried = {*scored.predictions.lines, *(failure.line for failure in scored.failures)}
     kept = [row for row in read_failures(old, options.output) if row["line"] not in retried]
@@ -78,7 +79,7 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
             rows.write(scored.predictions, options, added)
             added.seek(0)
             parts = [
-                (finished.lines, storage.read_file(_predictions_path(old, options.output))),
+                (finished.lines, _content(old, PREDICTIONS, options.output)),
                 (scored.predictions.lines, added.read()),
             ]
         rows.merge(parts, options.file_format, predictions)
@@ -99,9 +100,12 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
         seconds=round(old.seconds + time.time() - scored.started, 3),
         scoring_seconds=round(old.scoring_seconds + scored.scoring_seconds, 3),
     )
-    receipts.replace_with(receipt, options.output)
-    _delete_stale([*(set(old.sha256) - set(sha256)), _attempts_path(old.slice, options.run)], options.output)
-    return receipt
+    current = receipts.find(options.output, options.run, old.slice)
+    if current is None or current == old:
+        current = receipt
+        receipts.replace_with(receipt, options.output)
+    _delete_stale(scored, [*old.sha256, *sha256], current, options)
+    return current
 
 
 def _new_file() -> IO[bytes]:
@@ -124,12 +128,14 @@ def _publish(predictions: IO[bytes], failures: IO[bytes], slice_name: str, optio
     return sha256
 
 
-def _delete_stale(paths: Iterable[str], output: str) -> None:
-    """Delete files of this run that count for nothing. What stays is named by `verify`."""
-    for path in paths:
+def _delete_stale(scored: ScoredSlice, written: Iterable[str], receipt: Receipt, options: RunOptions) -> None:
+    """Delete the files of a slice that its receipt does not name. What stays is named by `verify`."""
+    earlier = _files_of(receipt.slice, options) if scored.attempts else ()
+    stale = {*written, *earlier} - set(receipt.sha256)
+    for path in (*stale, _attempts_path(receipt.slice, options.run)):
         folder, _, file = path.rpartition("/")
         with contextlib.suppress(Exception):  # each storage raises its own errors
-            storage.delete(FileSystems.join(output, folder), [file])
+            storage.delete(FileSystems.join(options.output, folder), [file])
 
 
 def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
@@ -191,43 +197,50 @@ def _failure_rows(scored: ScoredSlice, *, redact: bool) -> Iterator[bytes]:
 
 
 def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's predictions, read back from its file."""
-    return read_rows(_predictions_path(receipt, output))
+    """Return the rows of a slice's predictions, read back from its file.
 
-
-def _predictions_path(receipt: Receipt, output: str) -> str:
-    return FileSystems.join(output, next(path for path in receipt.sha256 if path.startswith(PREDICTIONS)))
-
-
-def read_ids(receipt: Receipt, output: str) -> list[str]:
-    """Return the ids in the predictions file of a slice."""
-    path = _predictions_path(receipt, output)
-    content = storage.read_file(path)
-    if path.endswith(".parquet"):
-        ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
-        return ids
-    return [orjson.loads(line)["id"] for line in content.splitlines()]
-
-
-def read_rows(path: str) -> list[dict[str, Any]]:
-    """Return the rows of a predictions file in either format."""
-    content = storage.read_file(path)
-    if path.endswith(".parquet"):
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    content = _content(receipt, PREDICTIONS, output)
+    if _path(receipt, PREDICTIONS).endswith(".parquet"):
         table_rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
         return table_rows
     return [orjson.loads(line) for line in content.splitlines()]
 
 
-def rows_by_id(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the id and the row, for each row of a predictions file."""
-    for row in read_rows(path):
-        yield row["id"], row
+def read_ids(receipt: Receipt, output: str) -> list[str]:
+    """Return the ids in the predictions file of a slice.
+
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    content = _content(receipt, PREDICTIONS, output)
+    if _path(receipt, PREDICTIONS).endswith(".parquet"):
+        ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
+        return ids
+    return [orjson.loads(line)["id"] for line in content.splitlines()]
 
 
 def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's failures file. Its receipt has to count at least one failure."""
-    path = next(path for path in receipt.sha256 if path.startswith(FAILURES))
-    return [orjson.loads(line) for line in storage.read_file(FileSystems.join(output, path)).splitlines()]
+    """Return the rows of a slice's failures file. Its receipt has to count at least one failure.
+
+    Raises:
+        UserError: the file is gone or has changed.
+    """
+    return [orjson.loads(line) for line in _content(receipt, FAILURES, output).splitlines()]
+
+
+def _content(receipt: Receipt, folder: str, output: str) -> bytes:
+    path = _path(receipt, folder)
+    own = receipts.path_of(output, receipt.run, receipt.slice)
+    remedy = f"put it back, or delete {own} and repeat the command of the run"
+    return storage.read_checked(FileSystems.join(output, path), receipt.sha256[path], remedy)
+
+
+def _path(receipt: Receipt, folder: str) -> str:
+    """Return the path in the run of a slice's file of predictions or failures."""
+    return next(path for path in receipt.sha256 if path.startswith(folder))
 
 
 def count_rows(path: str, content: bytes) -> int:
@@ -235,13 +248,6 @@ def count_rows(path: str, content: bytes) -> int:
     if path.endswith(".parquet"):
         return int(pq.read_metadata(io.BytesIO(content)).num_rows)
     return content.count(b"\n")
-
-
-def prediction_paths(output: str, run: str) -> Iterator[str]:
-    """Yield the paths of the predictions files that receipts name."""
-    for _, receipt in receipts.read_all(output, run):
-        if receipt:
-            yield _predictions_path(receipt, output)
 
 
 def unnamed_files(output: str, named: Iterable[str]) -> Iterator[str]:
