@@ -87,6 +87,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         problems.append(
             f"--retry_failures {flags.retry_failures}: expected one of {', '.join(reasons)}, or no reason for all."
         )
+    if flags.retry_failures and flags.overwrite:
+        problems.append("--retry_failures and --overwrite: expected one of them, found both; drop one.")
     refuse(problems)
     delta = lineage.of_inputs(files)
     if flags.limit:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from models.errors import UserError
+from models.names import is_utf8
 
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}  # names of the values of a type in messages
 NEGATIVE_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
@@ -57,7 +58,8 @@ class Parser(argparse.ArgumentParser):
 
         `others` maps each flag that another parser reads to whether a value follows it.
         """
-        sorting = _Sorting(self, others or {}).sort(sys.argv[1:] if argv is None else argv)
+        words = sys.argv[1:] if argv is None else argv
+        sorting = _Sorting(self, others or {}).sort(words)
         if sorting.wants_help:
             self.print_help()
             self.exit()
@@ -66,7 +68,8 @@ class Parser(argparse.ArgumentParser):
         with _optional(required):
             flags, stray = super().parse_known_args(sorting.own)
         missing = [action for action in required if getattr(flags, action.dest) is None]
-        problems = [*sorting.problems, *self._wrong_values]
+        problems = [f"expected UTF-8, found {word!r}; use another name." for word in words if not is_utf8(word)]
+        problems += [*sorting.problems, *self._wrong_values]
         if names := [_name(action) for action in missing if not sorting.explains(action)]:
             problems.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} required; see --help.")
         if stray and not sorting.dropped_words:

@@ -54,6 +54,11 @@ def repeated(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if count[name.casefold()] > 1]
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a file name or an argument is UTF-8. Python holds other bytes as surrogates, as JSON cannot."""
+    return not re.search("[\ud800-\udfff]", text)
+
+
 def refused_by_bigquery(columns: Iterable[str]) -> list[str]:
     """Return the names that BigQuery takes for no column: too long, reserved, or with characters such as `.` or `/`.
 

@@ -17,6 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 from inference.corpus import storage
 from inference.corpus.records import MAX_LINE_BYTES
 from models.errors import UserError
+from models.names import is_utf8
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -43,13 +44,13 @@ class SourceError(UserError):
 
 
 def find_files(arguments: Iterable[str]) -> list[InputFile]:
-    """Return the files that the arguments name, sorted by path, each once.
+    """Return the files that the arguments name, sorted by path, each once even if it has several local names.
 
     An argument that names an existing file is that file, whatever characters its name holds. Any other is a glob.
 
     Raises:
-        UserError: an argument names no file, a folder, or a file that is not JSON lines by its name; has a line for
-            each problem.
+        UserError: an argument names no file, a folder, or a file whose name is not UTF-8 or not that of JSON lines; has
+            a line for each problem.
     """
     files: dict[str, InputFile] = {}
     problems = []
@@ -68,9 +69,11 @@ def find_files(arguments: Iterable[str]) -> list[InputFile]:
             )
         elif not found:
             problems.append(f"--input {argument}: expected at least one file, found none; check the path and the glob.")
-        for file in found:
-            if _is_readable_name(file.path):
-                files.setdefault(file.path, file)
+        for file in sorted(found, key=lambda file: file.path):
+            if not is_utf8(file.path):
+                problems.append(f"--input {argument}: expected names in UTF-8, found {file.path!r}; rename it.")
+            elif _is_readable_name(file.path):
+                files.setdefault(file.path if storage.is_remote(file.path) else os.path.realpath(file.path), file)
             else:
                 remedy = "rename it" if file.path == argument else "narrow the glob"
                 problems.append(
@@ -94,8 +97,9 @@ def find_file(path: str) -> InputFile | None:
 def _matches(pattern: str) -> list[InputFile]:
     if pattern.endswith("/") or os.path.isdir(pattern):
         return []
-    matched = FileSystems.match([pattern])[0].metadata_list
-    return [InputFile(metadata.path, metadata.size_in_bytes) for metadata in matched]
+    here = "" if storage.is_remote(pattern) or os.path.dirname(pattern) else "./"  # Beam needs the name of a folder
+    matched = FileSystems.match([here + pattern])[0].metadata_list
+    return [InputFile(metadata.path.removeprefix(here), metadata.size_in_bytes) for metadata in matched]
 
 
 def _is_folder(path: str) -> bool:

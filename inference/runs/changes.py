@@ -134,7 +134,7 @@ def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection
         kept = folder | "Kept" >> beam.FlatMap(lineage.kept_files)
         row_files.append(kept | "KeptFiles" >> beam.MapTuple(RowFile))
         labelled_documents = folder | "Documents" >> beam.FlatMap(lineage.document_files)
-        _ = labelled_documents | "CheckDocuments" >> beam.MapTuple(lineage.check_file)
+        _ = labelled_documents | "CheckDocuments" >> beam.MapTuple(storage.read_checked)
     return pieces[0], row_files | "RowFiles" >> beam.Flatten() | "SpreadRows" >> beam.Reshuffle()
 
 

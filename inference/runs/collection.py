@@ -48,7 +48,7 @@ def collect(source: str, output: str) -> dict[str, Any]:
     _check_output(output, {copy.target for copy in copies} | {run_folder.SCHEMA, COLLECTION})
     with ThreadPoolExecutor(WRITERS) as pool:
         if labels.delta:
-            list(pool.map(lambda file: lineage.check_file(*file), lineage.document_files(labels.delta)))
+            list(pool.map(lambda file: storage.read_checked(*file), lineage.document_files(labels.delta)))
         list(pool.map(lambda copy: _copy(copy, output), copies))
     content = {
         "run": labels.run,

@@ -7,7 +7,8 @@ import apache_beam as beam
 import orjson
 
 from inference.corpus import storage
-from inference.runs import run_folder, sink
+from inference.runs import receipts, run_folder, sink
+from inference.runs.receipts import Receipt
 from inference.scoring import tally
 from models.errors import UserError
 
@@ -43,9 +44,9 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
     sides = {
         side: p
         | f"Run{side}" >> beam.Create([run])
-        | f"Files{side}" >> beam.FlatMap(_prediction_files)
+        | f"Receipts{side}" >> beam.FlatMap(_receipts)
         | f"Spread{side}" >> beam.Reshuffle()
-        | f"Read{side}" >> beam.FlatMapTuple(sink.rows_by_id)
+        | f"Read{side}" >> beam.FlatMapTuple(_rows_by_id)
         for side, run in zip(("before", "after"), runs, strict=True)
     }
     joined = sides | "ById" >> beam.CoGroupByKey()
@@ -61,8 +62,15 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
     )
 
 
-def _prediction_files(run: str) -> Iterator[tuple[str, str]]:
-    return sink.prediction_files(run, run_folder.require(run)["run"])
+def _receipts(run: str) -> Iterator[tuple[Receipt, str]]:
+    for _, receipt in receipts.read_all(run, run_folder.require(run)["run"]):
+        if receipt:
+            yield receipt.without_histograms(), run
+
+
+def _rows_by_id(receipt: Receipt, run: str) -> Iterator[tuple[str, Row]]:
+    for row in sink.read_slice(receipt, run):
+        yield row["id"], row
 
 
 def count(sides: dict[str, Iterable[Row]], pairs: Pairs) -> dict[str, Any]:

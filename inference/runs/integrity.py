@@ -9,7 +9,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import slices, storage
-from inference.corpus.files import SourceError
+from inference.corpus.files import SourceError, find_file
 from inference.runs import receipts, run_folder, sink, summary
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
@@ -40,7 +40,7 @@ def verify(output: str) -> Iterator[str]:
 
 
 def verify_input(output: str) -> Iterator[str]:
-    """Read the corpus again, and yield a sentence for each slice whose bytes are not those that were labelled.
+    """Read the corpus again. Yield a sentence for each file that has grown and for each slice whose bytes differ.
 
     Raises:
         UserError: the folder holds no run.
@@ -56,6 +56,9 @@ def verify_input(output: str) -> Iterator[str]:
     with ThreadPoolExecutor(READERS) as pool:
         for file in run_folder.read_files(output):
             try:
+                now = find_file(file.path)
+                if now and now.size > file.size and file.max_lines is None:
+                    yield f"{file.path}: expected {file.size:,} bytes as when the run began, found {now.size:,}."
                 counted = [r for ranges in pool.map(slices.count_lines, slices.cut(file, slice_bytes)) for r in ranges]
             except SourceError as error:
                 yield str(error)

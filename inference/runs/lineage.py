@@ -155,15 +155,6 @@ def _path(folder: str, part: Part) -> str:
     return str(FileSystems.join(folder, *part.path.split("/")))
 
 
-def check_file(path: str, sha256: str) -> None:
-    """Read a file and compare it with its SHA-256.
-
-    Raises:
-        UserError: the file is gone, or has another SHA-256.
-    """
-    storage.read_checked(path, sha256)
-
-
 def of_inputs(files: Sequence[InputFile]) -> dict[str, str] | None:
     """Return path and SHA-256 of the delta whose documents the input files are; None if they belong to no delta.
 

@@ -168,6 +168,12 @@ def retried_reasons(receipt: Receipt, retry_failures: str) -> set[str]:
 
 
 def document_recipe(options: RunOptions) -> DocumentRecipe:
-    """Return the recipe by which a run turns a record into a Document."""
-    manifests = [trained_model.read_manifest(directory) for directory in model_files.all_local(options.scoring.models)]
+    """Return the recipe by which a run turns a record into a Document.
+
+    Raises:
+        ModelError: a model is missing, or is not the one that the run began with.
+    """
+    folders = model_files.all_local(options.scoring.models)
+    manifests = [trained_model.read_manifest(folder) for folder in folders]
+    model_files.refuse_changed(options.scoring, folders)
     return DocumentRecipe(text_recipes(options.scoring, manifests), options.id_field, options.keep_fields)

@@ -59,7 +59,7 @@ class RunLost(UserError):
 class Claim:
     """A folder that belongs to a run while its launcher is at work."""
 
-    options: RunOptions  # options with the identity of the run
+    options: RunOptions  # options with the identity of the run and the fingerprints of its models
     lease: Lease | None = None  # lease in Cloud Storage
 
     @property
@@ -308,7 +308,9 @@ def claim(
         schema = records.predictions_schema(options.keep_fields, options.model_names)
         fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
         storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
-        yield Claim(replace(options, run=current["run"]), lease)
+        fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
+        scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))
+        yield Claim(replace(options, run=current["run"], scoring=scoring), lease)
         if not storage.is_remote(output):
             with contextlib.suppress(OSError):  # the folder is not empty if slices are unfinished
                 os.rmdir(os.path.join(output, sink.ATTEMPTS))

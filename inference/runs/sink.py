@@ -31,7 +31,6 @@ from inference.scoring import tally
 
 PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
 SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
-REMEDY = "delete the receipt of its slice and repeat the command of the run"  # for a file that has changed
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
 
@@ -54,21 +53,22 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
         failures.writelines(_failure_rows(scored, redact=options.redact_failures))
         sha256 = _publish(predictions, failures, scored.slice.name, options)
     receipt = receipts.write(_receipt(scored, options.run, sha256), options.output)
-    stale = {*sha256, *(_files_of(scored.slice.name, options) if scored.attempts else ())} - set(receipt.sha256)
-    _delete_stale([*stale, _attempts_path(scored.slice.name, options.run)], options.output)
+    _delete_stale(scored, sha256, receipt, options)
     return receipt
 
 
 def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptions) -> Receipt:
-    """Add the result of a retry to a finished slice, and replace its receipt. Return the new one.
+    """Add the result of a retry to a finished slice, and replace its receipt. Return the one that counts.
 
-    The old files are deleted after the new receipt is written, so a kill in between loses nothing.
+    The old files are deleted after the new receipt is written, so a kill in between loses nothing. If another retry was
+    faster, its receipt counts, and the files of this one are deleted.
 
     Raises:
         ArithmeticError: a line that was retried is neither predicted nor failed. Then nothing is written.
+        UserError: a file of the slice is gone or has changed.
     """
     old = finished.receipt
-    if len(scored.predictions) + len(scored.failures) != scored.lines:
+    if len(scored.predictions) + len(scored.failures) != scored.lines or len(finished.lines) != old.predicted:
         raise ArithmeticError(f"{old.slice}: {scored.lines} lines were retried, but their results do not add up")
     retried = {*scored.predictions.lines, *(failure.line for failure in scored.failures)}
     kept = [row for row in read_failures(old, options.output) if row["line"] not in retried]
@@ -79,7 +79,7 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
             rows.write(scored.predictions, options, added)
             added.seek(0)
             parts = [
-                (finished.lines, _read(*_file_of(old, PREDICTIONS, options.output))),
+                (finished.lines, _content(old, PREDICTIONS, options.output)),
                 (scored.predictions.lines, added.read()),
             ]
         rows.merge(parts, options.file_format, predictions)
@@ -100,9 +100,12 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
         seconds=round(old.seconds + time.time() - scored.started, 3),
         scoring_seconds=round(old.scoring_seconds + scored.scoring_seconds, 3),
     )
-    receipts.replace_with(receipt, options.output)
-    _delete_stale([*(set(old.sha256) - set(sha256)), _attempts_path(old.slice, options.run)], options.output)
-    return receipt
+    current = receipts.find(options.output, options.run, old.slice)
+    if current is None or current == old:
+        current = receipt
+        receipts.replace_with(receipt, options.output)
+    _delete_stale(scored, [*old.sha256, *sha256], current, options)
+    return current
 
 
 def _new_file() -> IO[bytes]:
@@ -125,12 +128,14 @@ def _publish(predictions: IO[bytes], failures: IO[bytes], slice_name: str, optio
     return sha256
 
 
-def _delete_stale(paths: Iterable[str], output: str) -> None:
-    """Delete files of this run that count for nothing. What stays is named by `verify`."""
-    for path in paths:
+def _delete_stale(scored: ScoredSlice, written: Iterable[str], receipt: Receipt, options: RunOptions) -> None:
+    """Delete the files of a slice that its receipt does not name. What stays is named by `verify`."""
+    earlier = _files_of(receipt.slice, options) if scored.attempts else ()
+    stale = {*written, *earlier} - set(receipt.sha256)
+    for path in (*stale, _attempts_path(receipt.slice, options.run)):
         folder, _, file = path.rpartition("/")
         with contextlib.suppress(Exception):  # each storage raises its own errors
-            storage.delete(FileSystems.join(output, folder), [file])
+            storage.delete(FileSystems.join(options.output, folder), [file])
 
 
 def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
@@ -197,8 +202,11 @@ def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is gone or has changed.
     """
-    path, sha256 = _file_of(receipt, PREDICTIONS, output)
-    return _rows(path, _read(path, sha256))
+    content = _content(receipt, PREDICTIONS, output)
+    if _path(receipt, PREDICTIONS).endswith(".parquet"):
+        table_rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+        return table_rows
+    return [orjson.loads(line) for line in content.splitlines()]
 
 
 def read_ids(receipt: Receipt, output: str) -> list[str]:
@@ -207,11 +215,11 @@ def read_ids(receipt: Receipt, output: str) -> list[str]:
     Raises:
         UserError: the file is gone or has changed.
     """
-    path, sha256 = _file_of(receipt, PREDICTIONS, output)
-    if path.endswith(".parquet"):
-        return [str(row["id"]) for row in _rows(path, _read(path, sha256), ["id"])]
+    if _path(receipt, PREDICTIONS).endswith(".parquet"):
+        content = _content(receipt, PREDICTIONS, output)
+        return [str(identifier) for identifier in pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()]
     ids = []
-    for line in storage.lines_checked(path, sha256, REMEDY):
+    for line in storage.lines_checked(*_recorded(receipt, PREDICTIONS, output)):
         with contextlib.suppress(ValueError, KeyError):  # the checksum of a file with such a line is wrong
             ids.append(orjson.loads(line)["id"])
     return ids
@@ -223,35 +231,24 @@ def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is gone or has changed.
     """
-    path, sha256 = _file_of(receipt, FAILURES, output)
-    return _rows(path, _read(path, sha256))
+    return [orjson.loads(line) for line in _content(receipt, FAILURES, output).splitlines()]
 
 
-def rows_by_id(path: str, sha256: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the id and the row, for each row of a predictions file.
-
-    Raises:
-        UserError: the file is gone or has changed.
-    """
-    for row in _rows(path, _read(path, sha256)):
-        yield row["id"], row
+def _content(receipt: Receipt, folder: str, output: str) -> bytes:
+    return storage.read_checked(*_recorded(receipt, folder, output))
 
 
-def _file_of(receipt: Receipt, folder: str, output: str) -> tuple[str, str]:
-    """Return path and SHA-256 of a slice's file in a folder of the run."""
-    path, sha256 = next((path, sha256) for path, sha256 in receipt.sha256.items() if path.startswith(folder))
-    return FileSystems.join(output, path), sha256
+def _recorded(receipt: Receipt, folder: str, output: str) -> tuple[str, str, str]:
+    """Return the path of a slice's file, its SHA-256, and what to do if the file is not as it was."""
+    path = _path(receipt, folder)
+    own = receipts.path_of(output, receipt.run, receipt.slice)
+    remedy = f"put it back, or delete {own} and repeat the command of the run"
+    return FileSystems.join(output, path), receipt.sha256[path], remedy
 
 
-def _read(path: str, sha256: str) -> bytes:
-    return storage.read_checked(path, sha256, REMEDY)
-
-
-def _rows(path: str, content: bytes, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    if path.endswith(".parquet"):
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content), columns=columns).to_pylist()
-        return rows
-    return [orjson.loads(line) for line in content.splitlines()]
+def _path(receipt: Receipt, folder: str) -> str:
+    """Return the path in the run of a slice's file of predictions or failures."""
+    return next(path for path in receipt.sha256 if path.startswith(folder))
 
 
 def count_rows(path: str, content: bytes) -> int:
@@ -259,13 +256,6 @@ def count_rows(path: str, content: bytes) -> int:
     if path.endswith(".parquet"):
         return int(pq.read_metadata(io.BytesIO(content)).num_rows)
     return content.count(b"\n")
-
-
-def prediction_files(output: str, run: str) -> Iterator[tuple[str, str]]:
-    """Yield path and SHA-256 of the predictions files that receipts name."""
-    for _, receipt in receipts.read_all(output, run):
-        if receipt:
-            yield _file_of(receipt, PREDICTIONS, output)
 
 
 def unnamed_files(output: str, named: Iterable[str]) -> Iterator[str]:

@@ -25,8 +25,8 @@ ENDED = "scoring this document ended the process"
 _scorer: Scorer | None = None  # loaded once in the separate process
 
 
-def score(documents: Sequence[Document], options: ScoringOptions) -> Scored:
-    """Score documents in another process and return the result of Scorer.score.
+def score(documents: Sequence[Document], options: ScoringOptions, others: int = 0) -> Scored:
+    """Score documents in another process and return the result of Scorer.score, which explains `others`.
 
     The first attempt scores all documents together, which gives the same bytes as in this process. If that attempt
     ends the process, score them one by one; a document that ends its process becomes a Failure.
@@ -36,12 +36,12 @@ def score(documents: Sequence[Document], options: ScoringOptions) -> Scored:
     """
     with _Process(options) as process:
         try:
-            return process.score(documents)
+            return process.score(documents, others)
         except BrokenProcessPool:
-            return _one_by_one(documents, process)
+            return _one_by_one(documents, process, others)
 
 
-def _one_by_one(documents: Sequence[Document], process: "_Process") -> Scored:
+def _one_by_one(documents: Sequence[Document], process: "_Process", others: int = 0) -> Scored:
     process.check()
     parts: list[Scored] = []
     failures: list[Failure] = []
@@ -50,7 +50,7 @@ def _one_by_one(documents: Sequence[Document], process: "_Process") -> Scored:
             parts.append(process.score_twice(document))
         except BrokenProcessPool:
             failures.append(Failure(document.line, document.id, "process_ended", ENDED, capped(document.raw)))
-            faults.refuse_most_failed(len(failures), len(documents), ENDED)
+            faults.refuse_most_failed(len(failures), len(documents) + others, ENDED)
     parts = parts or [process.score([])]
     return (
         predictions.merged([part for part, _, _ in parts]),
@@ -72,9 +72,9 @@ class _Process:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def score(self, documents: Sequence[Document]) -> Scored:
+    def score(self, documents: Sequence[Document], others: int = 0) -> Scored:
         try:
-            return self._pool.submit(_score, documents, self._options).result()
+            return self._pool.submit(_score, documents, self._options, others).result()
         except BrokenProcessPool:
             self._pool.shutdown()
             self._pool = _pool()
@@ -114,11 +114,11 @@ def _pool() -> ProcessPoolExecutor:
     )  # a fork would copy locks that other threads hold
 
 
-def _score(documents: Sequence[Document], options: ScoringOptions) -> Scored:
+def _score(documents: Sequence[Document], options: ScoringOptions, others: int = 0) -> Scored:
     global _scorer
     try:
         _scorer = _scorer or Scorer(options)
-        scored = _scorer.score(documents)
+        scored = _scorer.score(documents, others)
         _scorer.check_probes()
     except DeviceError:
         os._exit(1)  # the GPU is lost to this process, whose end makes place for another

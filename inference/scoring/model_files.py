@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from inference.corpus import storage
 from inference.scoring import conversion_folder, conversions
 from inference.scoring.conversion_folder import FOLDER, ChangedError
-from inference.scoring.options import PrecisionChoice
+from inference.scoring.options import PrecisionChoice, ScoringOptions
 from models import trained_model, weights
 from models.errors import ModelError
 from models.trained_model import MANIFEST, Manifest
@@ -97,6 +97,20 @@ def check(directory: str, precision: PrecisionChoice, max_tokens: int | None) ->
         conversions.int8(manifest, directory)
     if max_tokens:
         weights.check_max_tokens(directory, max_tokens)
+
+
+def refuse_changed(options: ScoringOptions, folders: Sequence[str]) -> None:
+    """Compare models that have just been read from these local folders with the fingerprints that the run began with.
+
+    Raises:
+        ModelError: a model has been replaced since then.
+    """
+    for directory, folder, expected in zip(options.models, folders, options.sha256, strict=False):
+        if (found := fingerprint(folder, options.precision)) != expected:
+            raise ModelError(
+                f"Model {directory!r}: expected the model that the run began with (SHA-256 {expected[:12]}…), found "
+                f"another ({found[:12]}…); put the first one back, or label with the new one into another --output."
+            )
 
 
 def all_local(directories: Sequence[str]) -> list[str]:

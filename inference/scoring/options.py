@@ -26,6 +26,7 @@ class ScoringOptions:
     text_fields: tuple[str, ...] = ()  # fields to read; empty for each model's own
     scores: str = "predicted"  # scores to write: predicted, all, or top:K
     threads: int = 0  # 0 for one thread a core
+    sha256: tuple[str, ...] = ()  # fingerprint that each model must have when it is loaded; empty for any
 
     def recipe_of(self, manifest: Manifest) -> TextRecipe:
         """Return the model's text recipe with the overrides of this run."""

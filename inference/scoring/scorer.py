@@ -14,7 +14,7 @@ from inference.scoring.faults import Probe, Problem
 from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
 from inference.scoring.runtimes import Logits, Runtime
-from inference.scoring.tally import Counts, histogram
+from inference.scoring.tally import Counts
 from models import trained_model, weights
 from models.text import TextRecipe
 
@@ -36,7 +36,7 @@ class Scorer:
         """Load and check every model.
 
         Raises:
-            ModelError: a model cannot be used.
+            ModelError: a model cannot be used, or is not the one that the run began with.
             UserError: the runtime or the device is missing.
         """
         self.options = options
@@ -45,16 +45,18 @@ class Scorer:
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         recipes = text_recipes(options, manifests)
         self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
+        model_files.refuse_changed(options, directories)
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
         self.weights = {model.name: model.sha256 for model in self._models}
         self._tokenizing = threading.Lock()
         self._pool = ThreadPoolExecutor(self.runtime.batches_at_once, "compute")
 
-    def score(self, documents: Sequence[Document]) -> Scored:
+    def score(self, documents: Sequence[Document], others: int = 0) -> Scored:
         """Label every document with every model; a document that any model fails on becomes a Failure.
 
         Return predictions and failures, each in the order of the documents, and the counts. The numbers of predictions
-        and failures add up to that of the documents.
+        and failures add up to that of the documents. If the documents are those of a slice that failed before, `others`
+        is the number of its documents that did not. It tells how many failures are too many.
 
         Raises:
             ScoringError: the device, the memory or the model failed, and not the documents.
@@ -65,12 +67,14 @@ class Scorer:
         with self._tokenizing:
             encoded = self._encode(documents)
         for model in self._models:
-            scores[model.name], model_problems = model.score(encoded[model.encoding], counts, self._pool)
+            scores[model.name], model_problems = model.score(encoded[model.encoding], counts, self._pool, others)
             problems |= {index: f"{model.name}: {problem}" for index, problem in model_problems.items()}
         good = [index for index in range(len(documents)) if index not in problems]
         by_model = {name: of_model.of(of_model.rows[good]) for name, of_model in scores.items()}
-        for name, of_model in by_model.items():
-            counts.count_labels(name, of_model.manifest.labels.names, of_model.all_decided())
+        for model in self._models:
+            of_model = by_model[model.name]
+            counts.count_labels(model.name, of_model.manifest.labels.names, of_model.all_decided())
+            counts.count_lengths(model.name, [len(encoded[model.encoding][index]) for index in good], model.max_tokens)
         predictions = Predictions(
             [documents[i].line for i in good],
             [documents[i].id for i in good],
@@ -143,7 +147,9 @@ class _LoadedModel:
         """
         self._probe.check(self._forward, reason)
 
-    def score(self, encoded: Sequence[Tokens], counts: Counts, pool: Executor) -> tuple[ModelScores, dict[int, str]]:
+    def score(
+        self, encoded: Sequence[Tokens], counts: Counts, pool: Executor, others: int
+    ) -> tuple[ModelScores, dict[int, str]]:
         """Return the scores of all documents, and the problem of each document that fails, by its index.
 
         Compute equal texts once, and fill in the token counts of this model.
@@ -159,9 +165,7 @@ class _LoadedModel:
         counts.tokens[self.name] = sum(len(ids) for ids in tokens)
         counts.padded_tokens[self.name] = sum(len(batch) * widths[batch[0]] for batch in batches)
         counts.repeated[self.name] = len(encoded) - len(tokens)
-        counts.truncated[self.name] = sum(len(ids) > self.max_tokens for ids in encoded)
-        counts.lengths[self.name] = histogram(np.array([len(ids) for ids in encoded]) / (self.max_tokens + 1))
-        computation = _Computation(self, tokens, widths)
+        computation = _Computation(self, tokens, widths, others)
         computation.run(batches, pool)
         scores = ModelScores.from_logits(self.manifest, self._selection, computation.logits)
         problems = computation.problems
@@ -173,10 +177,11 @@ class _LoadedModel:
 class _Computation:
     """The logits of some distinct texts, computed in batches of their indices. Threads compute different batches."""
 
-    def __init__(self, model: _LoadedModel, tokens: Sequence[Tokens], widths: Sequence[int]) -> None:
+    def __init__(self, model: _LoadedModel, tokens: Sequence[Tokens], widths: Sequence[int], others: int) -> None:
         self._model = model
         self._tokens = tokens
         self._widths = widths  # number of tokens to pad each text to
+        self._texts = len(tokens) + others  # number of texts among which few may fail
         self.logits = np.zeros((len(tokens), len(model.manifest.labels.names)), np.float32)
         self.problems: dict[int, str] = {}  # problem of each text that fails, whose logits stay 0
 
@@ -235,7 +240,7 @@ class _Computation:
             raise faults.no_memory(len(self._tokens[text]), problem.detail)
         if failed:
             self.problems[text] = problem.detail
-            faults.refuse_most_failed(len(self.problems), len(self._tokens), problem.detail)
+            faults.refuse_most_failed(len(self.problems), self._texts, problem.detail)
 
 
 def padded(tokens: Sequence[Tokens], pad_id: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

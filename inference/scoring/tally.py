@@ -29,11 +29,16 @@ class Counts:
         default_factory=dict
     )  # tokens computed, with special tokens and padding, by model
     repeated: dict[str, int] = field(default_factory=dict)  # documents with the tokens of an earlier one, by model
-    truncated: dict[str, int] = field(default_factory=dict)  # documents longer than the model reads, by model
+    truncated: dict[str, int] = field(default_factory=dict)  # predicted documents longer than the model reads, by model
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # documents with a label, by model and label
     pairs: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # documents with both labels, by model
     scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # histograms of scores, by model and label
-    lengths: dict[str, list[int]] = field(default_factory=dict)  # histograms of tokens read per document, by model
+    lengths: dict[str, list[int]] = field(default_factory=dict)  # histograms of tokens per predicted document, by model
+
+    def count_lengths(self, model: str, lengths: Sequence[int], max_tokens: int) -> None:
+        """Fill in the counts of one model about the numbers of tokens of its documents."""
+        self.truncated[model] = sum(length > max_tokens for length in lengths)
+        self.lengths[model] = histogram(np.array(lengths) / (max_tokens + 1))
 
     def count_labels(self, model: str, names: Sequence[str], decided: Iterable[Decided]) -> None:
         """Fill in the label counts of one model from its documents, which come in blocks."""

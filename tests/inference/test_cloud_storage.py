@@ -145,10 +145,10 @@ def test_a_run_that_lost_its_lease_stops(
     corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(300))
     score = Scorer.score
 
-    def overtaken(self: Scorer, documents: Sequence[Document]) -> object:
+    def overtaken(self: Scorer, documents: Sequence[Document], others: int) -> object:
         cloud.upload(BUCKET, "out/.lock", b'{"owner": "another", "token": "its own"}')
         time.sleep(1.5)
-        return score(self, documents)
+        return score(self, documents, others)
 
     monkeypatch.setattr(storage, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(Scorer, "score", overtaken)

@@ -1,5 +1,6 @@
 """Tests that an input is found by its literal name first, on disk and in Cloud Storage, and that folders are named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,20 @@ def test_a_folder_with_the_name_of_a_file_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").mkdir()
     with pytest.raises(UserError, match="expected files, found a folder"):
         find_files([str(tmp_path / "a.jsonl")])
+
+
+def test_a_file_with_several_names_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("june.jsonl", "may.jsonl"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "latest.jsonl").symlink_to("june.jsonl")
+    assert [file.path for file in find_files(["*.jsonl"])] == ["june.jsonl", "may.jsonl"]
+    names = ["june.jsonl", "./june.jsonl", str(tmp_path / "june.jsonl"), f"../{tmp_path.name}/*.jsonl"]
+    assert [os.path.basename(file.path) for file in find_files(names)] == ["may.jsonl", "june.jsonl"]
+
+
+def test_a_name_that_is_not_utf_8_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"n\xff.jsonl")
+    path.write_text("")
+    with pytest.raises(UserError, match="expected names in UTF-8, found '.*/n.udcff.jsonl'; rename it"):
+        find_files([str(tmp_path / "*.jsonl")])

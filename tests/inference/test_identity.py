@@ -1,5 +1,6 @@
 """Tests that a run's labels, receipts and files are its own, whoever else writes into its folder."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from inference.corpus.files import InputFile
 from inference.corpus.records import Failure
 from inference.corpus.slices import Slice
 from inference.runs import frames, integrity, pipeline, receipts, run_folder, sink
-from inference.runs.handler import ScoredSlice
+from inference.runs.handler import ScoredSlice, SliceHandler
 from inference.runs.options import RunOptions
 from inference.runs.run_folder import RunLost
 from inference.scoring import runtimes
@@ -19,6 +20,7 @@ from inference.scoring.options import ScoringOptions
 from inference.scoring.predictions import Predictions
 from inference.scoring.tally import Counts
 from tests.inference.conftest import contents, identity_of, rows_of, write_corpus
+from tests.tiny import tiny_model
 
 Label = Callable[..., Path]
 
@@ -222,3 +224,27 @@ def test_only_files_of_a_run_are_deleted(
     assert f"{name!r}, which does not belong to a run" in capsys.readouterr().err
     assert mine.read_text() == "years of work"
     assert before.items() <= contents(run).items()
+
+
+@pytest.mark.parametrize("step", ["ReadSlice", "SliceHandler"])
+def test_a_model_that_is_replaced_while_the_run_starts_labels_nothing(
+    tmp_path: Path,
+    corpus: Path,
+    label: Label,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+) -> None:
+    """A training ends and writes its model over the one that is about to be loaded."""
+    model, other = (tiny_model(tmp_path / name / "colours", seed=seed) for seed, name in enumerate(("a", "b")))
+    owner, name = (pipeline.ReadSlice, "setup") if step == "ReadSlice" else (SliceHandler, "load_model")
+    original = getattr(owner, name)
+
+    def replaced_first(self: Any) -> Any:
+        shutil.copytree(other, model, dirs_exist_ok=True)
+        return original(self)
+
+    monkeypatch.setattr(owner, name, replaced_first)
+    run = label("--model", model, "--input", corpus, "--runtime", "torch", expect=1)
+    assert f"failed: Model '{model}': expected the model that the run began with (SHA-256 " in capsys.readouterr().err
+    assert contents(run) == {}

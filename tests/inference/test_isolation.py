@@ -37,10 +37,10 @@ class Finder(importlib.abc.MetaPathFinder):
             load(module)
             score = module.Scorer.score
 
-            def deadly(self, documents):
+            def deadly(self, documents, others=0):
                 if any("DEADLY" in text for document in documents for text in document.texts):
                     os.kill(os.getpid(), signal.SIGSEGV)
-                return score(self, documents)
+                return score(self, documents, others)
 
             module.Scorer.score = deadly
             if "DEADLY_MODEL" in os.environ:

@@ -3,17 +3,47 @@
 import gzip
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from inference.corpus.records import Document, Failure
-from inference.runs import frames, integrity
+from inference.runs import frames, integrity, receipts, rows, sink
+from inference.runs.receipts import Receipt
+from inference.scoring import runtimes
+from inference.scoring.runtimes import Logits, Runtime, Started
 from inference.scoring.scorer import Scored, Scorer
+from models.errors import UserError
+from models.weights import TrainedModel
 from tests.inference.conftest import contents, identity_of, rows_of, write_corpus
 
 Label = Callable[..., Path]
 FAILING = ("d7", "d8", "d150")
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Let every text with an @ fail in the network while the list is not empty."""
+    active = [True]
+    start = runtimes.start
+
+    def started(runtime: Runtime, model: TrainedModel, directory: str) -> Started:
+        right = start(runtime, model, directory)
+        sign = model.tokenizer("@")["input_ids"][1]
+
+        def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
+            if active and (ids == sign).any():
+                raise ValueError("an @")
+            return right.forward(ids, mask)
+
+        return right._replace(forward=forward)
+
+    monkeypatch.setattr(runtimes, "start", started)
+    return active
 
 
 @pytest.fixture
@@ -22,10 +52,10 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     scored: list[list[str]] = []
     score = Scorer.score
 
-    def failing(self: Scorer, documents: Sequence[Document]) -> Scored:
+    def failing(self: Scorer, documents: Sequence[Document], others: int = 0) -> Scored:
         scored.append([document.id for document in documents])
         failing_now = FAILING if not getattr(flaky, "healthy", False) else ()
-        predictions, failures, counts = score(self, [d for d in documents if d.id not in failing_now])
+        predictions, failures, counts = score(self, [d for d in documents if d.id not in failing_now], others)
         failures += [Failure(d.line, d.id, "model_failed", "m", "") for d in documents if d.id in failing_now]
         return predictions, failures, counts
 
@@ -72,6 +102,91 @@ def test_what_failed_is_scored_again_and_nothing_else(
         name: expected[name] for name in ("labels", "pairs", "scores", "failed_bytes", "bytes")
     }
     assert not (run / "attempts").exists()
+
+
+def test_many_documents_that_fail_again_are_no_reason_to_stop(
+    tmp_path: Path, colours: Path, label: Label, poison: list[bool]
+) -> None:
+    """A retry scores nothing but what failed, so most of it may fail."""
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 300)
+    with corpus.open("a") as file:
+        file.writelines(json.dumps({"id": f"x{i}", "text": f"{'red ' * i}@"}) + "\n" for i in range(20))
+    flags = ("--model", colours, "--input", corpus, "--runtime", "torch", "--max_failure_rate", 0.5)
+    run = label(*flags)
+    before = contents(run)
+    label(*flags, "--retry_failures", output=run)
+    assert contents(run) == before
+    poison.clear()
+    label(*flags, "--retry_failures", output=run)
+    assert not list(integrity.verify(str(run)))
+    summary, expected = (json.loads((folder / "summary.json").read_text()) for folder in (run, label(*flags)))
+    for name in ("predicted", "failures", "lengths", "truncated"):
+        assert summary[name] == expected[name]
+
+
+@pytest.mark.parametrize("kind", ["predictions", "failures"])
+def test_a_file_that_has_changed_is_not_sealed_again(
+    tmp_path: Path,
+    colours: Path,
+    label: Label,
+    flaky: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    flags = ("--model", colours, "--input", write_corpus(tmp_path / "corpus.jsonl", 300), "--max_failure_rate", 0.5)
+    run = label(*flags)
+    (path,) = (run / kind).iterdir()
+    path.write_bytes(path.read_bytes().replace(b"d9", b"e9").replace(b"model_failed", b"no_text"))
+    before = contents(run)
+    monkeypatch.setattr(globals()["flaky"], "healthy", True)
+    label(*flags, "--retry_failures", output=run, expect=1)
+    (receipt,) = (run / "receipts").iterdir()
+    error = capsys.readouterr().err
+    assert f"failed: {path} has changed since it was written: expected SHA-256 " in error
+    assert f"put it back, or delete {receipt} and repeat the command of the run." in error
+    assert contents(run) == before
+    receipt.unlink()
+    label(*flags, output=run)
+    assert not list(integrity.verify(str(run)))
+
+
+def test_a_retry_that_was_overtaken_changes_nothing(
+    tmp_path: Path, colours: Path, label: Label, flaky: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine slept while another launcher of the same run tried the failures again."""
+    flags = ("--model", colours, "--input", write_corpus(tmp_path / "corpus.jsonl", 300), "--max_failure_rate", 0.5)
+    run = label(*flags)
+    calls: list[tuple[Any, ...]] = []
+    extend = sink.extend_slice
+
+    def noted(*arguments: Any) -> Receipt:
+        calls.append(arguments)
+        return extend(*arguments)
+
+    monkeypatch.setattr(sink, "extend_slice", noted)
+    label(*flags, "--retry_failures", output=run)
+    monkeypatch.setattr(globals()["flaky"], "healthy", True)
+    label(*flags, "--retry_failures", output=run)
+    before, receipt = contents(run), receipts.find(str(run), identity_of(run), calls[0][1].receipt.slice)
+    late = replace(calls[0][0], failures=[replace(f, detail="late") for f in calls[0][0].failures])
+    with pytest.raises(UserError, match="expected this file"):
+        extend(late, calls[0][1], calls[0][2])
+    monkeypatch.setattr(sink, "_content", lambda *_: b"")  # it had read the files before they were deleted
+    monkeypatch.setattr(rows, "merge", lambda *_: None)
+    assert extend(late, calls[0][1], calls[0][2]) == receipt
+    assert contents(run) == before
+
+
+def test_a_retry_beside_a_fresh_start_is_refused(
+    corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", colours, "--input", corpus)
+    run = label(*flags)
+    identity = identity_of(run)
+    label(*flags, "--retry_failures", "--overwrite", output=run, expect=2)
+    assert "--retry_failures and --overwrite: expected one of them, found both; drop one." in capsys.readouterr().err
+    assert identity_of(run) == identity
 
 
 def test_what_fails_again_stays_a_failure(

@@ -124,3 +124,20 @@ def test_the_first_lines_only(
 def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(tmp_path)]) == 2
     assert "expected the folder of a run, found no run.json in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("limit", "exit_code"), [((), 1), (("--limit", "100"), 0)])
+def test_lines_that_were_added_to_the_input_are_found(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str], limit: tuple[str, ...], exit_code: int
+) -> None:
+    corpus, run = write_corpus(tmp_path / "a.jsonl", 200), tmp_path / "out"
+    flags = ["--model", str(colours), "--input", str(corpus), "--output", str(run), *limit]
+    assert beam_runner.main(flags) == 0
+    size = corpus.stat().st_size
+    with corpus.open("a") as file:
+        file.write('{"id": "new", "text": "red"}\n')
+    assert verify.main([str(run)]) == 0
+    capsys.readouterr()
+    assert verify.main([str(run), "--input"]) == exit_code
+    sentence = f"{corpus}: expected {size:,} bytes as when the run began, found {size + 29:,}."
+    assert (sentence in capsys.readouterr().out) == bool(exit_code)

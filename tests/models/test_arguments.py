@@ -102,6 +102,10 @@ def test_every_mistake_is_told_at_once() -> None:
     ]
 
 
+def test_an_argument_that_is_not_utf_8_is_a_mistake() -> None:
+    assert problems("my.toml", "--output", "o\udcff") == ["expected UTF-8, found 'o\\udcff'; use another name."]
+
+
 def test_a_parser_can_be_used_again_after_a_mistake() -> None:
     made = parser()
     for _ in range(2):
