@@ -65,16 +65,14 @@ def test_rows_that_are_not_as_they_were_written_are_not_read(
     for folder, read in (("predictions", read_predictions), ("failures", read_failures)):
         path = max((run / folder).iterdir())
         flip(path, random.Random(2)) if damage == "flipped bit" else path.unlink()
-        with pytest.raises(
-            UserError, match=f"^{path}.* found .*; delete the receipt of its slice and repeat the command"
-        ):
+        with pytest.raises(UserError, match=f"^{path}.* found .*; put it back, or delete .* and repeat the command"):
             read(str(run))
     assert compare.main([str(run), str(run)]) == 2
     capsys.readouterr()
     label(*flags, output=run, expect=1)
     error = capsys.readouterr().err
     assert f"failed: {run}/predictions/" in error
-    assert "delete the receipt of its slice" in error
+    assert f"put it back, or delete {run}/receipts/" in error
     assert "Traceback" not in error
     max((run / "receipts").iterdir()).unlink()
     label(*flags, output=run)
