@@ -190,17 +190,26 @@ def require_own(options: RunOptions) -> None:
 
 def check(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
     """Return a sentence for each reason not to write this run into the folder. Change nothing."""
+    try:
+        return _reasons(description, output, overwrite)
+    except OSError as error:
+        return [f"--output {output} cannot be read: {error.strerror or error}; name another folder."]
+
+
+def _reasons(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
     storage.refuse_wildcards(output)
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         return [f"--output {output}: expected a folder, found a file; name another."]
     if stranger := next(_strangers(output, overwrite), None):
-        return [f"--output {output} holds {stranger!r}, which does not belong to a run: name an empty or a new folder."]
+        return [
+            f"--output {output} holds {stranger!r}, which does not belong to a run: move it away, or name a new folder."
+        ]
     if overwrite:
         return []
     previous = read(output)
     if previous is None:
-        if next(_own_files(output, receipts.RECEIPTS), None):
-            return [f"--output {output} holds receipts of a run without its {RUN}: put it back, or --overwrite them."]
+        if any(next(_own_files(output, folder), None) for folder in FOLDERS):
+            return [f"--output {output} holds files of a run without its {RUN}: put it back, or --overwrite them."]
         return []
     if differences := _differences(previous, orjson.loads(orjson.dumps(description))):
         return [
@@ -216,8 +225,10 @@ def _strangers(output: str, overwrite: bool) -> Iterator[str]:
         folders = FOLDERS if overwrite else ()
     elif os.path.isdir(output):
         folders = FOLDERS
-        names = sorted(set(os.listdir(output)) - {*FILES, *FOLDERS})
-        yield from (name for name in names if not _is_partial(name, FILES))
+        for entry in sorted(os.scandir(output), key=lambda entry: entry.name):
+            own = entry.name in FOLDERS if entry.is_dir() else entry.name in FILES or _is_partial(entry.name, FILES)
+            if not own:
+                yield entry.name
     else:
         return
     for folder in folders:
