@@ -155,21 +155,24 @@ def _link(staging: str, path: str) -> None:
         os.replace(staging, path)
 
 
-def listing(folder: str) -> Iterator[str]:
-    """Yield the names of the files in a folder, not of those in its subfolders. The folder may be missing.
+def listing(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield the names with a prefix of the files in a folder, not in its subfolders. The folder may be missing.
 
-    The folder is taken literally, so no character of it is a wildcard.
+    The folder is taken literally, so no character of it is a wildcard. A remote storage looks only at names with the
+    prefix, so that a lookup in a large folder is quick.
 
     Raises:
         UserError: the folder is remote and its name has a wildcard.
     """
     if is_remote(folder):
-        refuse_wildcards(folder)
-        for match in FileSystems.match([FileSystems.join(folder, "*")]):
+        refuse_wildcards(folder + prefix)
+        for match in FileSystems.match([FileSystems.join(folder, f"{prefix}*")]):
             yield from (metadata.path.rpartition("/")[2] for metadata in match.metadata_list)
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        yield from (entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+        yield from (
+            entry.name for entry in entries if entry.name.startswith(prefix) and not entry.is_dir(follow_symlinks=False)
+        )
 
 
 def delete(folder: str, names: Sequence[str]) -> None:

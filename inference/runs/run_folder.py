@@ -25,6 +25,7 @@ from inference.corpus.files import InputFile
 from inference.corpus.storage import Lease
 from inference.runs import receipts, sink, summary
 from inference.runs.options import RunOptions
+from inference.runs.receipts import Receipt
 from models.arguments import refuse
 from models.errors import UserError
 
@@ -123,6 +124,23 @@ def require(output: str, *, finished: bool = False) -> dict[str, Any]:
     if finished and summary.read(output, description["run"]) is None:
         raise UserError(f"{output}: expected a finished run, found no {summary.SUMMARY} of it; finish it first.")
     return description
+
+
+def finished_receipts(output: str) -> list[Receipt]:
+    """Return the receipts of a run that must be finished, without their histograms. They account for its summary.
+
+    Raises:
+        UserError: there is no finished run, or a receipt of it is damaged or missing.
+    """
+    identity = require(output, finished=True)["run"]
+    found = [receipt.without_histograms() for _, receipt in receipts.read_all(output, identity) if receipt]
+    slices = (summary.read(output, identity) or {}).get("slices")
+    if len(found) != slices:
+        raise UserError(
+            f"{output}: expected {slices} receipts as in its summary, found {len(found)} whole ones; "
+            f"`labelbeam verify {output}` names the others, and the command of the run mends them."
+        )
+    return found
 
 
 def version_of(distribution: str) -> str | None:
@@ -226,8 +244,7 @@ def _strangers(output: str, overwrite: bool) -> Iterator[str]:
     elif os.path.isdir(output):
         folders = FOLDERS
         for entry in sorted(os.scandir(output), key=lambda entry: entry.name):
-            own = entry.name in FOLDERS if entry.is_dir() else entry.name in FILES or _is_partial(entry.name, FILES)
-            if not own:
+            if entry.name not in FOLDERS if entry.is_dir() else not _is_own_file(entry.name):
                 yield entry.name
     else:
         return
@@ -241,6 +258,10 @@ def _own_files(output: str, folder: str) -> Iterator[str]:
     """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
     pattern = re.compile(rf"{FOLDERS[folder]}({PARTIAL})?")
     return (name for name in storage.listing(FileSystems.join(output, folder)) if pattern.fullmatch(name))
+
+
+def _is_own_file(name: str) -> bool:
+    return name in FILES or _is_partial(name, FILES)
 
 
 def _is_partial(name: str, wholes: Sequence[str]) -> bool:
@@ -385,5 +406,5 @@ def _clear(output: str) -> None:
     storage.delete(output, [RUN])
     for folder in FOLDERS:
         storage.delete(FileSystems.join(output, folder), list(_own_files(output, folder)))
-    names = [name for name in storage.listing(output) if name in FILES or _is_partial(name, FILES)]
+    names = [name for name in storage.listing(output) if _is_own_file(name)]
     storage.delete(output, [name for name in names if name != LOCK])
