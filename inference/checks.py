@@ -198,7 +198,7 @@ def _path_problems(
 
 
 def _absolute(path: str) -> str:
-    return path if storage.is_remote(path) else os.path.abspath(path)
+    return path if storage.is_remote(path) else os.path.realpath(path)
 
 
 def _runtime_here(options: ScoringOptions, runner: str) -> Runtime | None:

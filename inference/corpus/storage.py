@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import shutil
+import signal
+import sys
 import threading
 import time
 import uuid
@@ -173,21 +175,24 @@ def _link(staging: str, path: str) -> None:
         os.replace(staging, path)
 
 
-def listing(folder: str) -> Iterator[str]:
-    """Yield the names of the files in a folder, not of those in its subfolders. The folder may be missing.
+def listing(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield the names with a prefix of the files in a folder, not in its subfolders. The folder may be missing.
 
-    The folder is taken literally, so no character of it is a wildcard.
+    The folder is taken literally, so no character of it is a wildcard. A remote storage looks only at names with the
+    prefix, so that a lookup in a large folder is quick.
 
     Raises:
         UserError: the folder is remote and its name has a wildcard.
     """
     if is_remote(folder):
-        refuse_wildcards(folder)
-        for match in FileSystems.match([FileSystems.join(folder, "*")]):
+        refuse_wildcards(folder + prefix)
+        for match in FileSystems.match([FileSystems.join(folder, f"{prefix}*")]):
             yield from (metadata.path.rpartition("/")[2] for metadata in match.metadata_list)
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        yield from (entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+        yield from (
+            entry.name for entry in entries if entry.name.startswith(prefix) and not entry.is_dir(follow_symlinks=False)
+        )
 
 
 def delete(folder: str, names: Sequence[str]) -> None:
@@ -230,7 +235,11 @@ def bucket_location(bucket: str) -> str | None:
 
 
 def bucket_problem(path: str) -> str | None:
-    """Return what is wrong with the bucket of a gs:// path; None if its objects can be listed, or for other paths."""
+    """Return what is wrong with the storage of a path; None if it is known and a bucket's objects can be listed."""
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError:
+        return f"{path}: expected a local path or one of gs://, found {path.partition('://')[0]}://; name another."
     if not path.startswith(GS):
         return None
     try:
@@ -246,7 +255,7 @@ class Lease:
     Every write names the generation of the object that it replaces, so of two writers only one succeeds. The owner
     renews the lease while the body runs. A killed owner leaves the object behind, and another may take the lease after
     LEASE_SECONDS without a renewal, by the clock of the storage. An owner that could not renew it for so long has lost
-    it: `lost` says so, and the main thread gets a KeyboardInterrupt.
+    it: `lost` says so, and the main thread gets a KeyboardInterrupt. If the process ignores Ctrl-C, it ends.
 
     An owner whose job may outlive it calls `leave`. Then the object stays, and names the job.
     """
@@ -299,7 +308,7 @@ class Lease:
         self._renewer.join()
         with contextlib.suppress(Exception):  # a lease that cannot be deleted runs out
             if self._left:
-                self._write(self._generation)
+                self._write(self._generation, left=True)
             else:
                 self._blob.delete(if_generation_match=self._generation)
 
@@ -348,8 +357,9 @@ class Lease:
         now.delete()
         return float(seconds)
 
-    def _write(self, generation: int) -> None:
-        content = orjson.dumps({"owner": self._owner, "token": self._token, "job": self._job, "left": self._left})
+    def _write(self, generation: int, *, left: bool = False) -> None:
+        """Write the object in place of this generation; `left` says that the owner has ended and its job may not."""
+        content = orjson.dumps({"owner": self._owner, "token": self._token, "job": self._job, "left": left})
         try:
             self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
             self._generation = int(self._blob.generation)
@@ -368,7 +378,7 @@ class Lease:
             content = self._blob.download_as_bytes(if_generation_match=generation)
         except NotFound:
             return 0, {}
-        with contextlib.suppress(ValueError):  # a damaged lease says nothing, but its age counts
+        with contextlib.suppress(ValueError, TypeError):  # a damaged lease says nothing, but its age counts
             return generation, dict(orjson.loads(content))
         return generation, {}
 
@@ -384,6 +394,9 @@ class Lease:
 
     def _lose(self, reason: str) -> None:
         self.lost = f"{self._path}: {reason}; this run has stopped."
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # then an interrupt does nothing
+            print(f"failed: {self.lost}", file=sys.stderr, flush=True)
+            os._exit(1)
         _thread.interrupt_main()
 
 

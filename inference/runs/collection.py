@@ -11,7 +11,7 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import records, storage
-from inference.runs import lineage, receipts, run_folder, sink, summary
+from inference.runs import lineage, run_folder, sink
 from inference.runs.lineage import Labels
 from inference.runs.receipts import Receipt
 from models.errors import UserError
@@ -42,14 +42,9 @@ def collect(source: str, output: str) -> dict[str, Any]:
         UserError: a document is unaccounted for, a file has changed, or the folder holds other files.
     """
     labels = lineage.find_labels(source)
-    all_receipts = _receipts(labels.run, labels.description["run"]) if labels.run else []
+    all_receipts = run_folder.finished_receipts(labels.run) if labels.run else []
     counts = _counts(labels, all_receipts, source)
     copies = [*_kept_files(labels), *_files_of_run(labels, all_receipts)]
-    _check_output(output, {copy.target for copy in copies} | {run_folder.SCHEMA, COLLECTION})
-    with ThreadPoolExecutor(WRITERS) as pool:
-        if labels.delta:
-            list(pool.map(lambda file: storage.read_checked(*file), lineage.document_files(labels.delta)))
-        list(pool.map(lambda copy: _copy(copy, output), copies))
     content = {
         "run": labels.run,
         "delta": labels.delta,
@@ -57,35 +52,27 @@ def collect(source: str, output: str) -> dict[str, Any]:
         "counts": counts,
         "files": {copy.target: copy.sha256 for copy in sorted(copies, key=lambda copy: copy.target)},
     }
-    _write_json(output, run_folder.SCHEMA, _schema(labels))
-    _write_json(output, COLLECTION, content)
+    _check_output(output, content)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        if labels.delta:
+            list(pool.map(lambda file: storage.read_checked(*file), lineage.document_files(labels.delta)))
+        list(pool.map(lambda copy: _copy(copy, output), copies))
+    storage.write_file(FileSystems.join(output, run_folder.SCHEMA), _json(_schema(labels)))
+    storage.write_file(FileSystems.join(output, COLLECTION), _json(content))
     return content
 
 
-def _check_output(output: str, own: set[str]) -> None:
+def _check_output(output: str, content: dict[str, Any]) -> None:
     """Refuse a folder with other files than a stopped attempt wrote. Delete those that it left half-written."""
     names = lineage.contents(output)
+    if COLLECTION in names and storage.read_file(FileSystems.join(output, COLLECTION)) != _json(content):
+        raise UserError(f"--output {output}: expected a new folder, found another collection in it; name another.")
+    own = {*content["files"], run_folder.SCHEMA, COLLECTION}
     half_written = [name for name in names if HALF_WRITTEN.sub("", name) in own and name not in own]
     if foreign := sorted(set(names) - own - set(half_written)):
         raise UserError(f"--output {output}: expected a new folder, found {foreign[0]!r} in it; name another.")
     if half_written:
         FileSystems.delete([FileSystems.join(output, *name.split("/")) for name in half_written])
-
-
-def _receipts(run: str, identity: str) -> list[Receipt]:
-    """Return the receipts of a finished run.
-
-    Raises:
-        UserError: a receipt is damaged or missing.
-    """
-    read = [receipt.without_histograms() for _, receipt in receipts.read_all(run, identity) if receipt]
-    slices = (summary.read(run, identity) or {}).get("slices")
-    if len(read) != slices:
-        raise UserError(
-            f"{run}: expected {slices} receipts as in its summary, found {len(read)} whole ones; "
-            f"`labelbeam verify {run}` names the others, and the command of the run mends them."
-        )
-    return read
 
 
 def _counts(labels: Labels, all_receipts: list[Receipt], source: str) -> dict[str, int]:
@@ -144,5 +131,5 @@ def _schema(labels: Labels) -> list[dict[str, Any]]:
     return records.bigquery_schema(schema, keep_fields, labels.options["format"])
 
 
-def _write_json(output: str, name: str, content: Any) -> None:
-    storage.write_file(FileSystems.join(output, name), orjson.dumps(content, option=orjson.OPT_INDENT_2))
+def _json(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2)

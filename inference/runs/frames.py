@@ -4,9 +4,8 @@ import warnings
 
 import pandas as pd
 
-from inference.runs import receipts, run_folder, sink, summary
+from inference.runs import run_folder, sink
 from inference.runs.receipts import Receipt
-from models.errors import UserError
 
 FAILURE_COLUMNS = ("file", "line", "id", "reason", "detail", "raw")
 
@@ -18,7 +17,7 @@ def read_predictions(run: str) -> pd.DataFrame:
     label to probability, with the scores that the run wrote).
 
     Raises:
-        UserError: the folder holds no finished run, or a receipt of it is damaged or missing.
+        UserError: the folder holds no finished run, or a receipt of it is damaged or missing, or a file has changed.
     """
     description = run_folder.require(str(run), finished=True)
     models = [model["name"] for model in description["models"]]
@@ -28,7 +27,7 @@ def read_predictions(run: str) -> pd.DataFrame:
         *(f"{m}_{kind}" for m in models for kind in ("labels", "scores")),
     ]
     rows = []
-    for receipt in _in_input_order(str(run), description["run"]):
+    for receipt in _in_input_order(str(run)):
         for row in sink.read_slice(receipt, str(run)):
             for model in models:
                 labelling = row.pop(model)
@@ -42,27 +41,16 @@ def read_failures(run: str) -> pd.DataFrame:
     """Return the failures of a finished run, in the order of the input: file, line, id, reason, detail, raw line.
 
     Raises:
-        UserError: the folder holds no finished run, or a receipt of it is damaged or missing.
+        UserError: the folder holds no finished run, or a receipt of it is damaged or missing, or a file has changed.
     """
-    description = run_folder.require(str(run), finished=True)
-    failed = (receipt for receipt in _in_input_order(str(run), description["run"]) if receipt.failed)
+    failed = (receipt for receipt in _in_input_order(str(run)) if receipt.failed)
     rows = [row for receipt in failed for row in sink.read_failures(receipt, str(run))]
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-def _in_input_order(run: str, identity: str) -> list[Receipt]:
-    """Return the receipts of a finished run, which together account for its summary. Warn of files that none names.
-
-    Raises:
-        UserError: a receipt is damaged or missing, so that rows would be missing.
-    """
-    read = [receipt.without_histograms() for _, receipt in receipts.read_all(run, identity) if receipt]
-    slices = (summary.read(run, identity) or {}).get("slices")
-    if len(read) != slices:
-        raise UserError(
-            f"{run}: expected {slices} receipts as in its summary, found {len(read)} whole ones; "
-            f"`labelbeam verify {run}` names the others, and the command of the run mends them."
-        )
+def _in_input_order(run: str) -> list[Receipt]:
+    """Return the receipts of a finished run. Warn of files that none of them names."""
+    read = run_folder.finished_receipts(run)
     unnamed = list(sink.unnamed_files(run, (path for receipt in read for path in receipt.sha256)))
     if unnamed:
         warnings.warn(

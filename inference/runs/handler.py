@@ -126,7 +126,8 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
     others = element.finished.receipt.predicted if element.finished else 0
     if element.attempts < TRUSTED_ATTEMPTS:
         predictions, failures, counts = scorer.score(documents, others)
-        scorer.check_probes()  # a device can go bad without an exception
+        if documents:
+            scorer.check_probes()  # a device can go bad without an exception
     else:
         predictions, failures, counts = isolation.score(documents, scorer.options, others)
     content, failed_lines = element.content, {failure.line for failure in failures}

@@ -82,8 +82,9 @@ class ProgressWatcher:
     def _update(self) -> list[Receipt]:
         """Count the receipts that are new, and return them."""
         new = []
-        for path in sorted(receipts.paths(self._options.output, self._options.run)):
-            if path not in self._seen and (receipt := receipts.read(path, self._options.run)):
+        unseen = sorted(set(receipts.paths(self._options.output, self._options.run)) - self._seen)
+        for path, receipt in receipts.read_each(unseen, self._options.run):
+            if receipt:
                 self._seen.add(path)
                 self._done += getattr(receipt, self._unit)
                 self._documents += receipt.predicted + receipt.failed

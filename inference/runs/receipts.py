@@ -5,7 +5,7 @@ run counts as none.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -122,7 +122,11 @@ def read(path: str, run: str) -> Receipt | None:
 
 def read_all(output: str, run: str) -> Iterator[tuple[str, Receipt | None]]:
     """Yield the path of each receipt of a run and what `read` returns for it. The paths are sorted."""
-    all_paths = sorted(paths(output, run))
+    yield from read_each(sorted(paths(output, run)), run)
+
+
+def read_each(all_paths: Sequence[str], run: str) -> Iterator[tuple[str, Receipt | None]]:
+    """Yield each path and what `read` returns for it. Many receipts are read at the same time."""
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(all_paths), CHUNK):
             chunk = all_paths[start : start + CHUNK]

@@ -25,6 +25,7 @@ from inference.corpus.files import InputFile
 from inference.corpus.storage import Lease
 from inference.runs import receipts, sink, summary
 from inference.runs.options import RunOptions
+from inference.runs.receipts import Receipt
 from models.arguments import refuse
 from models.errors import UserError
 
@@ -125,6 +126,23 @@ def require(output: str, *, finished: bool = False) -> dict[str, Any]:
     return description
 
 
+def finished_receipts(output: str) -> list[Receipt]:
+    """Return the receipts of a run that must be finished, without their histograms. They account for its summary.
+
+    Raises:
+        UserError: there is no finished run, or a receipt of it is damaged or missing.
+    """
+    identity = require(output, finished=True)["run"]
+    found = [receipt.without_histograms() for _, receipt in receipts.read_all(output, identity) if receipt]
+    slices = (summary.read(output, identity) or {}).get("slices")
+    if len(found) != slices:
+        raise UserError(
+            f"{output}: expected {slices} receipts as in its summary, found {len(found)} whole ones; "
+            f"`labelbeam verify {output}` names the others, and the command of the run mends them."
+        )
+    return found
+
+
 def version_of(distribution: str) -> str | None:
     """Return the version of a distribution, or None if it is not installed."""
     try:
@@ -190,17 +208,26 @@ def require_own(options: RunOptions) -> None:
 
 def check(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
     """Return a sentence for each reason not to write this run into the folder. Change nothing."""
+    try:
+        return _reasons(description, output, overwrite)
+    except OSError as error:
+        return [f"--output {output} cannot be read: {error.strerror or error}; name another folder."]
+
+
+def _reasons(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
     storage.refuse_wildcards(output)
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         return [f"--output {output}: expected a folder, found a file; name another."]
     if stranger := next(_strangers(output, overwrite), None):
-        return [f"--output {output} holds {stranger!r}, which does not belong to a run: name an empty or a new folder."]
+        return [
+            f"--output {output} holds {stranger!r}, which does not belong to a run: move it away, or name a new folder."
+        ]
     if overwrite:
         return []
     previous = read(output)
     if previous is None:
-        if next(_own_files(output, receipts.RECEIPTS), None):
-            return [f"--output {output} holds receipts of a run without its {RUN}: put it back, or --overwrite them."]
+        if any(next(_own_files(output, folder), None) for folder in FOLDERS):
+            return [f"--output {output} holds files of a run without its {RUN}: put it back, or --overwrite them."]
         return []
     if differences := _differences(previous, orjson.loads(orjson.dumps(description))):
         return [
@@ -216,8 +243,9 @@ def _strangers(output: str, overwrite: bool) -> Iterator[str]:
         folders = FOLDERS if overwrite else ()
     elif os.path.isdir(output):
         folders = FOLDERS
-        names = sorted(set(os.listdir(output)) - {*FILES, *FOLDERS})
-        yield from (name for name in names if not _is_partial(name, FILES))
+        for entry in sorted(os.scandir(output), key=lambda entry: entry.name):
+            if entry.name not in FOLDERS if entry.is_dir() else not _is_own_file(entry.name):
+                yield entry.name
     else:
         return
     for folder in folders:
@@ -230,6 +258,10 @@ def _own_files(output: str, folder: str) -> Iterator[str]:
     """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
     pattern = re.compile(rf"{FOLDERS[folder]}({PARTIAL})?")
     return (name for name in storage.listing(FileSystems.join(output, folder)) if pattern.fullmatch(name))
+
+
+def _is_own_file(name: str) -> bool:
+    return name in FILES or _is_partial(name, FILES)
 
 
 def _is_partial(name: str, wholes: Sequence[str]) -> bool:
@@ -374,5 +406,5 @@ def _clear(output: str) -> None:
     storage.delete(output, [RUN])
     for folder in FOLDERS:
         storage.delete(FileSystems.join(output, folder), list(_own_files(output, folder)))
-    names = [name for name in storage.listing(output) if name in FILES or _is_partial(name, FILES)]
+    names = [name for name in storage.listing(output) if _is_own_file(name)]
     storage.delete(output, [name for name in names if name != LOCK])

@@ -142,8 +142,7 @@ def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
     """Yield the paths in the run of all files that attempts of this run have written for a slice."""
     prefix = _prefix(slice_name, options.run) + "-"
     for folder in (PREDICTIONS, FAILURES):
-        names = storage.listing(FileSystems.join(options.output, folder))
-        yield from (f"{folder}/{name}" for name in names if name.startswith(prefix))
+        yield from (f"{folder}/{name}" for name in storage.listing(FileSystems.join(options.output, folder), prefix))
 
 
 def _prefix(slice_name: str, run: str) -> str:

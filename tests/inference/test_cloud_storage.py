@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -182,6 +184,41 @@ def test_a_lease_that_was_left_to_a_job_is_free_when_the_job_has_ended(cloud: Cl
     with storage.Lease(path, "two", None, lambda _: False):
         pass
     assert cloud.contents(BUCKET, "out/") == {}
+
+
+def test_a_lease_is_left_to_its_job_only_when_the_launcher_ends(
+    cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher takes minutes to submit its job, and the engine does not know it yet."""
+    path = f"gs://{BUCKET}/out/.lock"
+    monkeypatch.setattr(storage, "LEASE_SECONDS", 2.0)
+    with storage.Lease(path, "one", {"name": "labelbeam-1"}) as lease:
+        lease.leave(to_job=True)
+        requests = len(cloud.requests)
+        while len(cloud.requests) < requests + 2:
+            time.sleep(0.01)
+        with pytest.raises(UserError, match=r"another run \(one\) is at work here"):
+            storage.Lease(path, "two", None, lambda _: False).__enter__()
+    with storage.Lease(path, "two", None, lambda _: False):
+        pass
+
+
+def test_a_lost_lease_ends_a_process_that_ignores_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell script starts its background processes in this way."""
+    ended = Mock(side_effect=SystemExit)
+    monkeypatch.setattr(os, "_exit", ended)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit):
+            storage.Lease(f"gs://{BUCKET}/out/.lock", "one")._lose("another run has taken this folder")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ended.assert_called_once_with(1)
+    assert capsys.readouterr().err == (
+        f"failed: gs://{BUCKET}/out/.lock: another run has taken this folder; this run has stopped.\n"
+    )
 
 
 @pytest.mark.parametrize("flag", [(), ("--overwrite",)])

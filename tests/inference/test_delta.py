@@ -324,6 +324,15 @@ def test_a_collection_goes_on_after_a_stop_and_refuses_other_files(
     assert collected(run, out)["counts"] == counts
     assert predictions.exists()
     assert not half.exists()
+    other = label("--model", colours, "--input", tmp_path / "may.jsonl", "--limit", 2)
+    before = (out / "collection.json").read_bytes()
+    assert collect.main([str(other), "--output", str(out)]) == 2
+    assert (
+        f"--output {out}: expected a new folder, found another collection in it; name another."
+        in capsys.readouterr().err
+    )
+    assert (out / "collection.json").read_bytes() == before
+    assert collected(run, out)["counts"] == counts
     (out / "predictions" / "notes.jsonl").write_text("mine")
     assert collect.main([str(run), "--output", str(out)]) == 2
     assert "expected a new folder, found 'predictions/notes.jsonl' in it" in capsys.readouterr().err

@@ -170,8 +170,14 @@ def test_receipts_without_their_description_are_not_lost_by_accident(
     before = contents(run)
     (run / "run.json").unlink()
     label("--model", colours, "--input", corpus, output=run, expect=2)
-    assert "holds receipts of a run without its run.json: put it back, or --overwrite them" in capsys.readouterr().err
+    assert "holds files of a run without its run.json: put it back, or --overwrite them" in capsys.readouterr().err
     assert contents(run) == before
+    for path in (run / "receipts").iterdir():
+        path.unlink()
+    label("--model", colours, "--input", corpus, output=run, expect=2)  # an --overwrite was killed
+    assert "holds files of a run without its run.json" in capsys.readouterr().err
+    label("--model", colours, "--input", corpus, "--overwrite", output=run)
+    assert not list(integrity.verify(str(run)))
 
 
 def test_the_input_is_compared_with_the_bytes_that_were_labelled(
@@ -248,3 +254,46 @@ def test_a_model_that_is_replaced_while_the_run_starts_labels_nothing(
     run = label("--model", model, "--input", corpus, "--runtime", "torch", expect=1)
     assert f"failed: Model '{model}': expected the model that the run began with (SHA-256 " in capsys.readouterr().err
     assert contents(run) == {}
+
+
+def test_an_input_that_lies_in_the_output_by_another_name_is_not_deleted(
+    tmp_path: Path, corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = label("--model", colours, "--input", corpus)
+    before = contents(run)
+    (tmp_path / "link").symlink_to(run)
+    flags = ("--model", colours, "--input", run / "predictions" / "*.jsonl", "--max_failure_rate", 1, "--overwrite")
+    label(*flags, output=tmp_path / "link", expect=2)
+    assert "expected a folder without input, found the input" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("x" * 300, "cannot be read: File name too long; name another folder."),
+        ("a/run.json", "holds 'run.json', which does not belong to a run: move it away, or name a new folder."),
+        ("a/predictions", "holds 'predictions', which does not belong to a run: move it away, or name a new folder."),
+        ("s4://bucket/out", "s4://bucket/out: expected a local path or one of gs://, found s4://; name another."),
+    ],
+)
+def test_a_strange_output_is_a_sentence(
+    tmp_path: Path,
+    corpus: Path,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    output: str,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    if output == "a/run.json":
+        (tmp_path / output).mkdir()
+    elif output == "a/predictions":
+        (tmp_path / output).write_text("x")
+    output = output.partition("/")[0] if output.startswith("a/") else output
+    assert beam_runner.main(["--model", str(colours), "--input", str(corpus), "--output", output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --output ")
+    assert line.endswith(sentence)
