@@ -1,6 +1,6 @@
 """Serves an emulator of Cloud Storage in its own process, with faults that are switched on and off by name.
 
-    python -m benchmarks.faults.emulator      # prints its address, then reads the names of faults from standard input
+python -m benchmarks.faults.emulator      # prints its address, then reads the names of faults from standard input
 """
 
 import os

@@ -24,6 +24,7 @@ from inference.runs.receipts import RECEIPTS, Receipt
 from tests.tiny import WORDS, tiny_model
 
 RESULTS = Path(__file__).parent / "results"
+DESCRIBED = environment.describe()  # at the start, because the clone may change while a scenario runs
 WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 WORKER = "apache_beam.runners.worker.sdk_worker_main"
 POLL_SECONDS = 0.02
@@ -200,7 +201,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def save(name: str, rows: Sequence[dict[str, Any]], smoke: bool, **more: Any) -> None:
     """Write a result file, and exit with 1 if a row is wrong."""
     wrong = [row for row in rows if row.get("wrong")]
-    result = {**environment.describe(), **more, "tries": len(rows), "wrong": len(wrong), "rows": rows}
+    result = {**DESCRIBED, **more, "tries": len(rows), "wrong": len(wrong), "rows": rows}
     if not smoke:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
