@@ -11,7 +11,7 @@ from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 from unittest import mock
 from urllib.parse import quote
 
@@ -65,7 +65,7 @@ def running(bucket: str) -> Iterator[CloudStorage]:
     )
     handler = type("Handler", (_Handler,), {"state": state})
     with (
-        mock.patch.object(Storage, "_write_config_to_file", lambda _: None),  # all of it again after every write
+        mock.patch.object(Storage, "_write_config_to_file"),  # it writes all of it again after every write
         mock.patch.object(server, "server", SimpleNamespace(HTTPServer=ThreadingHTTPServer)),
         mock.patch.object(server, "HANDLERS", handlers),
         mock.patch.object(server, "RequestHandler", handler),
@@ -84,6 +84,8 @@ def running(bucket: str) -> Iterator[CloudStorage]:
 
 class _Handler(server.RequestHandler):
     state: CloudStorage
+    rfile: BinaryIO
+    wfile: BinaryIO
 
     def _or_fault(self, answer: Callable[[], None]) -> None:
         """Answer, or do what the fault says. A client that is slow, or stopped, keeps no other one waiting."""
@@ -92,7 +94,6 @@ class _Handler(server.RequestHandler):
         self.state.requests.append((self.command, self.path))
         fault = self.state.fault(self.command, self.path)
         self.state.failed += fault is not None
-        self.close_connection = fault in (DROP, LOST)
         if isinstance(fault, int):
             self.send_error(fault)
         elif fault != DROP:

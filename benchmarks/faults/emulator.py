@@ -3,6 +3,7 @@
 python -m benchmarks.faults.emulator      # prints its address, then reads the names of faults from standard input
 """
 
+import logging
 import os
 import random
 import subprocess
@@ -67,6 +68,7 @@ def running() -> Iterator[Cloud]:
 
 def main() -> None:
     """Serve until standard input ends."""
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
     with cloud_storage.running(BUCKET) as cloud:
         print(cloud.url, flush=True)
         for line in sys.stdin:

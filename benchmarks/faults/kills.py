@@ -30,7 +30,7 @@ def main() -> None:
     flags = parser.parse_args()
     chance, kills = random.Random(flags.seed), 2 if flags.smoke else flags.kills
     attempts: list[dict[str, Any]] = []
-    runs = []
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="kills_") as folder:
         corpus = stage.write_corpus(Path(folder, "corpus.jsonl"), DOCUMENTS)
         own = Stage(Path(folder), str(corpus), SLICE_MB)

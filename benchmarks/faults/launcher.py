@@ -35,7 +35,7 @@ def main() -> int:
         started = start(*arguments)
         return started._replace(forward=faulty(started.forward, faults))
 
-    runtimes.start = start_faulty
+    vars(runtimes)["start"] = start_faulty
     return beam_runner.main(sys.argv[2:])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks import environment
+from benchmarks.faults.emulator import BUCKET
 from inference.corpus import storage
 from inference.runs import integrity, receipts, run_folder, summary
 from inference.runs.receipts import RECEIPTS, Receipt
@@ -90,13 +91,13 @@ class Stage:
         """Make the models."""
         self.models = [tiny_model(self.work / f"model{seed}" / "colours", seed=seed) for seed in (0, 1)]
 
-    def start(
-        self,
-        output: str,
-        *more: str,
-        model: int = 0,
-        faults: dict[str, Any] | None = None,
-    ) -> Launched:
+    def upload(self) -> None:
+        """Move the corpus into the emulator of Cloud Storage."""
+        for path in sorted(Path(self.corpus).parent.glob(Path(self.corpus).name)):
+            storage.write_file(f"gs://{BUCKET}/corpus/{path.name}", path.read_bytes())
+        self.corpus = f"gs://{BUCKET}/corpus/*.jsonl"
+
+    def start(self, output: str, *more: str, model: int = 0, faults: dict[str, Any] | None = None) -> Launched:
         """Start a run that labels the corpus in a process of its own, under the faults of `launcher`."""
         command = [sys.executable, "-m", "benchmarks.faults.launcher", json.dumps(faults or {})]
         command += ["--model", str(self.models[model]), "--input", self.corpus, "--output", output]

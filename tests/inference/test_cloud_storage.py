@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -160,12 +162,20 @@ def test_a_run_that_lost_its_lease_stops(
     assert json.loads(objects[".lock"])["owner"] == "another"
 
 
-def test_a_lease_is_lost_if_the_storage_does_not_answer(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])  # the latter as a shell's job
+def test_a_lease_is_lost_if_the_storage_does_not_answer(
+    cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch, at_ctrl_c: Any
+) -> None:
     monkeypatch.setattr(storage, "LEASE_SECONDS", 0.4)
+    before, began = signal.signal(signal.SIGINT, at_ctrl_c), time.monotonic()
     lease = storage.Lease(f"gs://{BUCKET}/out/.lock", "one").__enter__()
     monkeypatch.setattr(lease, "_write", lambda generation: 1 / 0)
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(10)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait(10)  # as the main thread waits for its workers
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 5
     lease.__exit__()
     assert lease.lost
     assert "the storage did not answer for 0 s" in lease.lost
