@@ -29,7 +29,7 @@ DESCRIBED = environment.describe()  # at the start, because the clone may change
 WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 WORKER = "apache_beam.runners.worker.sdk_worker_main"
 POLL_SECONDS = 0.02
-PATIENCE = 600  # seconds after which a command counts as hung
+PATIENCE = 1800  # seconds after which a command counts as hung
 STRAY = ("belongs to no receipt of this run; delete it.", "is no receipt of this run; delete it.")
 OWN = ("run", "seconds", "scoring_seconds")  # keys of a summary that differ between equal runs
 
@@ -143,7 +143,7 @@ def wait_for(output: str, count: int, launched: Launched) -> bool:
             return False
         if time.monotonic() - launched.began > PATIENCE:
             raise TimeoutError(f"{output} has {finished(output)} of {count} receipts: {launched.said()[-2000:]}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS * (10 if storage.is_remote(output) else 1))
     return not launched.ended
 
 
