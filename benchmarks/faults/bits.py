@@ -54,7 +54,7 @@ def main() -> None:
             rows[-1]["wrong"] = sum(wrong for _, _, wrong in found)
             print(rows[-1], flush=True)
             gc.collect()
-    stage.save("bits", rows, flags.smoke)
+    stage.save("bits", flags, rows)
 
 
 def flip(path: Path, chance: random.Random, judge: Callable[[], Outcome]) -> tuple[str, str, bool]:

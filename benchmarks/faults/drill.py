@@ -136,7 +136,7 @@ def main() -> None:
         row = {"exit": drill.launched.process.poll(), **stage.compare(drill.output, undisturbed)}
     print(row, flush=True)
     rows = [*drill.log, {**row, "wrong": row["exit"] != 0 or not stage.is_right(row)}]
-    stage.save("drill", rows, flags.smoke, documents=documents, slices=slices, seconds=seconds)
+    stage.save("drill", flags, rows, documents=documents, slices=slices, seconds=seconds)
 
 
 def run(own: Stage, slices: int, chance: random.Random) -> Drill:

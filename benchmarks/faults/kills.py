@@ -46,7 +46,7 @@ def main() -> None:
             runs.append({**row, "wrong": changed or not stage.is_right(row)})
             print(len(attempts), "attempts:", runs[-1], flush=True)
         slices = stage.finished(undisturbed)
-    stage.save("kills", runs, flags.smoke, slices=slices, attempts=attempts)
+    stage.save("kills", flags, runs, slices=slices, attempts=attempts)
 
 
 def attempt(own: Stage, output: str, chance: random.Random, number: int) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def main() -> None:
     scenario, tries = SCENARIOS[flags.scenario]
     with tempfile.TemporaryDirectory(prefix="outages_") as folder:
         rows = scenario(Path(folder), random.Random(flags.seed), 1 if flags.smoke else tries)
-    stage.save(flags.scenario, rows, flags.smoke)
+    stage.save(flags.scenario, flags, rows)
 
 
 if __name__ == "__main__":

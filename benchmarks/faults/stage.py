@@ -25,7 +25,6 @@ from inference.runs.receipts import RECEIPTS, Receipt
 from tests.tiny import WORDS, tiny_model
 
 RESULTS = Path(__file__).parent / "results"
-DESCRIBED = environment.describe()  # at the start, because the clone may change while a scenario runs
 WORKERS = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 WORKER = "apache_beam.runners.worker.sdk_worker_main"
 POLL_SECONDS = 0.02
@@ -196,14 +195,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--smoke", action="store_true", help="a minute's version, which writes no result file")
     found.add_argument("--seed", type=int, default=0)
+    found.set_defaults(described=environment.describe())  # now, because the clone may change while a scenario runs
     return found
 
 
-def save(name: str, rows: Sequence[dict[str, Any]], smoke: bool, **more: Any) -> None:
+def save(name: str, flags: argparse.Namespace, rows: Sequence[dict[str, Any]], **more: Any) -> None:
     """Write a result file, and exit with 1 if a row is wrong."""
     wrong = [row for row in rows if row.get("wrong")]
-    result = {**DESCRIBED, **more, "tries": len(rows), "wrong": len(wrong), "rows": rows}
-    if not smoke:
+    result = {**flags.described, **more, "tries": len(rows), "wrong": len(wrong), "rows": rows}
+    if not flags.smoke:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{name}: {len(rows)} tries, {len(wrong)} wrong")

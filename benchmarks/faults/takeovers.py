@@ -170,7 +170,7 @@ def main() -> None:
             own.upload()
             own.flags += (NO_AUTH,)
         rows = scenario(own, random.Random(flags.seed), 1 if flags.smoke else tries)
-    stage.save(flags.scenario, rows, flags.smoke)
+    stage.save(flags.scenario, flags, rows)
 
 
 if __name__ == "__main__":
