@@ -1,20 +1,24 @@
 """Cloud Storage for tests: an emulator that checks preconditions and fails on demand."""
 
 import io
+import itertools
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 from unittest import mock
 from urllib.parse import quote
 
 from gcp_storage_emulator import server
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import objects
+from gcp_storage_emulator.storage import Storage
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
@@ -32,6 +36,7 @@ class CloudStorage:
         self.fault: Fault = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
         self.failed = 0
+        self.at_once = threading.Lock()  # the emulator's own code answers one request at a time
 
     @property
     def client(self) -> storage.Client:
@@ -60,6 +65,8 @@ def running(bucket: str) -> Iterator[CloudStorage]:
     )
     handler = type("Handler", (_Handler,), {"state": state})
     with (
+        mock.patch.object(Storage, "_write_config_to_file"),  # it writes all of it again after every write
+        mock.patch.object(server, "server", SimpleNamespace(HTTPServer=ThreadingHTTPServer)),
         mock.patch.object(server, "HANDLERS", handlers),
         mock.patch.object(server, "RequestHandler", handler),
         mock.patch.object(objects, "_make_object_resource", _with_quoted_link),
@@ -77,24 +84,24 @@ def running(bucket: str) -> Iterator[CloudStorage]:
 
 class _Handler(server.RequestHandler):
     state: CloudStorage
+    rfile: BinaryIO
+    wfile: BinaryIO
 
     def _or_fault(self, answer: Callable[[], None]) -> None:
+        """Answer, or do what the fault says. A client that is slow, or stopped, keeps no other one waiting."""
+        if length := self.headers.get("Content-Length"):
+            self.rfile = io.BytesIO(self.rfile.read(int(length)))
         self.state.requests.append((self.command, self.path))
         fault = self.state.fault(self.command, self.path)
-        if fault is None:
-            answer()
-            return
-        self.state.failed += 1
-        if fault == LOST:
-            self.wfile = io.BytesIO()
-            answer()
-            self.close_connection = True
-            return
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.state.failed += fault is not None
         if isinstance(fault, int):
             self.send_error(fault)
-        else:
-            self.close_connection = True
+        elif fault != DROP:
+            client, self.wfile = self.wfile, io.BytesIO()
+            with self.state.at_once:
+                answer()
+            client.write(b"" if fault == LOST else self.wfile.getvalue())
+            self.wfile = client
 
     def do_GET(self) -> None:
         self._or_fault(super().do_GET)
@@ -110,7 +117,7 @@ class _Handler(server.RequestHandler):
 
 
 def _with_precondition(handle: Callable[..., None]) -> Callable[..., None]:
-    """Compare ifGenerationMatch before the emulator, which ignores it, answers. Requests come one at a time."""
+    """Compare ifGenerationMatch before the emulator, which ignores it, answers."""
 
     def checked(request: Any, response: Any, store: Any) -> None:
         if expected := request.query.get("ifGenerationMatch"):
@@ -139,14 +146,10 @@ def _with_quoted_link(base_url: str, bucket: str, name: str, *details: Any, **mo
 
 def every(count: int, fault: str | int, pattern: str = "") -> Fault:
     """Return a fault that hits every `count`-th request whose path matches the pattern."""
-    seen = 0
+    seen = itertools.count(1)
 
     def decide(method: str, path: str) -> str | int | None:
-        nonlocal seen
-        if not re.search(pattern, path):
-            return None
-        seen += 1
-        return fault if seen % count == 0 else None
+        return fault if re.search(pattern, path) and next(seen) % count == 0 else None
 
     return decide
 

@@ -1,6 +1,5 @@
 """Adds to Beam's FileSystems: whole-file writes, leases, and messages about files on disk and in Cloud Storage."""
 
-import _thread
 import contextlib
 import hashlib
 import io
@@ -9,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -31,6 +29,9 @@ GS = "gs://"
 PART_SUFFIX = ".part"  # suffix of a local file that is still being written
 LEASE_SECONDS = 120.0  # a lease that is not renewed for this long is free
 RENEWALS = 4  # number of renewals in LEASE_SECONDS
+# Signal to the main thread when a lease is lost. It ends a wait for other threads, which `interrupt_main` does not, and
+# a script's background command ignores SIGINT.
+LOST = signal.SIGUSR1
 
 
 def configure(beam_flags: Sequence[str]) -> PipelineOptions:
@@ -299,6 +300,8 @@ class Lease:
             raise UserError(f"{self._path}: another run has just started here; wait for it or stop it.") from None
         except GoogleAPIError as error:
             raise UserError(explanation(self._path, error)) from None
+        if threading.current_thread() is threading.main_thread():  # no other thread can be told
+            signal.signal(LOST, signal.default_int_handler)
         self._renewer.start()
         return self
 
@@ -394,10 +397,8 @@ class Lease:
 
     def _lose(self, reason: str) -> None:
         self.lost = f"{self._path}: {reason}; this run has stopped."
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # then an interrupt does nothing
-            print(f"failed: {self.lost}", file=sys.stderr, flush=True)
-            os._exit(1)
-        _thread.interrupt_main()
+        if signal.getsignal(LOST) is signal.default_int_handler:
+            signal.pthread_kill(threading.main_thread().ident or 0, LOST)
 
 
 def _client() -> storage.Client:
