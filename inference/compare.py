@@ -18,7 +18,7 @@ from rich.table import Table
 
 from inference.flags import BeamParser, add_json, print_json
 from models.console import PlainConsole
-from models.errors import exit_code
+from models.errors import UserError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,13 +58,19 @@ def _main(argv: Sequence[str]) -> None:
 
     from inference.corpus import storage
     from inference.runs import differences
+    from inference.runs.step_errors import own_error
 
     beam_options = storage.configure(beam_flags)
     pairs = differences.pair_models(flags.before, flags.after, dict(flags.models))
     with tempfile.TemporaryDirectory() as folder:
         output = flags.output or str(Path(folder) / "compare.json")
-        with beam.Pipeline(options=beam_options) as p:
-            differences.build(p, (flags.before, flags.after), pairs, output)
+        try:
+            with beam.Pipeline(options=beam_options) as p:
+                differences.build(p, (flags.before, flags.after), pairs, output)
+        except Exception as error:  # each runner raises errors of its own types
+            if mistake := own_error(error):
+                raise UserError(mistake[1]) from None
+            raise
         comparison = orjson.loads(storage.read_file(output))
     if flags.json:
         print_json(comparison)

@@ -19,12 +19,11 @@ from inference.runs import drift, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
 from inference.runs.run_folder import Claim
+from inference.runs.step_errors import own_error
 from models.console import PlainConsole
 from models.errors import UserError
 from models.names import for_terminal
 
-# The end of a traceback that one of the project's own exceptions caused. Its message is all that a user needs.
-OWN_ERROR = re.compile(r"^(?:models|inference)\.[\w.]+: (.+) \[while running '[^']+'\]$", re.MULTILINE)
 INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
 
 
@@ -56,7 +55,7 @@ def execute(checked: CheckedRun) -> int:
             return _failed(str(error), checked)
         except KeyboardInterrupt:
             if claim.lost:
-                return _failed(claim.lost, checked)
+                return _failed(claim.lost, checked, can_resume=False)
             raise
 
 
@@ -126,15 +125,14 @@ def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | 
     except Exception as error:  # each runner raises errors of its own types
         if INTERRUPTED in str(error):
             raise KeyboardInterrupt from None
-        # A runner in this process raises the exception of a step. A runner with workers raises an exception that holds
-        # the text of their traceback.
-        own_error = OWN_ERROR.search(f"{type(error).__module__}.{type(error).__name__}: {error}")
-        return _failed(own_error[1] if own_error else f"{error}\n{type(error).__name__}.", checked)
+        name, message = own_error(error) or ("", f"{error}\n{type(error).__name__}.")
+        return _failed(message, checked, can_resume=name != run_folder.RunLost.__name__)
     return None
 
 
-def _failed(message: str, checked: CheckedRun) -> int:
-    print(for_terminal(f"failed: {message} {RESUME}\n{checked.description['command']}"), file=sys.stderr)
+def _failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:
+    hint = f" {RESUME}\n{checked.description['command']}" if can_resume else ""
+    print(for_terminal(f"failed: {message}{hint}"), file=sys.stderr)
     return 1
 
 

@@ -15,6 +15,7 @@ from inference.corpus.files import InputFile, find_file, find_files
 from inference.corpus.records import DocumentRecipe
 from inference.runs import changes, lineage
 from inference.runs.lineage import DELTA, DOCUMENTS, KEPT, UNFINISHED, Delta, Labels
+from inference.runs.step_errors import own_error
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
 from models import trained_model
@@ -37,8 +38,6 @@ OWN_FILE = re.compile(
     rf"({DELTA}|{UNFINISHED}|{DOCUMENTS}/part-\d{{5,}}\.jsonl|{KEPT}/kept-[0-9a-f]{{16}}\.jsonl)(\.[0-9a-f]{{32}}"
     rf"{re.escape(storage.PART_SUFFIX)})?"
 )
-# Beam adds the step to the message of an exception, or raises one that holds the text of the worker's traceback.
-MISTAKE = re.compile(r"^(?:models|inference)\.[\w.]+: (.+?) \[while running '[^']+'\]", re.MULTILINE)
 
 
 def find_changes(
@@ -78,7 +77,7 @@ def find_changes(
         with beam.Pipeline(options=beam_options) as p:
             changes.build(p, changes.Target(output, head), earlier if same_models else None, recipe)
     except Exception as error:  # each runner raises errors of its own types
-        mistake = MISTAKE.search(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+        mistake = own_error(error)
         if not mistake:
             raise
         _clear(output)

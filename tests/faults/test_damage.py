@@ -68,7 +68,9 @@ def test_rows_that_are_not_as_they_were_written_are_not_read(
         with pytest.raises(UserError, match=f"^{path}.* found .*; put it back, or delete .* and repeat the command"):
             read(str(run))
     assert compare.main([str(run), str(run)]) == 2
-    capsys.readouterr()
+    error = capsys.readouterr().err
+    assert f"error: {run}/predictions/" in error
+    assert "while running" not in error
     label(*flags, output=run, expect=1)
     error = capsys.readouterr().err
     assert f"failed: {run}/predictions/" in error
