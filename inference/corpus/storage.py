@@ -243,6 +243,8 @@ def bucket_problem(path: str) -> str | None:
         return f"{path}: expected a local path or one of gs://, found {path.partition('://')[0]}://; name another."
     if not path.startswith(GS):
         return None
+    if len(path.splitlines()) > 1:
+        return f"{path!r}: expected a path without line breaks, found one; name another."
     try:
         next(iter(_client().list_blobs(bucket_of(path), max_results=1)), None)
     except Exception as error:  # credentials, network and storage raise their own exceptions

@@ -82,7 +82,10 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
                 (finished.lines, _content(old, PREDICTIONS, options.output)),
                 (scored.predictions.lines, added.read()),
             ]
-        rows.merge(parts, options.file_format, predictions)
+        if scored.predictions:
+            rows.merge(parts, options.file_format, predictions)
+        else:
+            predictions.write(parts[0][1])
         failures.writelines(row for _, row in sorted(new))
         sha256 = _publish(predictions, failures, old.slice, options)
     reasons = Counter([row["reason"] for row in kept] + [failure.reason for failure in scored.failures])

@@ -104,14 +104,16 @@ def test_what_failed_is_scored_again_and_nothing_else(
     assert not (run / "attempts").exists()
 
 
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_many_documents_that_fail_again_are_no_reason_to_stop(
-    tmp_path: Path, colours: Path, label: Label, poison: list[bool]
+    tmp_path: Path, colours: Path, label: Label, poison: list[bool], file_format: str
 ) -> None:
     """A retry scores nothing but what failed, so most of it may fail."""
     corpus = write_corpus(tmp_path / "corpus.jsonl", 300)
     with corpus.open("a") as file:
         file.writelines(json.dumps({"id": f"x{i}", "text": f"{'red ' * i}@"}) + "\n" for i in range(20))
-    flags = ("--model", colours, "--input", corpus, "--runtime", "torch", "--max_failure_rate", 0.5)
+    flags: tuple[object, ...] = ("--model", colours, "--input", corpus, "--runtime", "torch", "--format", file_format)
+    flags += ("--max_failure_rate", 0.5)
     run = label(*flags)
     before = contents(run)
     label(*flags, "--retry_failures", output=run)

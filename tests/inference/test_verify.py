@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from inference import beam_runner, verify
+from inference.corpus import storage
 from inference.runs import integrity, receipts
 from tests.inference.conftest import identity_of, write_corpus
 
@@ -141,3 +143,12 @@ def test_lines_that_were_added_to_the_input_are_found(
     assert verify.main([str(run), "--input"]) == exit_code
     sentence = f"{corpus}: expected {size:,} bytes as when the run began, found {size + 29:,}."
     assert (sentence in capsys.readouterr().out) == bool(exit_code)
+
+
+def test_a_folder_that_may_not_be_read_is_a_sentence(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(run / "receipts")
+    monkeypatch.setattr(storage, "listing", Mock(side_effect=PermissionError(13, "Permission denied", folder)))
+    assert verify.main([str(run)]) == 2
+    assert capsys.readouterr().err == f"error: {folder}: permission denied; ask its owner.\n"
