@@ -28,6 +28,7 @@ from inference.runs.handler import FinishedSlice, ScoredSlice
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
+from models.errors import UserError
 
 PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
 SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
@@ -65,6 +66,7 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
 
     Raises:
         ArithmeticError: a line that was retried is neither predicted nor failed. Then nothing is written.
+        UserError: a file of the finished slice has changed since it was written.
     """
     old = finished.receipt
     if len(scored.predictions) + len(scored.failures) != scored.lines:
@@ -78,7 +80,7 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
             rows.write(scored.predictions, options, added)
             added.seek(0)
             parts = [
-                (finished.lines, storage.read_file(_predictions_path(old, options.output))),
+                (finished.lines, _read_unchanged(old, PREDICTIONS, options.output)),
                 (scored.predictions.lines, added.read()),
             ]
         rows.merge(parts, options.file_format, predictions)
@@ -196,14 +198,39 @@ def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
 
 
 def _predictions_path(receipt: Receipt, output: str) -> str:
-    return FileSystems.join(output, next(path for path in receipt.sha256 if path.startswith(PREDICTIONS)))
+    return FileSystems.join(output, _name(receipt, PREDICTIONS))
+
+
+def _name(receipt: Receipt, folder: str) -> str:
+    return next(path for path in receipt.sha256 if path.startswith(folder))
+
+
+def _read_unchanged(receipt: Receipt, folder: str, output: str) -> bytes:
+    """Return the content of the file that a receipt names in a folder.
+
+    Raises:
+        UserError: the file has changed since it was written.
+    """
+    name = _name(receipt, folder)
+    path = FileSystems.join(output, name)
+    content = storage.read_file(path)
+    if (sha256 := hashlib.sha256(content).hexdigest()) != receipt.sha256[name]:
+        raise UserError(
+            f"{path} has changed since it was written: expected SHA-256 {receipt.sha256[name][:12]}…, found "
+            f"{sha256[:12]}…; delete {receipts.path_of(output, receipt.run, receipt.slice)}, so that its slice is "
+            "labelled again."
+        )
+    return content
 
 
 def read_ids(receipt: Receipt, output: str) -> list[str]:
-    """Return the ids in the predictions file of a slice."""
-    path = _predictions_path(receipt, output)
-    content = storage.read_file(path)
-    if path.endswith(".parquet"):
+    """Return the ids in the predictions file of a slice. Every run does so before it writes its summary.
+
+    Raises:
+        UserError: the file has changed since it was written.
+    """
+    content = _read_unchanged(receipt, PREDICTIONS, output)
+    if _name(receipt, PREDICTIONS).endswith(".parquet"):
         ids: list[str] = pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()
         return ids
     return [orjson.loads(line)["id"] for line in content.splitlines()]
@@ -225,9 +252,12 @@ def rows_by_id(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's failures file. Its receipt has to count at least one failure."""
-    path = next(path for path in receipt.sha256 if path.startswith(FAILURES))
-    return [orjson.loads(line) for line in storage.read_file(FileSystems.join(output, path)).splitlines()]
+    """Return the rows of a slice's failures file. Its receipt has to count at least one failure.
+
+    Raises:
+        UserError: the file has changed since it was written.
+    """
+    return [orjson.loads(line) for line in _read_unchanged(receipt, FAILURES, output).splitlines()]
 
 
 def count_rows(path: str, content: bytes) -> int:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from inference.runs import integrity
+from inference.runs import integrity, receipts
 from models import trained_model
 from models.errors import ModelError
-from tests.inference.conftest import contents, write_corpus
+from tests.inference.conftest import contents, identity_of, write_corpus
 
 FLIPS = 60
 
@@ -52,6 +52,26 @@ def test_a_damaged_receipt_costs_its_slice_alone(run: Path, colours: Path, label
     label(*flags, "--max_failure_rate", 1, output=run)
     assert contents(run) == before
     assert not list(integrity.verify(str(run)))
+
+
+@pytest.mark.parametrize("more", [(), ("--retry_failures",)])
+def test_a_run_is_not_done_with_other_predictions_than_it_wrote(
+    run: Path, colours: Path, label: Callable[..., Path], capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    before = contents(run)
+    receipt = receipts.read(str(max((run / "receipts").iterdir())), identity_of(run))
+    assert receipt
+    path = run / next(name for name in receipt.sha256 if name.startswith("predictions/"))
+    flip(path, random.Random(1))
+    damaged = contents(run)
+    corpus = run.parent / "corpus.jsonl"
+    flags = ("--model", colours, "--input", corpus, "--slice_mb", 0.01, "--format", path.suffix[1:])
+    label(*flags, *more, "--max_failure_rate", 1, output=run, expect=1)
+    assert f"failed: {path} has changed since it was written" in capsys.readouterr().err
+    assert contents(run) == damaged
+    Path(receipts.path_of(str(run), receipt.run, receipt.slice)).unlink()
+    label(*flags, "--max_failure_rate", 1, output=run)
+    assert contents(run) == before
 
 
 def test_a_bit_of_a_model(colours: Path, tmp_path: Path) -> None:
