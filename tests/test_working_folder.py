@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import labelbeam
+from inference.dataflow import image_context
 from tests.inference.conftest import write_corpus
 from tests.tiny import tiny_base, tiny_model
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "labelbeam.py", "labelbeam.pth")
+SHIPPED = ("MANIFEST.in", *image_context.SOURCES)
 THEIRS = "raise SystemExit('a module of the working folder was imported')\n"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,7 +32,8 @@ def bin_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     for package in labelbeam.PACKAGES:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("trained", "__pycache__"))
     for name in SHIPPED:
-        shutil.copy(ROOT / name, tree)
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
     venv.create(folder / "env", symlinks=True)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
     (site / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
