@@ -47,16 +47,23 @@ def execute(checked: CheckedRun) -> int:
     with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
         checked = replace(checked, options=claim.options)
         try:
-            with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
-                _warn_of_other_runtimes(checked, progress, console)
-                exit_code = _run_pipeline(checked, claim, console)
-            return _finish(checked, progress, console) if exit_code is None else exit_code
+            return _label(checked, claim, console)
         except UserError as error:  # such as a full disk, which is a failure and not wrong use
             return _failed(str(error), checked)
         except KeyboardInterrupt:
-            if claim.lost:
-                return _failed(claim.lost, checked, can_resume=False)
-            raise
+            if not claim.lost:
+                raise
+            return _failed(claim.lost, checked, can_resume=False)
+
+
+def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
+    """Run the pipeline in the claimed folder, and return the exit code."""
+    with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
+        _warn_of_other_runtimes(checked, progress, console)
+        exit_code = _run_pipeline(checked, claim, console)
+    if claim.lost:  # a runner may swallow the interrupt
+        return _failed(claim.lost, checked, can_resume=False)
+    return _finish(checked, progress, console) if exit_code is None else exit_code
 
 
 def _job(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
