@@ -54,6 +54,8 @@ def figures() -> dict[str, str]:
         "step": step,
         "cost": cost,
         "kills": kills,
+        "leases": leases,
+        "zombies": zombies,
         "fuzz": fuzz,
         "startup": startup,
     }
@@ -216,13 +218,30 @@ def kills() -> Figures:
     """Yield how often a run was killed, and when."""
     found = result("faults/kills")
     killed = [attempt for attempt in found["attempts"] if attempt["killed"]]
-    slices = max(attempt["finished_after"] for attempt in found["attempts"])
     yield "kills", str(len(killed))
     yield "of_workers", str(sum(attempt["worker"] for attempt in killed))
-    yield "runs", str(found["runs"])
-    yield "slices", str(slices)
-    yield "before_a_slice", str(sum(one["finished_after"] == one["finished_before"] for one in killed))
-    yield "near_the_end", str(sum(one["finished_before"] >= slices - 2 for one in killed))
+    yield "runs", str(found["tries"])
+    yield "slices", str(found["slices"])
+    yield "rows", f"{found['rows'][0]['rows']:,}"
+    yield "wrong", str(found["wrong"])
+    yield "late", str(sum(attempt["finished_after"] > found["slices"] / 2 for attempt in killed))
+
+
+def leases() -> Figures:
+    """Yield how often a command lost its lease, and how soon it ended."""
+    found = result("faults/leases")
+    yield "tries", str(found["tries"])
+    yield "wrong", str(found["wrong"])
+    yield "whole", str(sum(row["lease_seconds"] == 120 for row in found["rows"]))
+    yield "slowest", f"{max(row['first_ended_after'] for row in found['rows']):.0f}"
+
+
+def zombies() -> Figures:
+    """Yield how often workers outlived their launcher, and for how long."""
+    found = result("faults/zombies")
+    yield "tries", str(found["tries"])
+    yield "wrong", str(found["wrong"])
+    yield "slowest", f"{max(row['seconds_of_orphans'] for row in found['rows']):.0f}"
 
 
 def startup() -> Figures:
