@@ -56,6 +56,7 @@ def figures() -> dict[str, str]:
         "kills": kills,
         "leases": leases,
         "zombies": zombies,
+        "devices": devices,
         "fuzz": fuzz,
         "startup": startup,
     }
@@ -234,6 +235,14 @@ def leases() -> Figures:
     yield "wrong", str(found["wrong"])
     yield "whole", str(sum(row["lease_seconds"] == 120 for row in found["rows"]))
     yield "slowest", f"{max(row['first_ended_after'] for row in found['rows']):.0f}"
+
+
+def devices() -> Figures:
+    """Yield how many bad devices were tried, and how many were not noticed."""
+    found = result("faults/devices")
+    yield "tries", str(found["tries"])
+    yield "noticed", str(sum(row["detected"] for row in found["rows"]))
+    yield "wrong", str(found["wrong"])
 
 
 def zombies() -> Figures:
