@@ -284,7 +284,7 @@ class Lease:
         self._job = job
         self._is_active = is_active
         self._left = False
-        self._token = uuid.uuid4().hex
+        self.token = uuid.uuid4().hex  # what tells this lease from all others
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -356,7 +356,7 @@ class Lease:
         A second object, written and deleted at once, tells the storage's time.
         """
         renewed = self._blob.updated
-        now = storage.Blob.from_uri(f"{self._path}.{self._token}", client=_client())
+        now = storage.Blob.from_uri(f"{self._path}.{self.token}", client=_client())
         now.upload_from_string(b"")
         seconds = (now.updated - renewed).total_seconds()
         now.delete()
@@ -364,13 +364,13 @@ class Lease:
 
     def _write(self, generation: int, *, left: bool = False) -> None:
         """Write the object in place of this generation; `left` says that the owner has ended and its job may not."""
-        content = orjson.dumps({"owner": self._owner, "token": self._token, "job": self._job, "left": left})
+        content = orjson.dumps({"owner": self._owner, "token": self.token, "job": self._job, "left": left})
         try:
             self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
             self._generation = int(self._blob.generation)
         except PreconditionFailed:
             current, held = self._read()
-            if held.get("token") != self._token:  # with this token, the write succeeded and only its answer was lost
+            if held.get("token") != self.token:  # with this token, the write succeeded and only its answer was lost
                 raise
             self._generation = current
         self._renewed = time.monotonic()
@@ -392,15 +392,36 @@ class Lease:
             try:
                 self._write(self._generation)
             except PreconditionFailed:
-                self._lose("another run has taken this folder, because this one was not seen for too long")
+                self._lose(taken(self._path))
             except Exception:  # storage or network may fail; the next renewal may succeed
                 if time.monotonic() - self._renewed > LEASE_SECONDS:
-                    self._lose(f"the storage did not answer for {LEASE_SECONDS:.0f} s")
+                    self._lose(
+                        f"{self._path}: the storage did not answer for {LEASE_SECONDS:.0f} s; this run has stopped."
+                    )
 
-    def _lose(self, reason: str) -> None:
-        self.lost = f"{self._path}: {reason}; this run has stopped."
+    def _lose(self, sentence: str) -> None:
+        self.lost = sentence
         if signal.getsignal(LOST) is signal.default_int_handler:
             signal.pthread_kill(threading.main_thread().ident or 0, LOST)
+
+
+def holds(path: str, token: str) -> bool:
+    """Return whether the object of a lease still has this token, so that no other owner has taken it."""
+    try:
+        return bool(orjson.loads(read_file(path))["token"] == token)
+    except (ValueError, KeyError, TypeError):
+        return False
+    except Exception:  # each storage raises its own exceptions
+        if FileSystems.exists(path):
+            raise
+        return False
+
+
+def taken(path: str) -> str:
+    """Return the sentence about a lease that another owner has."""
+    return (
+        f"{path}: another run has taken this folder, because this one was not seen for too long; this run has stopped."
+    )
 
 
 def _client() -> storage.Client:

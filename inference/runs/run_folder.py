@@ -189,9 +189,16 @@ def read_files(output: str) -> list[InputFile]:
 def require_own(options: RunOptions) -> None:
     """Check that the folder still belongs to a run. Every process of a run does so before it writes a slice.
 
+    In Cloud Storage the token of the lease decides, so a run also stops if another command has resumed it.
+
     Raises:
-        RunLost: it belongs to another run, or to none.
+        RunLost: it belongs to another run or command, or to none.
     """
+    if options.lease:
+        lock = FileSystems.join(options.output, LOCK)
+        if not storage.holds(lock, options.lease):
+            raise RunLost(storage.taken(lock))
+        return
     path = FileSystems.join(options.output, RUN)
     try:
         found = re.search(rb'"run": "([0-9a-f]{32})"', storage.read_file(path, 100))
@@ -342,7 +349,8 @@ def claim(
         storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
         fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
         scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))
-        yield Claim(replace(options, run=current["run"], scoring=scoring), lease)
+        token = lease.token if lease else ""
+        yield Claim(replace(options, run=current["run"], lease=token, scoring=scoring), lease)
         if not storage.is_remote(output):
             with contextlib.suppress(OSError):  # the folder is not empty if slices are unfinished
                 os.rmdir(os.path.join(output, sink.ATTEMPTS))
