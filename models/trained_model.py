@@ -48,6 +48,7 @@ class Manifest(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)  # configuration, data and time of the training
     versions: dict[str, str] = Field(default_factory=dict)  # versions of Python and packages used in training
     files: dict[str, str] = Field(default_factory=dict)  # SHA-256 of every other file that is loaded, by file name
+    seal: str = ""  # SHA-256 of all other keys; empty in models from before there were seals
 
     @field_validator("files")
     @classmethod
@@ -77,7 +78,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """Read and validate `model.json` alone, without a look at the other files.
 
     Raises:
-        ModelError: the directory or the file is missing, or the file is invalid or has a newer format.
+        ModelError: the directory or the file is missing, or the file is invalid, has changed or has a newer format.
     """
     path = Path(directory) / MANIFEST
     if not Path(directory).is_dir():
@@ -87,11 +88,24 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         )
     if not path.is_file():
         raise ModelError(f"{path} is missing from this directory; check the path, or copy the whole model again.")
+    content = _refuse_newer_format(path)
     try:
-        return Manifest.model_validate_json(_refuse_newer_format(path))
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path} is not valid ({problems}); export the model again.") from None
+    if manifest.seal and manifest.seal != seal_of(json.loads(content)):
+        raise ModelError(
+            f"{path} is not the file that was saved: its seal belongs to other content; copy it again or export the "
+            "model again."
+        )
+    return manifest
+
+
+def seal_of(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of all keys of `model.json` but the seal, whatever their order and the white space."""
+    others = {name: value for name, value in content.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_newer_format(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Writes and loads a trained model's directory with its network, which needs torch and transformers."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from models import network as networks
 from models.errors import ModelError
-from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, sha256, verify
+from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, seal_of, sha256, verify
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def save(
         config.save_pretrained(staging)
         torch.save(networks.full_precision_state(network), staging / WEIGHTS)
         files = {file.name: sha256(file) for file in sorted(staging.iterdir())}
-        complete = manifest.model_copy(update={"files": files})
-        (staging / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        content = json.loads(manifest.model_copy(update={"files": files}).model_dump_json())
+        content["seal"] = seal_of(content)
+        (staging / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
         staging.rename(target)

@@ -5,6 +5,7 @@ import itertools
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -23,8 +24,8 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 # A fault maps the method and path of a request to what goes wrong: nothing (None), an HTTP status as the answer, a cut
-# connection (DROP), or a lost answer after the request was carried out (LOST).
-Fault = Callable[[str, str], "str | int | None"]
+# connection (DROP), a lost answer after the request was carried out (LOST), or seconds of delay (a float).
+Fault = Callable[[str, str], "str | int | float | None"]
 DROP, LOST = "drop", "lost"
 
 
@@ -36,6 +37,7 @@ class CloudStorage:
         self.fault: Fault = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
         self.failed = 0
+        self.finished: dict[tuple[str, str], bytes] = {}  # lost answers to uploads, for their repetition
         self.at_once = threading.Lock()  # the emulator's own code answers one request at a time
 
     @property
@@ -90,17 +92,28 @@ class _Handler(server.RequestHandler):
     def _or_fault(self, answer: Callable[[], None]) -> None:
         """Answer, or do what the fault says. A client that is slow, or stopped, keeps no other one waiting."""
         if length := self.headers.get("Content-Length"):
-            self.rfile = io.BytesIO(self.rfile.read(int(length)))
+            body = self.rfile.read(int(length))
+            if len(body) < int(length):  # the client was killed while it sent, and nothing of it is kept
+                self.close_connection = True
+                return
+            self.rfile = io.BytesIO(body)
         self.state.requests.append((self.command, self.path))
+        if answered := self.state.finished.pop((self.command, self.path), None):
+            self.wfile.write(answered)
+            return
         fault = self.state.fault(self.command, self.path)
         self.state.failed += fault is not None
         if isinstance(fault, int):
             self.send_error(fault)
         elif fault != DROP:
+            time.sleep(fault if isinstance(fault, float) else 0)
             client, self.wfile = self.wfile, io.BytesIO()
             with self.state.at_once:
                 answer()
-            client.write(b"" if fault == LOST else self.wfile.getvalue())
+            answered = self.wfile.getvalue()
+            if fault == LOST and self.command == "PUT":  # the service answers a finished upload again
+                self.state.finished[self.command, self.path] = answered
+            client.write(b"" if fault == LOST else answered)
             self.wfile = client
 
     def do_GET(self) -> None:

@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +21,9 @@ BUCKET = "bucket"
 NO_AUTH = "--no_auth"
 
 
-def late(_method: str, _path: str) -> None:
-    """Answer 200 to 500 ms later."""
-    time.sleep(random.uniform(0.2, 0.5))
-
-
 FAULTS: dict[str, Fault] = {
     "none": lambda _method, _path: None,
-    "late": late,
+    "late": lambda _method, _path: random.uniform(0.2, 0.5),
     "twice": cloud_storage.every(5, LOST),
     "unavailable": lambda _method, _path: 503 if random.random() < 0.1 else None,
 }

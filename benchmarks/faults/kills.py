@@ -37,9 +37,10 @@ def main() -> None:
         undisturbed = own.finish(f"{folder}/undisturbed")
         while sum(attempt["killed"] for attempt in attempts) < kills:
             output = f"{folder}/run{len(runs)}"
-            of_run = [attempt(own, output, chance, len(attempts))]
+            before = sum(attempt["killed"] for attempt in attempts)
+            of_run = [attempt(own, output, chance, before)]
             while of_run[-1]["killed"]:
-                of_run.append(attempt(own, output, chance, len(attempts) + len(of_run)))
+                of_run.append(attempt(own, output, chance, before + len(of_run)))
             attempts += of_run
             row = stage.compare(output, undisturbed)
             changed = any(one["changed"] for one in of_run) or of_run[-1]["exit"] != 0
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def attempt(own: Stage, output: str, chance: random.Random, number: int) -> dict[str, Any]:
-    """Kill one attempt at a random slice, unless it is done by then."""
+    """Kill one attempt at a random slice, unless it is done by then. An odd number of earlier kills hits a worker."""
     before, worker = receipts(output), number % 2 == 1
     launched = own.start(output, *(stage.WORKERS if worker else ()))
     killed = stage.wait_for(output, len(before) + chance.randint(1, MOST_SLICES), launched)

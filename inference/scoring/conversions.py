@@ -5,6 +5,7 @@ compared. If the model's directory is not writable, the network is converted aga
 """
 
 import contextlib
+import functools
 import importlib
 import io
 import logging
@@ -46,7 +47,6 @@ def openvino(files: Mapping[str, bytes], threads: int, *, bf16: bool) -> Any:
     It computes `threads` batches at once, each on one thread. `bf16` computes whatever is not int8 in bf16 instead of
     fp32. The model and its weights come from these bytes alone: OpenVINO's format names no other files.
     """
-    ov = import_openvino()
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
@@ -54,8 +54,18 @@ def openvino(files: Mapping[str, bytes], threads: int, *, bf16: bool) -> Any:
         "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_KERNELS,
         "ENABLE_CPU_PINNING": False,  # two processes would pin their threads to the same cores
     }
-    core = ov.Core()
+    core = _openvino_core()
     return core.compile_model(core.read_model(files[OPENVINO], files[OPENVINO_WEIGHTS]), "CPU", settings)
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """Return the one core of this process.
+
+    The CPU plugin of OpenVINO 2026.4 sets a stack for signals, and frees it with its last model. If that happens in
+    another thread or order than it began, the next signal, such as Ctrl-C, kills the process. A kept core frees none.
+    """
+    return import_openvino().Core()
 
 
 def quantize(model: TrainedModel, batches: Sequence[tuple[Any, Any]], folder: Path) -> None:

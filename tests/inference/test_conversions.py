@@ -290,6 +290,26 @@ def test_a_kill_in_the_middle_leaves_nothing_that_computes(model: Path, capsys: 
     assert warnings_of(capsys) == []
 
 
+SIGNALLED = """
+import signal, sys
+from pathlib import Path
+from inference.scoring import conversions
+(folder,) = Path(sys.argv[1]).glob("openvino-*")
+files = {file.name: file.read_bytes() for file in folder.iterdir()}
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first, second = (conversions.openvino(files, 1, bf16=False) for _ in range(2))
+del first
+del second
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_models_were_freed_reaches_its_handler(converted: Path) -> None:
+    """OpenVINO's CPU plugin sets a stack for signals, which must not be freed while a signal can come."""
+    signalled = subprocess.run([sys.executable, "-c", SIGNALLED, converted / FOLDER], capture_output=True, check=False)
+    assert (signalled.returncode, signalled.stdout) == (0, b"handled\n"), signalled.stderr
+
+
 def test_a_model_that_cannot_be_written_is_converted_elsewhere(
     tmp_path: Path, converted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

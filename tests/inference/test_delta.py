@@ -5,10 +5,10 @@ import json
 import os
 import shlex
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -278,7 +278,7 @@ def test_an_unfinished_delta_is_done_again_without_its_stale_parts(
     out = tmp_path / "out"
     june = write(tmp_path / "june.jsonl", documents(6))
     with monkeypatch.context() as stopped:
-        stopped.setattr(changes, "build", lambda *_: signal.raise_signal(signal.SIGINT))
+        stopped.setattr(changes, "build", Mock(side_effect=KeyboardInterrupt))
         delta_of(june, run, out, expect=1)
     stale = ["documents/part-00007.jsonl", f"kept/kept-{'0' * 16}.jsonl", f"delta.json.{'a' * 32}.part"]
     for name in stale:

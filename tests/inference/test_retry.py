@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +46,28 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return active
 
 
+@dataclass
+class Flaky:
+    """A scorer that fails on the documents FAILING until it is healthy."""
+
+    healthy: bool = False
+    scored: list[list[str]] = field(default_factory=list)  # ids of the documents of each call
+
+
 @pytest.fixture
-def flaky(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Let some documents fail until the list of scored ids is not empty any more when `score` begins twice."""
-    scored: list[list[str]] = []
-    score = Scorer.score
+def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
+    """Replace the scorer by a flaky one."""
+    state, score = Flaky(), Scorer.score
 
     def failing(self: Scorer, documents: Sequence[Document], others: int = 0) -> Scored:
-        scored.append([document.id for document in documents])
-        failing_now = FAILING if not getattr(flaky, "healthy", False) else ()
+        state.scored.append([document.id for document in documents])
+        failing_now = () if state.healthy else FAILING
         predictions, failures, counts = score(self, [d for d in documents if d.id not in failing_now], others)
         failures += [Failure(d.line, d.id, "model_failed", "m", "") for d in documents if d.id in failing_now]
         return predictions, failures, counts
 
-    monkeypatch.setattr(flaky, "healthy", False, raising=False)
     monkeypatch.setattr(Scorer, "score", failing)
-    return scored
+    return state
 
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
@@ -69,7 +75,7 @@ def test_what_failed_is_scored_again_and_nothing_else(
     tmp_path: Path,
     colours: Path,
     label: Label,
-    flaky: list[list[str]],
+    flaky: Flaky,
     monkeypatch: pytest.MonkeyPatch,
     file_format: str,
 ) -> None:
@@ -85,10 +91,10 @@ def test_what_failed_is_scored_again_and_nothing_else(
     label(*flags, output=run)
     assert contents(run) == before
 
-    monkeypatch.setattr(globals()["flaky"], "healthy", True)
-    flaky.clear()
+    flaky.healthy = True
+    flaky.scored.clear()
     label(*flags, "--retry_failures", "model_failed", output=run)
-    assert sorted(id for ids in flaky for id in ids) == sorted(FAILING)
+    assert sorted(id for ids in flaky.scored for id in ids) == sorted(FAILING)
     assert not list(integrity.verify(str(run)))
     summary = json.loads((run / "summary.json").read_text())
     assert summary["failures"] == {"no_text": 1, "not_json": 1}
@@ -131,7 +137,7 @@ def test_a_file_that_has_changed_is_not_sealed_again(
     tmp_path: Path,
     colours: Path,
     label: Label,
-    flaky: list[list[str]],
+    flaky: Flaky,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     kind: str,
@@ -141,7 +147,7 @@ def test_a_file_that_has_changed_is_not_sealed_again(
     (path,) = (run / kind).iterdir()
     path.write_bytes(path.read_bytes().replace(b"d9", b"e9").replace(b"model_failed", b"no_text"))
     before = contents(run)
-    monkeypatch.setattr(globals()["flaky"], "healthy", True)
+    flaky.healthy = True
     label(*flags, "--retry_failures", output=run, expect=1)
     (receipt,) = (run / "receipts").iterdir()
     error = capsys.readouterr().err
@@ -154,7 +160,7 @@ def test_a_file_that_has_changed_is_not_sealed_again(
 
 
 def test_a_retry_that_was_overtaken_changes_nothing(
-    tmp_path: Path, colours: Path, label: Label, flaky: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, colours: Path, label: Label, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its machine slept while another launcher of the same run tried the failures again."""
     flags = ("--model", colours, "--input", write_corpus(tmp_path / "corpus.jsonl", 300), "--max_failure_rate", 0.5)
@@ -168,7 +174,7 @@ def test_a_retry_that_was_overtaken_changes_nothing(
 
     monkeypatch.setattr(sink, "extend_slice", noted)
     label(*flags, "--retry_failures", output=run)
-    monkeypatch.setattr(globals()["flaky"], "healthy", True)
+    flaky.healthy = True
     label(*flags, "--retry_failures", output=run)
     before, receipt = contents(run), receipts.find(str(run), identity_of(run), calls[0][1].receipt.slice)
     late = replace(calls[0][0], failures=[replace(f, detail="late") for f in calls[0][0].failures])
@@ -192,7 +198,7 @@ def test_a_retry_beside_a_fresh_start_is_refused(
 
 
 def test_what_fails_again_stays_a_failure(
-    tmp_path: Path, colours: Path, label: Label, flaky: list[list[str]], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colours: Path, label: Label, flaky: Flaky, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", 300)
     flags = ("--model", colours, "--input", corpus, "--max_failure_rate", 0.5)

@@ -47,7 +47,16 @@ def edit(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = model / "model.json"
     content = json.loads(path.read_text())
     change(content)
+    content["seal"] = trained_model.seal_of(content)
     path.write_text(json.dumps(content))
+
+
+def unsealed(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest and leave its seal, as an accident would."""
+    seal = json.loads((model / "model.json").read_text())["seal"]
+    edit(model, change)
+    content = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps({**content, "seal": seal}))
 
 
 def rehash(model: Path, file: str) -> None:
@@ -74,6 +83,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "tokenizer.json is missing"),
     "changed weights": (lambda m: flip_a_byte(m / "model.pth"), "model.pth is not the file that was saved"),
     "changed config": (lambda m: flip_a_byte(m / "config.json"), "config.json is not the file that was saved"),
+    "a letter of a label": (
+        lambda m: unsealed(m, lambda c: c["labels"].update(names=["x", *c["labels"]["names"][1:]])),
+        "its seal belongs to other content",
+    ),
+    "a threshold": (
+        lambda m: unsealed(m, lambda c: c["decision"].update(thresholds=[0.51, 0.5, 0.5])),
+        "its seal belongs to other content",
+    ),
     "fewer labels": (
         lambda m: edit(m, lambda c: (c["labels"].update(names=["a", "b"]), c["decision"].update(thresholds=[0.5] * 2))),
         "model.json names 2 labels, but",
