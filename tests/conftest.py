@@ -1,8 +1,10 @@
 """Settings of all tests."""
 
+import functools
 import os
 
 import pytest
+from apache_beam.transforms import userstate
 from hypothesis import settings
 
 settings.register_profile("labelbeam", deadline=None)  # a slow machine is no failure
@@ -12,6 +14,11 @@ settings.load_profile("labelbeam")
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+# A run spends a third of its launch in what Beam asks again and again: for the states of each step, and for the size
+# and language of the terminal whenever it reads a flag.
+userstate.get_dofn_specs = functools.lru_cache(200)(userstate.get_dofn_specs)
+os.environ |= {"COLUMNS": "80", "LINES": "25", "LANGUAGE": "C"}
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,8 @@ def unfinished(run: Path, slice_number: int) -> None:
 def test_a_file_that_goes_away_during_the_run(
     tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    corpus = write_corpus(tmp_path / "corpus.jsonl", 8_000)
-    flags = ("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.02)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 3_000)
+    flags = ("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.005)
     run = tmp_path / "run"
     with subprocess.Popen(command(colours, corpus, run), stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(receipts(run)) >= 3, process)

@@ -4,13 +4,16 @@ import gc
 import json
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from apache_beam.internal.gcp.auth import _Credentials
+from google.api_core.retry import retry_unary
 
 from inference import beam_runner
 from inference.runs import receipts
@@ -82,6 +85,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStor
         monkeypatch.setattr(
             _Credentials, "_credentials_init", True
         )  # otherwise Beam searches credentials for a long time
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / 50))
+        monkeypatch.setattr(retry_unary, "time", clock)  # what waits before it asks the storage again
         yield running
         if running.failed:  # collect the cut connections now, so that no later test gets their warnings
             with warnings.catch_warnings():
