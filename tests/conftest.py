@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 import pytest
 from apache_beam.transforms import userstate
@@ -19,6 +20,8 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 # and language of the terminal whenever it reads a flag.
 userstate.get_dofn_specs = functools.lru_cache(200)(userstate.get_dofn_specs)
 os.environ |= {"COLUMNS": "80", "LINES": "25", "LANGUAGE": "C"}
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # tests import OpenVINO before our code does so
 
 
 @pytest.fixture(autouse=True)
