@@ -24,7 +24,7 @@ THEIRS = "raise SystemExit('a module of the working folder was imported')\n"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module", params=["wheel", "editable"])
+@pytest.fixture(scope="module", params=["wheel", pytest.param("editable", marks=pytest.mark.slow)])
 def bin_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment in which the project is installed; the packages that it needs are those of this one."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -10,6 +10,7 @@ from inference.runs.options import RESUME
 from tests.inference.conftest import contents, write_corpus
 
 Label = Callable[..., Path]
+WORKERS = ("--direct_running_mode", "multi_processing", "--direct_num_workers", 2)
 
 
 def mount(folder: Path, options: str) -> bool:
@@ -28,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("more", [(), ("--direct_running_mode", "multi_processing", "--direct_num_workers", 2)])
+@pytest.mark.parametrize("more", [(), pytest.param(WORKERS, marks=pytest.mark.slow)])
 def test_a_full_disk(
     disk: Path,
     tmp_path: Path,

@@ -23,6 +23,7 @@ def unfinished(run: Path, slice_number: int) -> None:
     (run / "summary.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_file_that_goes_away_during_the_run(
     tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -196,10 +196,10 @@ def test_the_input_is_compared_with_the_bytes_that_were_labelled(
     assert verify.main([str(run), "--input"]) == 1
 
 
-@pytest.mark.parametrize("name", ["ru[n]", "ru*", "ru?"])
 def test_a_local_folder_with_wildcards_in_its_name_is_that_folder(
-    tmp_path: Path, corpus: Path, colours: Path, label: Label, name: str
+    tmp_path: Path, corpus: Path, colours: Path, label: Label
 ) -> None:
+    name = "r[u]?*"  # would also find its neighbours
     neighbours = [tmp_path / other for other in ("run", "ruin")]
     for folder in neighbours:
         label("--model", colours, "--input", corpus, "--slice_mb", 0.005, output=folder)

@@ -65,6 +65,7 @@ def deadly_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{Path.cwd()}")
 
 
+@pytest.mark.slow
 def test_the_document_that_ends_its_process_is_found(deadly_texts: None, colours: Path) -> None:
     options = ScoringOptions((str(colours),), runtime="torch", scores="all")
     harmless = documents(20)
@@ -144,6 +145,7 @@ def test_a_deadly_document_becomes_a_failure_at_the_third_attempt(
     assert [row["colours"]["labels"] for row in rows] == [row["colours"]["labels"] for row in expected]
 
 
+@pytest.mark.slow
 def test_a_slice_that_was_only_interrupted_has_the_same_bytes(
     tmp_path: Path, colours: Path, corpus: Path, label: Callable[..., Path]
 ) -> None:

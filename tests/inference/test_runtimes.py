@@ -35,7 +35,7 @@ def start(name: RuntimeName, directory: Path, precision: Precision = "fp32") -> 
 
 
 @pytest.mark.parametrize("name", [pytest.param("compile", marks=pytest.mark.slow), "torch", "openvino", "onnxruntime"])
-@pytest.mark.parametrize("pooling", ["mean", "first", "stock"])
+@pytest.mark.parametrize("pooling", ["mean", "stock", pytest.param("first", marks=pytest.mark.slow)])
 def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: RuntimeName, pooling: Pooling) -> None:
     need(name)
     directory = tiny_model(tmp_path / "m", pooling=pooling)
