@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": ("training.sweep", "search for better training settings"),
     "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),
     "label": ("inference.beam_runner", "label a corpus with Apache Beam, on this machine or on Dataflow"),
+    "worker": ("inference.worker", "label a corpus as one of many tasks that share a folder"),
     "run": ("inference.run", "label a stream of JSON lines without Beam"),
     "report": ("inference.report", "draw the report of a run"),
     "verify": ("inference.verify", "check every line and file of a run against its receipts"),

@@ -47,13 +47,13 @@ def _main(argv: list[str]) -> int:
     return execute.execute(checked)
 
 
-def make_parser() -> BeamParser:
-    """Return the parser of `inference.beam_runner`."""
+def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = EPILOG) -> BeamParser:
+    """Return the parser of `inference.beam_runner`, whose flags `inference.worker` has too."""
     parser = BeamParser(
-        PROG,
-        DESCRIPTION,
-        usage=f"{PROG} --model DIR --input GLOB --output DIR [flags] [Apache Beam's flags]",
-        epilog=EPILOG,
+        prog,
+        description,
+        usage=f"{prog} --model DIR --input GLOB --output DIR [flags] [Apache Beam's flags]",
+        epilog=epilog,
     )
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")

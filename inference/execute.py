@@ -33,7 +33,7 @@ def execute(checked: CheckedRun) -> int:
     Raises:
         UserError: another run is at work in the folder, or the job may cost more than --max_cost.
     """
-    _set_up_logging(checked)
+    set_up_logging(checked)
     console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
     if checked.plan or checked.job:
         _plan(checked, console)
@@ -49,11 +49,11 @@ def execute(checked: CheckedRun) -> int:
         try:
             return _label(checked, claim, console)
         except UserError as error:  # such as a full disk, which is a failure and not wrong use
-            return _failed(str(error), checked)
+            return failed(str(error), checked)
         except KeyboardInterrupt:
             if not claim.lost:
                 raise
-            return _failed(claim.lost, checked, can_resume=False)
+            return failed(claim.lost, checked, can_resume=False)
 
 
 def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
@@ -62,8 +62,8 @@ def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
         _warn_of_other_runtimes(checked, progress, console)
         exit_code = _run_pipeline(checked, claim, console)
     if claim.lost:  # a runner may swallow the interrupt
-        return _failed(claim.lost, checked, can_resume=False)
-    return _finish(checked, progress, console) if exit_code is None else exit_code
+        return failed(claim.lost, checked, can_resume=False)
+    return conclude(checked, progress.documents, progress.seconds, console) if exit_code is None else exit_code
 
 
 def _job(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
@@ -133,17 +133,19 @@ def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | 
         if INTERRUPTED in str(error):
             raise KeyboardInterrupt from None
         name, message = own_error(error) or ("", f"{error}\n{type(error).__name__}.")
-        return _failed(message, checked, can_resume=name != run_folder.RunLost.__name__)
+        return failed(message, checked, can_resume=name != run_folder.RunLost.__name__)
     return None
 
 
-def _failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:
+def failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:
+    """Print why the run failed, and the command that resumes it if one does. Return 1."""
     hint = f" {RESUME}\n{checked.description['command']}" if can_resume else ""
     print(for_terminal(f"failed: {message}{hint}"), file=sys.stderr)
     return 1
 
 
-def _set_up_logging(checked: CheckedRun) -> None:
+def set_up_logging(checked: CheckedRun) -> None:
+    """Set the level of logs, and leave out what a command reports itself."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if checked.verbosity == "verbose":
         logging.getLogger().setLevel(logging.INFO)
@@ -166,21 +168,24 @@ def job_line(job_id: str, checked: CheckedRun) -> str:
     )
 
 
-def _finish(checked: CheckedRun, progress: ProgressWatcher, console: Console) -> int:
-    """Print the totals and the paths. Return 3 if more documents failed than --max_failure_rate allows, else 0."""
+def conclude(checked: CheckedRun, documents: int, seconds: float, console: Console) -> int:
+    """Print the totals and the paths of a finished run, and what this command has done in how many seconds.
+
+    Return 3 if more documents failed than --max_failure_rate allows, else 0.
+    """
     output = checked.options.output
     totals = summary.read(output, checked.options.run)
     if totals is None:
-        return _failed("the runner ended without a summary.", checked)
+        return failed("the runner ended without a summary.", checked)
     summary.show(totals, console)
-    seconds, report = progress.seconds, _draw_report(checked, totals, console)
+    report = _draw_report(checked, totals, console)
     console.print(
-        f"{progress.documents:,} documents in {seconds:,.0f} s: {progress.documents / seconds:.1f} docs/s, "
+        f"{documents:,} documents in {seconds:,.0f} s: {documents / seconds:.1f} docs/s, "
         f"start-up included\npredictions, failures and receipts: {output}" + (f"\nreport: {report}" if report else ""),
         soft_wrap=True,
     )
     if checked.json:
-        result = {"output": output, "report": report, "documents": progress.documents, "seconds": seconds}
+        result = {"output": output, "report": report, "documents": documents, "seconds": seconds}
         print_json({**result, "summary": totals})
     if problems := list(_failure_problems(checked, totals)):
         print(for_terminal("\n".join(problems)), file=sys.stderr)

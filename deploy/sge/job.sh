@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs one of the training commands as a Grid Engine job, from the project's folder:
+# Runs a command as a Grid Engine job, from the project's folder:
 #
 #   qsub deploy/sge/job.sh training.train CONFIG.toml --data_dir DATA --output MODEL
 #   qsub -t 1-8 deploy/sge/job.sh training.sweep CONFIG.toml --data_dir DATA --output MODEL
+#   qsub -t 1-8 deploy/sge/job.sh inference.worker --model MODEL --input GLOB --output RUN
 #
 # A job whose host fails or that is restarted resumes from its last checkpoint. Each task of an array takes part in one
 # search. Queue, time, memory, GPUs: flags of qsub, before this file's name.

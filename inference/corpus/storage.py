@@ -196,6 +196,19 @@ def listing(folder: str, prefix: str = "") -> Iterator[str]:
         )
 
 
+def times(folder: str) -> dict[str, float]:
+    """Return when each file of a folder was last written, by name, in seconds by the clock of the storage."""
+    if is_remote(folder):
+        refuse_wildcards(folder)
+        (match,) = FileSystems.match([FileSystems.join(folder, "*")])
+        return {found.path.rpartition("/")[2]: found.last_updated_in_seconds for found in match.metadata_list}
+    written = {}
+    for name in listing(folder):
+        with contextlib.suppress(FileNotFoundError):
+            written[name] = os.stat(os.path.join(folder, name)).st_mtime
+    return written
+
+
 def delete(folder: str, names: Sequence[str]) -> None:
     """Delete files of a folder. A file that is gone already is no error."""
     paths = [FileSystems.join(folder, name) for name in names]
@@ -316,6 +329,11 @@ class Lease:
                 self._write(self._generation, left=True)
             else:
                 self._blob.delete(if_generation_match=self._generation)
+
+    def refuse_held(self) -> None:
+        """Raise a UserError if another owner holds the lease. Change nothing."""
+        self._blob = storage.Blob.from_uri(self._path, client=_client())
+        self._free_generation()
 
     def leave(self, *, to_job: bool) -> None:
         """Say whether the lease belongs to the job when the body ends, because the job may still run then."""

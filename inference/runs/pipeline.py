@@ -126,40 +126,51 @@ class ReadSlice(beam.DoFn):
             RunLost: the folder belongs to another run, or to none.
             SourceError: the file is missing, or has changed since an earlier attempt.
         """
-        options = self._options
-        run_folder.require_own(options)
-        path = receipts.path_of(options.output, options.run, piece.name)
-        has_receipt = FileSystems.exists(path)
-        receipt = receipts.read(path, options.run) if has_receipt else None
-        if receipt is not None:
-            if receipt.checksum != piece.checksum:
-                raise SourceError(
-                    f"{piece.file.path} has changed since its lines from {piece.first_line:,} on were labelled: put "
-                    "it back as it was, or name another --output."
-                )
-            if not retried_reasons(receipt, options.retry_failures):
-                yield beam.pvalue.TaggedOutput(self.FINISHED, receipt)
-                return
-        started = time.time()
-        content = read_documents(slices.read_lines(piece), piece.file.path, self._recipe)
-        earlier = sink.begin_attempt(options, piece.name)
-        if receipt is not None:
-            yield [self._retry(receipt, SliceDocuments(piece, content, started, earlier))]
-        else:  # a damaged receipt is an earlier attempt, too
-            yield [SliceDocuments(piece, content, started, max(earlier, int(has_receipt)))]
+        found = read_slice(piece, self._options, self._recipe)
+        yield beam.pvalue.TaggedOutput(self.FINISHED, found) if isinstance(found, Receipt) else [found]
 
-    def _retry(self, receipt: Receipt, whole: SliceDocuments) -> SliceDocuments:
-        """Return the documents of a finished slice that failed for a reason that is retried."""
-        reasons = retried_reasons(receipt, self._options.retry_failures)
-        rows = sink.read_failures(receipt, self._options.output)
-        failed, retried = ({r["line"] for r in rows}, {r["line"] for r in rows if r["reason"] in reasons})
-        finished = FinishedSlice(receipt, [d.line for d in whole.content.documents if d.line not in failed])
-        documents = [document for document in whole.content.documents if document.line in retried]
-        failures = [failure for failure in whole.content.failures if failure.line in retried]
-        size = sum(document.size for document in documents)  # failures of records stay as they are
-        content = Documents(lines=len(retried), bytes=size, documents=documents, failures=failures)
-        attempts = TRUSTED_ATTEMPTS if "process_ended" in reasons else whole.attempts
-        return replace(whole, content=content, attempts=attempts, finished=finished)
+
+def read_slice(piece: Slice, options: RunOptions, recipe: DocumentRecipe) -> Receipt | SliceDocuments:
+    """Return the receipt of a slice, or its documents if it has none or if some of them are retried.
+
+    Raises:
+        RunLost: the folder belongs to another run, or to none.
+        SourceError: the file is missing, or has changed since an earlier attempt.
+    """
+    run_folder.require_own(options)
+    path = receipts.path_of(options.output, options.run, piece.name)
+    has_receipt = FileSystems.exists(path)
+    receipt = receipts.read(path, options.run) if has_receipt else None
+    if receipt is not None:
+        if receipt.checksum != piece.checksum:
+            raise SourceError(
+                f"{piece.file.path} has changed since its lines from {piece.first_line:,} on were labelled: put "
+                "it back as it was, or name another --output."
+            )
+        if not retried_reasons(receipt, options.retry_failures):
+            return receipt
+    started = time.time()
+    content = read_documents(slices.read_lines(piece), piece.file.path, recipe)
+    earlier = sink.begin_attempt(options, piece.name)
+    if receipt is not None:
+        return _retry(receipt, SliceDocuments(piece, content, started, earlier), options)
+    return SliceDocuments(
+        piece, content, started, max(earlier, int(has_receipt))
+    )  # a damaged receipt is an attempt, too
+
+
+def _retry(receipt: Receipt, whole: SliceDocuments, options: RunOptions) -> SliceDocuments:
+    """Return the documents of a finished slice that failed for a reason that is retried."""
+    reasons = retried_reasons(receipt, options.retry_failures)
+    rows = sink.read_failures(receipt, options.output)
+    failed, retried = ({r["line"] for r in rows}, {r["line"] for r in rows if r["reason"] in reasons})
+    finished = FinishedSlice(receipt, [d.line for d in whole.content.documents if d.line not in failed])
+    documents = [document for document in whole.content.documents if document.line in retried]
+    failures = [failure for failure in whole.content.failures if failure.line in retried]
+    size = sum(document.size for document in documents)  # failures of records stay as they are
+    content = Documents(lines=len(retried), bytes=size, documents=documents, failures=failures)
+    attempts = TRUSTED_ATTEMPTS if "process_ended" in reasons else whole.attempts
+    return replace(whole, content=content, attempts=attempts, finished=finished)
 
 
 def retried_reasons(receipt: Receipt, retry_failures: str) -> set[str]:

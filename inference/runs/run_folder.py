@@ -30,6 +30,7 @@ from models.arguments import refuse
 from models.errors import UserError
 
 RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
+SLICES, TASKS, CLAIMS = "slices.json", "tasks", "claims"  # of a run that is shared between tasks
 FORMAT_VERSION = 2
 # The packages whose versions decide the scores.
 DECISIVE_PACKAGES = (
@@ -41,13 +42,15 @@ DECISIVE_PACKAGES = (
     "onnxruntime",
 )
 PACKAGES = (*DECISIVE_PACKAGES, "apache-beam", "pyarrow")
-FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY)
+FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY, SLICES)
 # The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
 FOLDERS = {
     receipts.RECEIPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}\.json",
     sink.PREDICTIONS: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.(jsonl|parquet)",
     sink.FAILURES: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.jsonl",
     sink.ATTEMPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}",
+    TASKS: r"[0-9a-f]{32}",
+    CLAIMS: rf"({slices.NAME}|slices|summary)\.[0-9a-f]{{8}}\.\d{{3}}",
 }
 PARTIAL = rf"\.[0-9a-f]{{32}}{re.escape(storage.PART_SUFFIX)}"  # end of the name of a local file that is being written
 
@@ -343,17 +346,35 @@ def claim(
             _clear(output)
         else:
             _delete_partial_files(output)
-        current = read(output) or _create(description, output)
-        schema = records.predictions_schema(options.keep_fields, options.model_names)
-        fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
-        storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
-        fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
-        scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))
-        token = lease.token if lease else ""
-        yield Claim(replace(options, run=current["run"], lease=token, scoring=scoring), lease)
-        if not storage.is_remote(output):
-            with contextlib.suppress(OSError):  # the folder is not empty if slices are unfinished
-                os.rmdir(os.path.join(output, sink.ATTEMPTS))
+        opened = _open(options, description)
+        yield Claim(replace(opened, lease=lease.token) if lease else opened, lease)
+        _delete_empty(output, sink.ATTEMPTS)
+
+
+@contextlib.contextmanager
+def join(options: RunOptions, description: dict[str, Any]) -> Iterator[RunOptions]:
+    """Let a task into the folder beside other tasks, and keep all other commands out of it while the body runs.
+
+    Raises:
+        UserError: another command is at work in the folder, or the folder cannot be written.
+    """
+    output = options.output
+    with _lock(output, shared=True):
+        _refuse(description, output)
+        yield _open(options, description)
+        _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
+
+
+def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
+    """Write the schema, and `run.json` if it is not there yet. Return the options with what `run.json` says."""
+    output = options.output
+    current = read(output) or _create(description, output)
+    schema = records.predictions_schema(options.keep_fields, options.model_names)
+    fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
+    storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
+    fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
+    scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))
+    return replace(options, run=current["run"], scoring=scoring)
 
 
 def _refuse(description: dict[str, Any], output: str, overwrite: bool = False) -> None:
@@ -372,31 +393,83 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _lock(
-    output: str, job: dict[str, str] | None, is_active: Callable[[dict[str, str]], bool] | None
+    output: str,
+    job: dict[str, str] | None = None,
+    is_active: Callable[[dict[str, str]], bool] | None = None,
+    *,
+    shared: bool = False,
 ) -> Iterator[Lease | None]:
-    """Let one run at a time into a folder, by a lease in Cloud Storage or by a file lock.
+    """Let one command at a time into a folder, or any number of tasks (`shared`).
 
-    The operating system releases the file lock when the process ends. Other storages have neither.
+    That is a lease in Cloud Storage, and a lock on disk, which the operating system releases when the process ends.
+    Other storages have neither. Tasks show themselves by files, which count where there is no lock.
     """
     if output.startswith(storage.GS):
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        with Lease(FileSystems.join(output, LOCK), owner, job, is_active) as lease:
+        lease = Lease(FileSystems.join(output, LOCK), owner, job, is_active)
+        if shared:
+            lease.refuse_held()
+            yield None
+            return
+        with lease:
+            _refuse_tasks(output)
             yield lease
         return
     if storage.is_remote(output):
+        if not shared:
+            _refuse_tasks(output)
         yield None
         return
     try:
         os.makedirs(output, exist_ok=True)
-        file: IO[bytes] = open(os.path.join(output, LOCK), "ab")  # noqa: SIM115  (closed below)
+        file: IO[bytes] = open(os.path.join(output, LOCK), "a+b")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror}; name another folder.") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
+        except OSError:  # some shared file systems have no locks
+            if not shared:
+                _refuse_tasks(output)
         yield None
+
+
+def _refuse_tasks(output: str) -> None:
+    """Refuse a folder in which tasks are at work.
+
+    Raises:
+        UserError: a task has shown itself in time.
+    """
+    folder = FileSystems.join(output, TASKS)
+    if not storage.times(folder):
+        return
+    probe = uuid.uuid4().hex
+    storage.write_file(FileSystems.join(folder, probe), b"")  # the storage dates it by its own clock
+    shown = storage.times(folder)
+    storage.delete(folder, [probe])
+    now = shown.pop(probe)
+    if alive := [name for name, seen in shown.items() if now - seen < storage.LEASE_SECONDS]:
+        who = storage.read_file(FileSystems.join(folder, alive[0])).decode()
+        raise UserError(
+            f"--output {output}: {len(alive)} tasks of `inference.worker` are at work in it, one of them {who}; wait "
+            "for them or stop them."
+        )
+
+
+def delete_claims(output: str) -> None:
+    """Delete what tasks have shared, once the run is finished and nobody needs it any more."""
+    storage.delete(FileSystems.join(output, CLAIMS), list(_own_files(output, CLAIMS)))
+    storage.delete(output, [SLICES])
+
+
+def _delete_empty(output: str, *folders: str) -> None:
+    """Delete local folders of the run, unless files are in them: slices are unfinished, or other tasks at work."""
+    if not storage.is_remote(output):
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(output, folder))
 
 
 def _delete_partial_files(output: str) -> None:

@@ -1,0 +1,249 @@
+"""Shares the slices of a run between tasks that have nothing in common but the folder of the run.
+
+A task is a process on any machine. It shows that it lives by a file that it writes again and again, and it claims a
+slice by creating a file that nobody else can create. The claims of a task that has died are free.
+
+A claim only saves work. What counts is the receipt of a slice, which is created once, so two tasks that score the same
+slice change nothing.
+"""
+
+import contextlib
+import random
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+import orjson
+from apache_beam.io.filesystems import FileSystems
+
+from inference.corpus import slices, storage
+from inference.corpus.files import InputFile
+from inference.corpus.slices import Slice
+from inference.runs import handler, pipeline, receipts, run_folder, summary
+from inference.runs.handler import ScoredSlice, SliceDocuments
+from inference.runs.options import RunOptions
+from inference.runs.receipts import Receipt
+from inference.runs.run_folder import CLAIMS, SLICES, TASKS
+from inference.scoring import tally
+from inference.scoring.scorer import Scorer
+from models.errors import UserError
+
+POLL_SECONDS = 2.0  # between two looks at what the other tasks have done
+MISSES = 10  # claims that others were faster with, one after another, after which the claims are listed again
+LISTING, SUMMARY = "slices", "summary"  # claims on what is done once
+
+
+class Task:
+    """A context manager. While its body runs, the other tasks of the run see that this one lives."""
+
+    def __init__(self, options: RunOptions) -> None:
+        """Prepare a task of a run whose folder is open."""
+        self.name = uuid.uuid4().hex
+        self.options = options
+        self._folder = FileSystems.join(options.output, CLAIMS)
+        self._stop = threading.Event()
+        self._beat = threading.Thread(target=self._renew, name="task", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._show()
+        self._beat.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._beat.join()
+        with contextlib.suppress(Exception):  # each storage raises its own errors; the task counts as dead in time
+            storage.delete(FileSystems.join(self.options.output, TASKS), [self.name])
+
+    def stop(self) -> None:
+        """Claim no further slice."""
+        self._stop.set()
+
+    def slices(self, files: Sequence[InputFile]) -> list[Slice]:
+        """Return all slices of the run. One task cuts the files and counts their lines, and the others wait for it."""
+        path = FileSystems.join(self.options.output, SLICES)
+        found: list[Slice] = []
+
+        def is_known() -> bool:
+            found[:] = _read_slices(path, self.options.run, files)
+            return bool(found)
+
+        self._once(LISTING, is_known, lambda: _write_slices(path, self.options, files))
+        return found
+
+    def summarise(self, all_slices: Sequence[Slice]) -> bool:
+        """Write the summary once every slice has its receipt. Return whether this task has written it."""
+        options = self.options
+
+        def is_written() -> bool:
+            return summary.read(options.output, options.run) is not None
+
+        return self._once(SUMMARY, is_written, lambda: _summarise(options, len(all_slices)))
+
+    def claimed(self, all_slices: Sequence[Slice]) -> Iterator[Slice]:
+        """Yield slices that this task has claimed, until every slice of the run has a receipt.
+
+        The order differs from task to task, so that two of them seldom want the same slice.
+        """
+        left = random.Random(self.name).sample(all_slices, len(all_slices))
+        while not self._stop.is_set():
+            done = set(receipts.paths(self.options.output, self.options.run))
+            left = [piece for piece in left if self._receipt(piece) not in done]
+            if not left:
+                return
+            yielded = False
+            for piece in self._claims_of(left):
+                yielded = True
+                yield piece
+            if not yielded:
+                self._stop.wait(POLL_SECONDS)
+
+    def _receipt(self, piece: Slice) -> str:
+        return receipts.path_of(self.options.output, self.options.run, piece.name)
+
+    def _claims_of(self, left: Sequence[Slice]) -> Iterator[Slice]:
+        """Yield the slices that this task can claim now, until others are often faster."""
+        claims, missed = self._latest(), 0
+        for piece in left:
+            if self._stop.is_set() or missed == MISSES:
+                return
+            if self._claim(piece.name, claims):
+                missed = 0
+                yield piece
+            else:
+                missed += piece.name not in claims
+
+    def _latest(self) -> dict[str, int]:
+        """Return the number of the latest claim on each slice."""
+        latest: dict[str, int] = {}
+        for name in storage.listing(self._folder):
+            what, _, number = name.rpartition(".")
+            what, _, run = what.rpartition(".")
+            if run == receipts.run_part(self.options.run):
+                latest[what] = max(latest.get(what, 0), int(number))
+        return latest
+
+    def _claim(self, what: str, claims: dict[str, int]) -> bool:
+        """Claim something unless a task that lives has it. Return whether it is this task's."""
+        number = claims.get(what, 0)
+        if number and self._is_alive(storage.read_file(self._path(what, number)).decode()):
+            return False
+        return storage.create_file(self._path(what, number + 1), self.name.encode())
+
+    def _path(self, what: str, number: int) -> str:
+        return FileSystems.join(self._folder, f"{what}.{receipts.run_part(self.options.run)}.{number:03d}")
+
+    def _is_alive(self, name: str) -> bool:
+        """Return whether a task has shown itself in time, by the clock of the storage, which dates this one's file."""
+        shown = storage.times(FileSystems.join(self.options.output, TASKS))
+        return name in shown and shown.get(self.name, 0.0) - shown[name] < storage.LEASE_SECONDS
+
+    def _once(self, what: str, is_done: Callable[[], bool], work: Callable[[], None]) -> bool:
+        """Let one task of all do the work. Return whether it was this one, after the work is done."""
+        mine = False
+        while not is_done():
+            if self._stop.is_set():
+                raise UserError(f"{self.options.output}: this task was stopped before {what} were complete.")
+            mine = self._claim(what, self._latest())
+            if mine:
+                work()
+            else:
+                self._stop.wait(POLL_SECONDS)
+        return mine
+
+    def _show(self) -> None:
+        who = f"{socket.gethostname()}:{threading.get_native_id()}"
+        storage.write_file(FileSystems.join(self.options.output, TASKS, self.name), who.encode())
+
+    def _renew(self) -> None:
+        while not self._stop.wait(storage.LEASE_SECONDS / storage.RENEWALS):
+            with contextlib.suppress(Exception):  # storage or network may fail; the next write may succeed
+                self._show()
+
+
+def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], None]) -> None:
+    """Label slices of a run, as many as this task can claim, until every slice of the run has a receipt.
+
+    While a slice is scored, the next one is read and the last one is written.
+
+    Args:
+        task: The task, which is alive.
+        all_slices: All slices of the run.
+        report: Called with the receipt of each slice that this task has labelled.
+
+    Raises:
+        RunLost: the folder belongs to another run, or to none.
+        ScoringError: the device, the memory or the model failed.
+        UserError: a file cannot be read or written.
+    """
+    options = task.options
+    recipe = pipeline.document_recipe(options)
+
+    def read() -> Iterator[SliceDocuments]:
+        for piece in task.claimed(all_slices):
+            found = pipeline.read_slice(piece, options, recipe)
+            if isinstance(found, SliceDocuments):
+                yield found
+
+    def write(scored: ScoredSlice) -> None:
+        try:
+            report(pipeline.write_slice(scored, options))
+        except BaseException:
+            task.stop()  # otherwise this task would wait for its own slice
+            raise
+
+    scorer, unread = Scorer(options.scoring), read()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        try:
+            following, writing = reader.submit(next, unread, None), writer.submit(lambda: None)
+            while element := following.result():
+                following = reader.submit(next, unread, None)
+                scored = handler.score_slice(element, scorer)
+                writing.result()
+                writing = writer.submit(write, scored)
+            writing.result()
+        except BaseException:
+            task.stop()  # so that the reader ends
+            raise
+
+
+def _read_slices(path: str, run: str, files: Sequence[InputFile]) -> list[Slice]:
+    """Return the slices that a task of this run has written down, or an empty list if none has."""
+    content = receipts.unseal(storage.read_file(path)) if FileSystems.exists(path) else None
+    if content is None or content["run"] != run:
+        return []
+    by_path = {file.path: file for file in files}
+    return [Slice(**{**piece, "file": by_path[piece["file"]["path"]]}) for piece in content["slices"]]
+
+
+def _write_slices(path: str, options: RunOptions, files: Sequence[InputFile]) -> None:
+    ranges = [byte_range for file in files for byte_range in slices.cut(file, options.slice_bytes)]
+    counted: dict[str, list[slices.CountedRange]] = {}
+    with ThreadPoolExecutor() as pool:  # hashes are made side by side
+        for found in pool.map(slices.count_lines, ranges):
+            for part in found:
+                counted.setdefault(part.file.path, []).append(part)
+    numbered = [piece for parts in counted.values() for piece in slices.number(parts)]
+    storage.write_file(path, receipts.seal(orjson.loads(orjson.dumps({"run": options.run, "slices": numbered}))))
+
+
+def _summarise(options: RunOptions, count: int) -> None:
+    """Write the summary, and then delete the claims, which nobody needs any more."""
+    found = [receipt for _, receipt in receipts.read_all(options.output, options.run) if receipt]
+    if len(found) != count:
+        raise UserError(
+            f"{options.output}: expected {count:,} receipts, found {len(found):,} whole ones; `labelbeam verify "
+            f"{options.output}` names the others. Delete them, and repeat this command."
+        )
+    buckets: dict[int, list[bytes]] = {}
+    for receipt in found:
+        for bucket, hashes in summary.id_hashes(receipt, options.output):
+            buckets.setdefault(bucket, []).append(hashes)
+    duplicates = sum(summary.count_duplicates(hashes) for hashes in buckets.values())
+    totals = tally.add(receipt.totals() for receipt in found)
+    run_folder.require_own(options)
+    summary.write(summary.summarise(totals, count, duplicates), options)
+    run_folder.delete_claims(options.output)

@@ -1,0 +1,115 @@
+"""Label a corpus as one of many tasks.
+
+python -m inference.worker --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from inference.beam_runner import make_parser
+from inference.runs.options import RESUME
+from models import secrets
+from models.arguments import refuse
+from models.errors import UserError, exit_code
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from inference.checks import CheckedRun
+    from inference.runs.receipts import Receipt
+
+PROG = "python -m inference.worker"
+DESCRIPTION = f"""\
+Label a corpus as one of many tasks that share the folder of a run, on one machine or on many.
+
+  {PROG} --model models/trained/ai --input 'corpus/*.jsonl.gz' --output runs/ai
+
+Type the same command on each machine, or as each task of a job array. Tasks may start at any time. If one dies, the
+others label its slices. The task that finds every slice labelled writes the summary.
+"""
+EPILOG = """\
+The flags are those of inference.beam_runner. --runner, --plan and the flags of Dataflow are refused.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but too much failed: more than --max_failure_rate, or a damaged file.
+"""
+REFUSED = ("overwrite", "retry_failures", "plan", "max_cost", "profile", "accelerator", "no_wait")
+LINE_SECONDS = 10.0  # between two lines about this task's progress
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Label until the run is finished. Return 0 when done, 1 after a failure, 2 after wrong use, 3 as beam_runner."""
+    return exit_code(lambda: _main(list(sys.argv[1:] if argv is None else argv)), RESUME)
+
+
+def _main(argv: list[str]) -> int:
+    flags, beam_flags = make_parser(PROG, DESCRIPTION, EPILOG).parse_with_beam(argv)
+    given = [f"--{name}" for name in REFUSED if getattr(flags, name)]
+    given += [name for flag in beam_flags if (name := flag.partition("=")[0]) == "--runner"]
+    refuse([f"{', '.join(given)}: tasks have no use for it; drop it, or use inference.beam_runner."] if given else [])
+    # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
+    from inference import checks
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's scheduler stops a task by it
+    return work(checks.check(flags, beam_flags, secrets.command(PROG, argv)))
+
+
+def work(checked: "CheckedRun") -> int:
+    """Label slices until the run is finished, and return the exit code.
+
+    Raises:
+        UserError: another command is at work in the folder, or the folder cannot be written.
+    """
+    from inference import execute
+    from inference.runs import run_folder, summary, tasks
+    from models.console import PlainConsole
+
+    execute.set_up_logging(checked)
+    console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
+    progress = _Progress(console, verbose=checked.verbosity == "verbose")
+    with run_folder.join(checked.options, checked.description) as options:
+        checked = replace(checked, options=options)
+        if not (is_done := summary.read(options.output, options.run) is not None):
+            try:
+                with tasks.Task(options) as task:
+                    all_slices = task.slices(checked.files)
+                    tasks.score(task, all_slices, progress.add)
+                    is_done = not task.summarise(all_slices)
+            except UserError as error:
+                return execute.failed(str(error), checked, can_resume=not isinstance(error, run_folder.RunLost))
+        if is_done:
+            console.print("another task has written the summary", soft_wrap=True)
+        return execute.conclude(checked, progress.documents, progress.seconds, console)
+
+
+class _Progress:
+    """Counts what this task has done, and prints a line now and then, or for each slice if it is verbose."""
+
+    def __init__(self, console: "Console", *, verbose: bool) -> None:
+        self.documents = self._slices = 0
+        self._console = console
+        self._wait = 0.0 if verbose else LINE_SECONDS
+        self._began = self._printed = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since this task began."""
+        return time.monotonic() - self._began
+
+    def add(self, receipt: "Receipt") -> None:
+        """Count a slice."""
+        self._slices += 1
+        self.documents += receipt.predicted + receipt.failed
+        if time.monotonic() - self._printed >= self._wait:
+            self._printed = time.monotonic()
+            self._console.print(
+                f"this task: {self._slices:,} slices, {self.documents:,} documents, "
+                f"{self.documents / self.seconds:.1f} docs/s",
+                soft_wrap=True,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

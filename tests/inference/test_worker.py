@@ -1,0 +1,163 @@
+"""Test that tasks that share a folder write what one command writes alone, whatever becomes of some of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import beam_runner, worker
+from inference.corpus import slices, storage
+from inference.corpus.files import find_files
+from inference.runs import pipeline, run_folder, tasks
+from inference.runs.options import RunOptions
+from inference.runs.tasks import Task
+from inference.scoring.options import ScoringOptions
+from models.errors import UserError
+from tests.cloud_storage import CloudStorage
+from tests.inference.conftest import BUCKET, contents, without_run, write_corpus
+
+Label = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often at what other tasks have done, and leave the handler of SIGTERM as it is."""
+    monkeypatch.setattr(tasks, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> RunOptions:
+    """Return the options of a run that nobody has begun."""
+    return RunOptions(str(tmp_path / "run"), 1000, ScoringOptions(("m",)), run="0" * 32)
+
+
+def flags(model: Path, corpus: object, output: object) -> list[str]:
+    return ["--model", str(model), "--input", str(corpus), "--output", str(output), "--slice_mb", "0.005"]
+
+
+def test_a_task_alone_writes_what_a_run_writes(corpus: Path, colours: Path, tmp_path: Path, label: Label) -> None:
+    assert worker.main(flags(colours, corpus, tmp_path / "shared")) == 0
+    whole = label(*flags(colours, corpus, tmp_path))
+    assert contents(tmp_path / "shared") == contents(whole)
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {path.name for path in whole.iterdir()}
+    assert worker.main(flags(colours, corpus, tmp_path / "shared")) == 0
+
+
+def test_two_tasks_share_the_slices(
+    tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus.jsonl", 1_000), tmp_path / "shared"
+    codes: list[int] = []
+    both = [
+        threading.Thread(target=lambda: codes.append(worker.main([*flags(colours, corpus, run), "--verbose"])))
+        for _ in range(2)
+    ]
+    for task in both:
+        task.start()
+    for task in both:
+        task.join()
+    assert codes == [0, 0]
+    assert contents(run) == contents(label(*flags(colours, corpus, tmp_path)))
+    assert capsys.readouterr().out.count("another task has written the summary") == 1
+
+
+def test_the_slices_of_a_killed_task_are_taken_over(
+    tmp_path: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus.jsonl", 3_000), tmp_path / "shared"
+    command = [sys.executable, "-m", "inference.worker", *flags(colours, corpus, run)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while len(list(run.glob("receipts/*"))) < 3:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        process.kill()
+    assert not (run / "summary.json").exists()
+    (dead,) = (run / "tasks").iterdir()
+    os.utime(dead, (0, 0))  # as two minutes later
+    assert worker.main(flags(colours, corpus, run)) == 0
+    assert contents(run) == contents(label(*flags(colours, corpus, tmp_path)))
+    assert not (run / "claims").exists()
+
+
+def test_a_claim_holds_as_long_as_its_task_lives(options: RunOptions, corpus: Path) -> None:
+    files = find_files([str(corpus)])
+    with Task(options) as one, Task(options) as two:
+        all_slices = one.slices(files)
+        assert two.slices(files) == all_slices
+        assert sum(piece.lines for piece in all_slices) == 300
+        mine = next(one.claimed(all_slices))
+        others = two.claimed(all_slices)
+        taken = [next(others) for _ in all_slices[1:]]
+        assert sorted(piece.name for piece in (mine, *taken)) == sorted(piece.name for piece in all_slices)
+        one.__exit__()
+        assert next(others) == mine
+
+
+def test_a_task_that_stands_still_for_too_long_counts_as_dead(
+    options: RunOptions, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (piece, *_) = slices.number(slices.count_lines(slices.cut(find_files([str(corpus)])[0], 10**9)[0]))
+    monkeypatch.setattr(Task, "_renew", lambda self: None)
+    with Task(options) as still:
+        assert next(still.claimed([piece])) == piece
+        os.utime(Path(options.output, "tasks", still.name), (0, time.time() - storage.LEASE_SECONDS - 1))
+        with Task(options) as other:
+            assert next(other.claimed([piece])) == piece
+
+
+def test_an_error_ends_a_task_with_a_sentence(
+    corpus: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> Any:
+        raise UserError("the disk is full.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline, "write_slice", full)
+        assert worker.main(flags(colours, corpus, tmp_path / "shared")) == 1
+    assert "failed: the disk is full. Finished slices are kept" in capsys.readouterr().err
+    assert not (tmp_path / "shared" / "tasks").exists()
+    assert worker.main(flags(colours, corpus, tmp_path / "shared")) == 0
+
+
+@pytest.mark.parametrize("where", ["disk", "cloud"])
+def test_tasks_and_a_run_keep_each_other_out(
+    where: str, tmp_path: Path, corpus: Path, colours: Path, cloud: CloudStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = f"gs://{BUCKET}/run" if where == "cloud" else str(tmp_path / "run")
+    command = flags(colours, corpus, output)
+    assert worker.main([*command, "--limit", "5"]) == 0
+    options = RunOptions(output, 0, ScoringOptions((str(colours),)), run="0" * 32)
+    with run_folder._lock(output, shared=True), Task(options):
+        assert beam_runner.main([*command, "--overwrite"]) == 2
+    assert "at work in it" in capsys.readouterr().err
+    with run_folder._lock(output):
+        assert worker.main([*command, "--limit", "5"]) == 2
+    assert "at work" in capsys.readouterr().err
+    assert beam_runner.main([*command, "--overwrite"]) == 0
+
+
+def test_tasks_in_cloud_storage(cloud: CloudStorage, corpus: Path, colours: Path, tmp_path: Path, label: Label) -> None:
+    assert worker.main(flags(colours, corpus, f"gs://{BUCKET}/run")) == 0
+    whole = label(*flags(colours, corpus, tmp_path))
+    shared = {without_run(n): c for n, c in cloud.contents(BUCKET, "run/").items() if n.startswith("predictions/")}
+    assert shared == {n: c for n, c in contents(whole).items() if n.startswith("predictions/")}
+    assert not [name for name in cloud.contents(BUCKET, "run/") if name.startswith(("tasks/", "claims/", "slices"))]
+
+
+@pytest.mark.parametrize("more", [("--overwrite",), ("--plan",), ("--runner", "DataflowRunner"), ("--runner=x",)])
+def test_flags_without_use_are_refused(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert worker.main([*flags(tmp_path, tmp_path, tmp_path), *more]) == 2
+    name = more[0].partition("=")[0]
+    assert capsys.readouterr().err == (
+        f"error: {name}: tasks have no use for it; drop it, or use inference.beam_runner.\n"
+    )
