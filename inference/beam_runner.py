@@ -24,7 +24,7 @@ The same command resumes a run that stopped: finished slices are not labelled ag
 """
 EPILOG = """\
 Every flag of Apache Beam can follow, such as --runner DataflowRunner or --max_num_workers 20. The default runner is
-DirectRunner, which labels on this machine.
+FnApiRunner, which labels on this machine. DirectRunner means the same here.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but too much failed: more than --max_failure_rate, or a damaged file.
 """
 

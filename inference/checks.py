@@ -26,7 +26,8 @@ from models.text import TextRecipe
 if TYPE_CHECKING:
     from inference.dataflow.launch import Job
 
-LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "PrismRunner")
+LOCAL_RUNNER = "FnApiRunner"
+LOCAL_RUNNERS = (LOCAL_RUNNER, "BundleBasedDirectRunner", "PrismRunner")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     """
     beam_options = storage.configure(beam_flags)
     standard = beam_options.view_as(StandardOptions)
-    standard.runner = standard.runner or "DirectRunner"
+    if (standard.runner or "DirectRunner").split(".")[-1].lower() == "directrunner":
+        standard.runner = LOCAL_RUNNER  # Beam's DirectRunner downloads Prism and runs that where it finds the web
     on_dataflow = standard.runner.split(".")[-1].lower() in ("dataflowrunner", "dataflow")
     scoring, problems = check_scoring(flags, here=not on_dataflow)
     files: list[InputFile] = []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
 from rich.console import Console
 
@@ -42,7 +42,7 @@ def execute(checked: CheckedRun) -> int:
             print_json(checked.description)
         return 0
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
-    console.print(runtime, soft_wrap=True)
+    console.print(f"runner: {checked.beam_options.view_as(StandardOptions).runner}\n{runtime}", soft_wrap=True)
     job, is_active = _job(checked)
     with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
         checked = replace(checked, options=claim.options)
@@ -151,6 +151,7 @@ def set_up_logging(checked: CheckedRun) -> None:
         logging.getLogger().setLevel(logging.INFO)
     else:
         logging.getLogger("apache_beam.runners.common").addFilter(_is_news)
+        logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)  # it warns when Prism ends
 
 
 def _is_news(record: logging.LogRecord) -> bool:

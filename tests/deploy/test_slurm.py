@@ -1,5 +1,6 @@
-"""Tests the job scripts: on a real one-node Slurm, a training is pre-empted, requeued, and resumed."""
+"""Tests the job scripts, on a real one-node Slurm: a pre-empted training resumes, and many tasks label a corpus."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from inference import beam_runner
 from models import trained_model
+from tests.inference.conftest import contents, write_corpus
+from tests.tiny import tiny_model
 from tests.training.conftest import base as base  # a fixture
 from tests.training.conftest import toy_rows, write_rows
 from tests.training.conftest import write_config as write_config  # a fixture
@@ -59,7 +63,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 NodeName={name} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory=1000 State=UNKNOWN
-PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=FORCE:8 State=UP
 """
     )
     environment = {**os.environ, "SLURM_CONF": str(config)}
@@ -132,6 +136,28 @@ def test_a_pre_empted_training_is_requeued_and_resumed(
     assert len(epochs) == len(set(epochs)) or len(epochs) < 2 * 60 - 1  # the training did not start over
     assert trained_model.verify(output).metrics["test"]["macro_f1"] > 0.9
     assert not (tmp_path / "model.checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_tasks_of_which_two_are_killed_write_what_one_command_writes(tmp_path: Path, slurm: dict[str, str]) -> None:
+    model, corpus, run = tiny_model(tmp_path / "m"), write_corpus(tmp_path / "c.jsonl", 20_000), tmp_path / "shared"
+    flags = ["--model", str(model), "--input", str(corpus), "--slice_mb", "0.01", "--scores", "all", "--threads", "1"]
+    environment = {**slurm, "LABELBEAM_PYTHON": sys.executable}
+    log = tmp_path / "task-%a.log"
+    submit = ["sbatch", "--parsable", "--array=0-7", f"--output={log}", str(SLURM), "inference.worker", *flags]
+    job = output_of([*submit, "--output", str(run)], environment).strip()
+
+    def explain() -> str:
+        return "".join(path.read_text() for path in tmp_path.glob("task-*.log"))
+
+    wait_for(lambda: len(list(run.glob("receipts/*"))) >= 20, 240, explain)
+    assert not (run / "summary.json").exists()
+    output_of(["scancel", "--signal=KILL", "--full", f"{job}_0", f"{job}_1"], environment)
+    wait_for(lambda: not output_of(["squeue", "-h", "-j", job], environment), 240, explain)
+    assert beam_runner.main([*flags, "--output", str(tmp_path / "whole")]) == 0
+    assert contents(run) == contents(tmp_path / "whole")
+    workers = {json.loads(path.read_bytes())["worker"] for path in (run / "receipts").iterdir()}
+    assert len(workers) > 2
 
 
 @pytest.fixture
