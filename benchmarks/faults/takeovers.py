@@ -126,7 +126,7 @@ def clocks(own: Stage, _chance: random.Random, tries: int) -> list[Row]:
     rows = []
     for number in range(tries):
         output, hours = f"gs://{BUCKET}/clock{number}", CLOCKS[number % len(CLOCKS)]
-        ahead = [{**SLOW, "clock": hour * HOURS} for hour in hours]
+        ahead = [{**SLOW, "batch_seconds": 1.0, "clock": hour * HOURS} for hour in hours]  # a slow first one
         first = own.start(output, faults=ahead[0])
         hit = stage.wait_for(output, 1, first)
         time.sleep(2 * LEASE_SECONDS)
