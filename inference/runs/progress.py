@@ -73,11 +73,11 @@ class ProgressWatcher:
         """Return a line with the share done, the documents, and the throughput and time left of this attempt."""
         share = self._done / self._total if self._total else 1.0
         gained = self._done - self._earlier[0]
-        left = "time left unknown"
-        if gained:
-            left = f"{duration(self.seconds * (self._total - self._done) / gained)} left"
+        done = f"{share:6.1%}  {self._documents:,} documents  "
+        if not gained:
+            return f"{done}no slice finished yet in {duration(self.seconds)}: workers start, count lines, load models"
         rate = self.documents / max(self.seconds, 1e-9)
-        return f"{share:6.1%}  {self._documents:,} documents  {rate:.1f} docs/s  {left}"
+        return f"{done}{rate:.1f} docs/s  {duration(self.seconds * (self._total - self._done) / gained)} left"
 
     def _update(self) -> list[Receipt]:
         """Count the receipts that are new, and return them."""
