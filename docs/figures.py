@@ -57,6 +57,10 @@ def figures() -> dict[str, str]:
         "leases": leases,
         "zombies": zombies,
         "devices": devices,
+        "storages": storages,
+        "clocks": clocks,
+        "bits": bits,
+        "drill": drill,
         "fuzz": fuzz,
         "startup": startup,
     }
@@ -243,6 +247,47 @@ def devices() -> Figures:
     yield "tries", str(found["tries"])
     yield "noticed", str(sum(row["detected"] for row in found["rows"]))
     yield "wrong", str(found["wrong"])
+
+
+def storages() -> Figures:
+    """Yield how many runs had a bad storage, and how many requests that hit."""
+    found = result("faults/storages")
+    yield "tries", str(found["tries"])
+    yield "hit", f"{sum(row['requests_hit'] for row in found['rows']):,}"
+    yield "resumed", str(sum(len(row["exits"]) > 1 for row in found["rows"]))
+    yield "wrong", str(found["wrong"])
+
+
+def clocks() -> Figures:
+    """Yield how many pairs of commands had clocks that differ, and by how much at most."""
+    found = result("faults/clocks")
+    yield "tries", str(found["tries"])
+    yield "hours", str(max(abs(one - other) for one, other in (row["hours_ahead"] for row in found["rows"])))
+    yield "wrong", str(found["wrong"])
+
+
+def bits() -> Figures:
+    """Yield how many bits of how many kinds of files were flipped, and what came of it."""
+    rows = result("faults/bits")["rows"]
+    outcomes = [(outcome, count) for row in rows for outcome, count in row["outcomes"].items()]
+    yield "kinds", str(len(rows))
+    yield "flips", f"{sum(row['flips'] for row in rows):,}"
+    for name in ("refused", "verified", "done again", "harmless", "undetected"):
+        yield name.replace(" ", "_"), f"{sum(count for outcome, count in outcomes if outcome.startswith(name)):,}"
+    yield "wrong", str(sum(row["wrong"] for row in rows))
+
+
+def drill() -> Figures:
+    """Yield what a run of a million documents went through, and how its rows compare with an undisturbed run's."""
+    found = result("faults/drill")
+    events = [row["event"] for row in found["rows"][:-1]]
+    yield "documents", f"{found['documents']:,}"
+    yield "slices", str(found["slices"])
+    yield "workers_killed", str(events.count("a worker is killed"))
+    yield "commands_killed", str(events.count("the command is killed, its workers are not"))
+    yield "differ", str(found["rows"][-1]["rows_that_differ"])
+    yield "undisturbed", str(found["seconds"][0])
+    yield "disturbed", str(found["seconds"][1])
 
 
 def zombies() -> Figures:

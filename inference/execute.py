@@ -43,7 +43,7 @@ def execute(checked: CheckedRun) -> int:
         return 0
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
     console.print(f"runner: {checked.beam_options.view_as(StandardOptions).runner}\n{runtime}", soft_wrap=True)
-    job, is_active = _job(checked)
+    job, is_active = job_of(checked)
     with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
         checked = replace(checked, options=claim.options)
         try:
@@ -66,7 +66,7 @@ def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
     return conclude(checked, progress.documents, progress.seconds, console) if exit_code is None else exit_code
 
 
-def _job(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
+def job_of(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
     """Return what names the job in its engine, and a function that asks the engine whether a job still runs."""
 
     def is_active(job: dict[str, str]) -> bool:
@@ -169,17 +169,17 @@ def job_line(job_id: str, checked: CheckedRun) -> str:
     )
 
 
-def conclude(checked: CheckedRun, documents: int, seconds: float, console: Console) -> int:
+def conclude(checked: CheckedRun, documents: int, seconds: float, console: Console, *, draw: bool = True) -> int:
     """Print the totals and the paths of a finished run, and what this command has done in how many seconds.
 
-    Return 3 if more documents failed than --max_failure_rate allows, else 0.
+    Draw the report if `draw` is true. Return 3 if more documents failed than --max_failure_rate allows, else 0.
     """
     output = checked.options.output
     totals = summary.read(output, checked.options.run)
     if totals is None:
         return failed("the runner ended without a summary.", checked)
     summary.show(totals, console)
-    report = _draw_report(checked, totals, console)
+    report = _draw_report(checked, totals, console) if draw else None
     console.print(
         f"{documents:,} documents in {seconds:,.0f} s: {documents / seconds:.1f} docs/s, "
         f"start-up included\npredictions, failures and receipts: {output}" + (f"\nreport: {report}" if report else ""),

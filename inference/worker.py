@@ -63,25 +63,35 @@ def work(checked: "CheckedRun") -> int:
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
     from inference import execute
-    from inference.runs import run_folder, summary, tasks
+    from inference.runs import run_folder
     from models.console import PlainConsole
 
     execute.set_up_logging(checked)
     console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
     progress = _Progress(console, verbose=checked.verbosity == "verbose")
-    with run_folder.join(checked.options, checked.description) as options:
+    _, is_active = execute.job_of(checked)
+    with run_folder.join(checked.options, checked.description, is_active) as options:
         checked = replace(checked, options=options)
-        if not (is_done := summary.read(options.output, options.run) is not None):
-            try:
-                with tasks.Task(options) as task:
-                    all_slices = task.slices(checked.files)
-                    tasks.score(task, all_slices, progress.add)
-                    is_done = not task.summarise(all_slices)
-            except UserError as error:
-                return execute.failed(str(error), checked, can_resume=not isinstance(error, run_folder.RunLost))
-        if is_done:
-            console.print("another task has written the summary", soft_wrap=True)
-        return execute.conclude(checked, progress.documents, progress.seconds, console)
+        try:
+            wrote = _label(checked, progress)
+        except Exception as error:  # each storage raises its own errors
+            message = str(error) if isinstance(error, UserError) else f"{error}\n{type(error).__name__}."
+            return execute.failed(message, checked, can_resume=not isinstance(error, run_folder.RunLost))
+        if not wrote:
+            console.print("another task has written the summary and draws the report", soft_wrap=True)
+        return execute.conclude(checked, progress.documents, progress.seconds, console, draw=wrote)
+
+
+def _label(checked: "CheckedRun", progress: "_Progress") -> bool:
+    """Label slices until the run is finished. Return whether this task has written the summary."""
+    from inference.runs import summary, tasks
+
+    if summary.read(checked.options.output, checked.options.run) is not None:
+        return False
+    with tasks.Task(checked.options) as task:
+        all_slices = task.slices(checked.files)
+        tasks.score(task, all_slices, progress.add)
+        return task.summarise(all_slices)
 
 
 class _Progress:

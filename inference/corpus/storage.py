@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, BinaryIO, Self, cast
 
 import orjson
@@ -28,6 +29,7 @@ from models.errors import UserError
 GS = "gs://"
 PART_SUFFIX = ".part"  # suffix of a local file that is still being written
 LEASE_SECONDS = 120.0  # a lease that is not renewed for this long is free
+DELETERS = 16  # threads that delete objects
 RENEWALS = 4  # number of renewals in LEASE_SECONDS
 # Signal to the main thread when a lease is lost. It ends a wait for other threads, which `interrupt_main` does not, and
 # a script's background command ignores SIGINT.
@@ -149,8 +151,7 @@ def _write_local(path: str, source: IO[bytes], publish: Callable[[str, str], Non
     """Write a file under another name, then give it its own with `publish`."""
     staging = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(staging, "wb") as file:
+        with _open_new(staging) as file:
             shutil.copyfileobj(source, file)
             file.flush()
             os.fsync(file.fileno())
@@ -162,6 +163,17 @@ def _write_local(path: str, source: IO[bytes], publish: Callable[[str, str], Non
     finally:
         with contextlib.suppress(OSError):
             os.unlink(staging)
+
+
+def _open_new(path: str) -> IO[bytes]:
+    """Create a file and its folder, which another process may delete in between if it is empty."""
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    try:
+        return open(path, "wb")
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        return open(path, "wb")
 
 
 def _link(staging: str, path: str) -> None:
@@ -196,14 +208,14 @@ def listing(folder: str, prefix: str = "") -> Iterator[str]:
         )
 
 
-def times(folder: str) -> dict[str, float]:
-    """Return when each file of a folder was last written, by name, in seconds by the clock of the storage."""
+def times(folder: str, prefix: str = "") -> dict[str, float]:
+    """Return when each file of a folder with a prefix was last written, by name, in seconds by the storage's clock."""
     if is_remote(folder):
-        refuse_wildcards(folder)
-        (match,) = FileSystems.match([FileSystems.join(folder, "*")])
+        refuse_wildcards(folder + prefix)
+        (match,) = FileSystems.match([FileSystems.join(folder, f"{prefix}*")])
         return {found.path.rpartition("/")[2]: found.last_updated_in_seconds for found in match.metadata_list}
     written = {}
-    for name in listing(folder):
+    for name in listing(folder, prefix):
         with contextlib.suppress(FileNotFoundError):
             written[name] = os.stat(os.path.join(folder, name)).st_mtime
     return written
@@ -214,8 +226,8 @@ def delete(folder: str, names: Sequence[str]) -> None:
     paths = [FileSystems.join(folder, name) for name in names]
     if is_remote(folder):
         refuse_wildcards(folder)
-        if paths:
-            FileSystems.delete(paths)
+        with ThreadPoolExecutor(DELETERS) as pool:  # Beam deletes one after another
+            list(pool.map(lambda path: FileSystems.delete([path]), paths))
         return
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -332,8 +344,11 @@ class Lease:
 
     def refuse_held(self) -> None:
         """Raise a UserError if another owner holds the lease. Change nothing."""
-        self._blob = storage.Blob.from_uri(self._path, client=_client())
-        self._free_generation()
+        try:
+            self._blob = storage.Blob.from_uri(self._path, client=_client())
+            self._free_generation()
+        except GoogleAPIError as error:
+            raise UserError(explanation(self._path, error)) from None
 
     def leave(self, *, to_job: bool) -> None:
         """Say whether the lease belongs to the job when the body ends, because the job may still run then."""

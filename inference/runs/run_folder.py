@@ -235,9 +235,11 @@ def _reasons(description: dict[str, Any], output: str, overwrite: bool) -> list[
     if overwrite:
         return []
     previous = read(output)
-    if previous is None:
-        if any(next(_own_files(output, folder), None) for folder in FOLDERS):
+    if previous is None and any(next(_own_files(output, folder), None) for folder in FOLDERS):
+        previous = read(output)  # another task may have begun the run in between
+        if previous is None:
             return [f"--output {output} holds files of a run without its {RUN}: put it back, or --overwrite them."]
+    if previous is None:
         return []
     if differences := _differences(previous, orjson.loads(orjson.dumps(description))):
         return [
@@ -259,15 +261,17 @@ def _strangers(output: str, overwrite: bool) -> Iterator[str]:
     else:
         return
     for folder in folders:
-        names = list(storage.listing(FileSystems.join(output, folder)))
-        own = set(_own_files(output, folder))
-        yield from (f"{folder}/{name}" for name in sorted(names) if name not in own)
+        names = storage.listing(FileSystems.join(output, folder))
+        yield from (f"{folder}/{name}" for name in sorted(names) if not _is_own(name, folder))
 
 
 def _own_files(output: str, folder: str) -> Iterator[str]:
     """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
-    pattern = re.compile(rf"{FOLDERS[folder]}({PARTIAL})?")
-    return (name for name in storage.listing(FileSystems.join(output, folder)) if pattern.fullmatch(name))
+    return (name for name in storage.listing(FileSystems.join(output, folder)) if _is_own(name, folder))
+
+
+def _is_own(name: str, folder: str) -> bool:
+    return re.fullmatch(rf"{FOLDERS[folder]}({PARTIAL})?", name) is not None
 
 
 def _is_own_file(name: str) -> bool:
@@ -352,14 +356,16 @@ def claim(
 
 
 @contextlib.contextmanager
-def join(options: RunOptions, description: dict[str, Any]) -> Iterator[RunOptions]:
+def join(
+    options: RunOptions, description: dict[str, Any], is_active: Callable[[dict[str, str]], bool] | None = None
+) -> Iterator[RunOptions]:
     """Let a task into the folder beside other tasks, and keep all other commands out of it while the body runs.
 
     Raises:
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
     output = options.output
-    with _lock(output, shared=True):
+    with _lock(output, is_active=is_active, shared=True):
         _refuse(description, output)
         yield _open(options, description)
         _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
@@ -451,16 +457,15 @@ def _refuse_tasks(output: str) -> None:
     storage.delete(folder, [probe])
     now = shown.pop(probe)
     if alive := [name for name, seen in shown.items() if now - seen < storage.LEASE_SECONDS]:
-        who = storage.read_file(FileSystems.join(folder, alive[0])).decode()
         raise UserError(
-            f"--output {output}: {len(alive)} tasks of `inference.worker` are at work in it, one of them {who}; wait "
-            "for them or stop them."
+            f"--output {output}: {len(alive)} tasks of `inference.worker` are at work in it; wait or stop them."
         )
 
 
 def delete_claims(output: str) -> None:
     """Delete what tasks have shared, once the run is finished and nobody needs it any more."""
-    storage.delete(FileSystems.join(output, CLAIMS), list(_own_files(output, CLAIMS)))
+    for folder in (CLAIMS, TASKS):
+        storage.delete(FileSystems.join(output, folder), list(_own_files(output, folder)))
     storage.delete(output, [SLICES])
 
 

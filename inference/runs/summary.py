@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import orjson
 from apache_beam.io.filesystems import FileSystems
 from rich.console import Console
 from rich.table import Table
 
 from inference.corpus.storage import read_file, write_file
-from inference.runs import sink
+from inference.runs import receipts, sink
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring.tally import Totals
@@ -56,8 +55,8 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
 
 
 def write(summary: dict[str, Any], options: RunOptions) -> None:
-    """Write `summary.json`."""
-    content = orjson.dumps({"run": options.run, **summary}, option=orjson.OPT_INDENT_2)
+    """Write `summary.json`, sealed."""
+    content = receipts.seal({"run": options.run, **summary}, indent=True)
     write_file(FileSystems.join(options.output, SUMMARY), content)
 
 
@@ -66,11 +65,8 @@ def read(output: str, run: str) -> dict[str, Any] | None:
     path = FileSystems.join(output, SUMMARY)
     if not FileSystems.exists(path):
         return None
-    try:
-        summary: dict[str, Any] = orjson.loads(read_file(path))
-    except ValueError:
-        return None
-    return summary if summary.get("run") == run else None
+    summary = receipts.unseal(read_file(path))
+    return summary if summary and summary["run"] == run else None
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

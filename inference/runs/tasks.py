@@ -8,6 +8,8 @@ slice change nothing.
 """
 
 import contextlib
+import itertools
+import os
 import random
 import socket
 import threading
@@ -29,10 +31,12 @@ from inference.runs.receipts import Receipt
 from inference.runs.run_folder import CLAIMS, SLICES, TASKS
 from inference.scoring import tally
 from inference.scoring.scorer import Scorer
+from inference.scoring.tally import Totals
 from models.errors import UserError
 
 POLL_SECONDS = 2.0  # between two looks at what the other tasks have done
 MISSES = 10  # claims that others were faster with, one after another, after which the claims are listed again
+STUCK_SECONDS = 1800.0  # a claim that has led to nothing for so long is free, although its task shows itself
 LISTING, SUMMARY = "slices", "summary"  # claims on what is done once
 
 
@@ -63,99 +67,108 @@ class Task:
         self._stop.set()
 
     def slices(self, files: Sequence[InputFile]) -> list[Slice]:
-        """Return all slices of the run. One task cuts the files and counts their lines, and the others wait for it."""
+        """Return all slices of the run, or an empty list if the run is finished.
+
+        One task cuts the files and counts their lines, and the others wait for it.
+        """
         path = FileSystems.join(self.options.output, SLICES)
-        found: list[Slice] = []
 
-        def is_known() -> bool:
-            found[:] = _read_slices(path, self.options.run, files)
-            return bool(found)
+        def known() -> list[Slice]:
+            return _read_slices(path, self.options.run, files)
 
-        self._once(LISTING, is_known, lambda: _write_slices(path, self.options, files))
-        return found
+        self._once(LISTING, lambda: known() or self._is_finished(), lambda: _write_slices(path, self.options, files))
+        return known()
 
     def summarise(self, all_slices: Sequence[Slice]) -> bool:
         """Write the summary once every slice has its receipt. Return whether this task has written it."""
-        options = self.options
-
-        def is_written() -> bool:
-            return summary.read(options.output, options.run) is not None
-
-        return self._once(SUMMARY, is_written, lambda: _summarise(options, len(all_slices)))
+        return self._once(SUMMARY, self._is_finished, lambda: _summarise(self.options, len(all_slices)))
 
     def claimed(self, all_slices: Sequence[Slice]) -> Iterator[Slice]:
         """Yield slices that this task has claimed, until every slice of the run has a receipt.
 
         The order differs from task to task, so that two of them seldom want the same slice.
         """
-        left = random.Random(self.name).sample(all_slices, len(all_slices))
+        left, pause = random.Random(self.name).sample(all_slices, len(all_slices)), POLL_SECONDS
         while not self._stop.is_set():
             done = set(receipts.paths(self.options.output, self.options.run))
             left = [piece for piece in left if self._receipt(piece) not in done]
             if not left:
                 return
-            yielded = False
             for piece in self._claims_of(left):
-                yielded = True
+                pause = POLL_SECONDS
                 yield piece
-            if not yielded:
-                self._stop.wait(POLL_SECONDS)
+            self._stop.wait(pause)
+            pause = min(pause * 1.5, storage.LEASE_SECONDS / storage.RENEWALS)
 
     def _receipt(self, piece: Slice) -> str:
         return receipts.path_of(self.options.output, self.options.run, piece.name)
 
     def _claims_of(self, left: Sequence[Slice]) -> Iterator[Slice]:
         """Yield the slices that this task can claim now, until others are often faster."""
-        claims, missed = self._latest(), 0
+        claims, missed = self._claims(), 0
         for piece in left:
             if self._stop.is_set() or missed == MISSES:
                 return
-            if self._claim(piece.name, claims):
+            if self._claim(piece.name, claims.get(piece.name)):
                 missed = 0
                 yield piece
             else:
                 missed += piece.name not in claims
 
-    def _latest(self) -> dict[str, int]:
-        """Return the number of the latest claim on each slice."""
-        latest: dict[str, int] = {}
-        for name in storage.listing(self._folder):
-            what, _, number = name.rpartition(".")
-            what, _, run = what.rpartition(".")
+    def _claims(self, what: str = "") -> dict[str, tuple[int, float]]:
+        """Return the number of the latest claim on each slice, or on one thing, and when it was made."""
+        latest: dict[str, tuple[int, float]] = {}
+        for name, written in storage.times(self._folder, what and self._prefix(what)).items():
+            claimed, _, number = name.rpartition(".")
+            claimed, _, run = claimed.rpartition(".")
             if run == receipts.run_part(self.options.run):
-                latest[what] = max(latest.get(what, 0), int(number))
+                latest[claimed] = max(latest.get(claimed, (0, 0.0)), (int(number), written))
         return latest
 
-    def _claim(self, what: str, claims: dict[str, int]) -> bool:
+    def _claim(self, what: str, latest: tuple[int, float] | None) -> bool:
         """Claim something unless a task that lives has it. Return whether it is this task's."""
-        number = claims.get(what, 0)
-        if number and self._is_alive(storage.read_file(self._path(what, number)).decode()):
+        number, written = latest or (0, 0.0)
+        if number and self._is_held(f"{self._prefix(what)}{number:03d}", written):
             return False
-        return storage.create_file(self._path(what, number + 1), self.name.encode())
+        path = FileSystems.join(self._folder, f"{self._prefix(what)}{number + 1:03d}")
+        return storage.create_file(path, self.name.encode())
 
-    def _path(self, what: str, number: int) -> str:
-        return FileSystems.join(self._folder, f"{what}.{receipts.run_part(self.options.run)}.{number:03d}")
+    def _prefix(self, what: str) -> str:
+        return f"{what}.{receipts.run_part(self.options.run)}."
 
-    def _is_alive(self, name: str) -> bool:
-        """Return whether a task has shown itself in time, by the clock of the storage, which dates this one's file."""
+    def _is_held(self, claim: str, written: float) -> bool:
+        """Return whether the task that made a claim is alive and not stuck.
+
+        The storage dates its files by its own clock, and this task's own file tells what time it is there.
+        """
         shown = storage.times(FileSystems.join(self.options.output, TASKS))
-        return name in shown and shown.get(self.name, 0.0) - shown[name] < storage.LEASE_SECONDS
+        now = shown.get(self.name, 0.0)
+        try:
+            owner = storage.read_file(FileSystems.join(self._folder, claim)).decode()
+        except Exception:  # each storage raises its own errors
+            if FileSystems.exists(FileSystems.join(self._folder, claim)):
+                raise
+            return True  # the run was finished just now, and claims are gone
+        return owner in shown and now - shown[owner] < storage.LEASE_SECONDS and now - written < STUCK_SECONDS
 
-    def _once(self, what: str, is_done: Callable[[], bool], work: Callable[[], None]) -> bool:
+    def _once(self, what: str, is_done: Callable[[], object], work: Callable[[], None]) -> bool:
         """Let one task of all do the work. Return whether it was this one, after the work is done."""
-        mine = False
         while not is_done():
             if self._stop.is_set():
-                raise UserError(f"{self.options.output}: this task was stopped before {what} were complete.")
-            mine = self._claim(what, self._latest())
-            if mine:
+                raise UserError(f"{self.options.output}: this task was stopped before the {what} was complete.")
+            if self._claim(what, self._claims(what).get(what)):
+                if is_done():  # another task was faster, and its claim is gone already
+                    return False
                 work()
-            else:
-                self._stop.wait(POLL_SECONDS)
-        return mine
+                return True
+            self._stop.wait(POLL_SECONDS)
+        return False
+
+    def _is_finished(self) -> bool:
+        return summary.read(self.options.output, self.options.run) is not None
 
     def _show(self) -> None:
-        who = f"{socket.gethostname()}:{threading.get_native_id()}"
+        who = f"{socket.gethostname()}:{os.getpid()}"
         storage.write_file(FileSystems.join(self.options.output, TASKS, self.name), who.encode())
 
     def _renew(self) -> None:
@@ -232,18 +245,25 @@ def _write_slices(path: str, options: RunOptions, files: Sequence[InputFile]) ->
 
 def _summarise(options: RunOptions, count: int) -> None:
     """Write the summary, and then delete the claims, which nobody needs any more."""
-    found = [receipt for _, receipt in receipts.read_all(options.output, options.run) if receipt]
-    if len(found) != count:
-        raise UserError(
-            f"{options.output}: expected {count:,} receipts, found {len(found):,} whole ones; `labelbeam verify "
-            f"{options.output}` names the others. Delete them, and repeat this command."
-        )
+    totals: Totals = {}
     buckets: dict[int, list[bytes]] = {}
-    for receipt in found:
-        for bucket, hashes in summary.id_hashes(receipt, options.output):
-            buckets.setdefault(bucket, []).append(hashes)
-    duplicates = sum(summary.count_duplicates(hashes) for hashes in buckets.values())
-    totals = tally.add(receipt.totals() for receipt in found)
+
+    def hashes_of(receipt: Receipt) -> tuple[Totals, list[tuple[int, bytes]]]:
+        return receipt.totals(), summary.id_hashes(receipt, options.output)
+
+    whole = (receipt for _, receipt in receipts.read_all(options.output, options.run) if receipt)
+    with ThreadPoolExecutor(receipts.READERS) as pool:
+        while some := list(itertools.islice(whole, receipts.CHUNK)):
+            for part, hashes in pool.map(hashes_of, some):
+                totals = tally.add([totals, part])
+                for bucket, members in hashes:
+                    buckets.setdefault(bucket, []).append(members)
+    if totals.get("slices", 0) != count:
+        raise UserError(
+            f"{options.output}: expected {count:,} receipts, found {totals.get('slices', 0):,} whole ones; `labelbeam "
+            f"verify {options.output}` names the others. Delete them, and repeat this command."
+        )
+    duplicates = sum(summary.count_duplicates(members) for members in buckets.values())
     run_folder.require_own(options)
     summary.write(summary.summarise(totals, count, duplicates), options)
     run_folder.delete_claims(options.output)

@@ -133,6 +133,13 @@ def edit_description(run: Path, change: Callable[[dict[str, Any]], object]) -> N
     (run / "run.json").write_bytes(receipts.seal(content))
 
 
+def edit_summary(run: Path, **changes: object) -> None:
+    """Change the summary of a run and seal it again."""
+    content = receipts.unseal((run / "summary.json").read_bytes())
+    assert content
+    (run / "summary.json").write_bytes(receipts.seal({**content, **changes}))
+
+
 def identity_of(run: Path) -> str:
     """Return the identity of a run."""
     return str(json.loads((run / "run.json").read_bytes())["run"])

@@ -9,7 +9,7 @@ import pytest
 
 from inference import beam_runner, verify
 from inference.corpus.files import InputFile
-from inference.corpus.records import Failure
+from inference.corpus.records import DocumentRecipe, Failure
 from inference.corpus.slices import Slice
 from inference.runs import frames, integrity, pipeline, receipts, run_folder, sink
 from inference.runs.handler import ScoredSlice, SliceHandler
@@ -54,7 +54,7 @@ def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one
     with pytest.raises(RunLost, match="belongs to another run by now, so this run has stopped"):
         pipeline.write_slice(scored, orphan)
     with pytest.raises(RunLost):
-        list(pipeline.ReadSlice(orphan).process(scored.slice))
+        pipeline.read_slice(scored.slice, orphan, DocumentRecipe(()))
     with pytest.raises(RunLost):
         pipeline.write_summary({}, orphan)
     assert contents(run) == new

@@ -16,7 +16,7 @@ from inference.runs import drift, report_page
 from inference.runs import receipts as all_receipts
 from inference.runs.receipts import Receipt
 from models import trained_model
-from tests.inference.conftest import edit_description, identity_of, rows_of, write_corpus
+from tests.inference.conftest import edit_description, edit_summary, identity_of, rows_of, write_corpus
 from tests.pages import Page, in_browser, needs_browser
 from tests.tiny import tiny_model
 
@@ -139,12 +139,11 @@ def test_a_run_that_has_not_ended_has_one_too(run: Path, finished: Path) -> None
 
 def test_a_run_whose_documents_all_ended_a_process_has_one(run: Path) -> None:
     """Nothing was counted of them."""
-    path = run / "summary.json"
     nothing: dict[str, dict[str, int]] = {
         name: {}
         for name in ("tokens", "padded_tokens", "truncated", "repeated", "labels", "pairs", "scores", "lengths")
     }
-    path.write_text(json.dumps({**json.loads(path.read_text()), **nothing, "predicted": 0}))
+    edit_summary(run, **nothing, predicted=0)
     report_page.write(str(run))
     assert "The model read 0 tokens, and 0.0 % of what it computed was padding." in (run / "report.html").read_text()
 

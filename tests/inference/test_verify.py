@@ -13,7 +13,7 @@ import pytest
 from inference import beam_runner, verify
 from inference.corpus import storage
 from inference.runs import integrity, receipts
-from tests.inference.conftest import identity_of, write_corpus
+from tests.inference.conftest import edit_summary, identity_of, write_corpus
 
 
 @pytest.fixture(scope="module", params=["jsonl", "parquet"])
@@ -77,8 +77,12 @@ def foreign_receipt(run: Path) -> None:
 
 
 def wrong_summary(run: Path) -> None:
+    edit_summary(run, predicted=7)
+
+
+def flipped_summary(run: Path) -> None:
     path = run / "summary.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "predicted": 7}))
+    path.write_bytes(path.read_bytes().replace(b"failure_rate_in_bytes", b"failure_rate_in_bites"))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,7 @@ def wrong_summary(run: Path) -> None:
         (lost_at_the_end, "no receipt for the bytes from"),
         (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is not an input of this run"),
         (wrong_summary, "summary.json: expected predicted 250 by the receipts, found 7"),
+        (flipped_summary, "summary.json: is missing or damaged, so the run is unfinished"),
         (lambda run: (run / "summary.json").unlink(), "summary.json: is missing or damaged, so the run is unfinished"),
     ],
 )

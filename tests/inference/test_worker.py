@@ -113,6 +113,40 @@ def test_a_task_that_stands_still_for_too_long_counts_as_dead(
             assert next(other.claimed([piece])) == piece
 
 
+def test_a_claim_that_led_to_nothing_for_long_is_free(options: RunOptions, corpus: Path) -> None:
+    """Its task shows itself, but stands in a call that does not return."""
+    (piece, *_) = slices.number(slices.count_lines(slices.cut(find_files([str(corpus)])[0], 10**9)[0]))
+    with Task(options) as stuck, Task(options) as other:
+        assert next(stuck.claimed([piece])) == piece
+        (claim,) = Path(options.output, "claims").iterdir()
+        long_ago = time.time() - tasks.STUCK_SECONDS - 1
+        os.utime(claim, (long_ago, long_ago))
+        assert next(other.claimed([piece])) == piece
+
+
+def test_a_run_that_another_task_begins_during_the_checks_is_joined(
+    corpus: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, run = flags(colours, corpus, tmp_path / "shared"), tmp_path / "shared"
+    assert worker.main(command) == 0
+    (run / "summary.json").unlink()
+    max((run / "receipts").iterdir()).unlink()
+    read, calls = run_folder.read, iter([None])
+    monkeypatch.setattr(run_folder, "read", lambda output: next(calls, read(output)))
+    assert worker.main(command) == 0
+    assert (run / "summary.json").exists()
+
+
+def test_a_task_that_comes_as_the_run_ends_leaves_nothing(
+    options: RunOptions, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_write_slices", lambda *_: pytest.fail("the corpus was counted again"))
+    answers = iter([False, True])
+    monkeypatch.setattr(Task, "_is_finished", lambda self: next(answers, True))
+    with Task(options) as late:
+        assert late.slices(find_files([str(corpus)])) == []
+
+
 def test_an_error_ends_a_task_with_a_sentence(
     corpus: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
