@@ -80,6 +80,7 @@ def test_the_document_that_ends_its_process_is_found(deadly_texts: None, colours
     assert counts.lengths == expected_counts.lengths
 
 
+@pytest.mark.slow
 def test_a_model_that_ends_its_process_seals_no_document(
     deadly_texts: None, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

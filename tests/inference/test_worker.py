@@ -69,6 +69,7 @@ def test_two_tasks_share_the_slices(
     assert capsys.readouterr().out.count("another task has written the summary") == 1
 
 
+@pytest.mark.slow
 def test_the_slices_of_a_killed_task_are_taken_over(
     tmp_path: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
 ) -> None:
