@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from models import seals
 from models.decision import Decision
 from models.errors import ModelError
 from models.labels import LabelSchema
@@ -94,18 +95,12 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path} is not valid ({problems}); export the model again.") from None
-    if manifest.seal and manifest.seal != seal_of(json.loads(content)):
+    if manifest.seal and seals.unseal(content) is None:
         raise ModelError(
             f"{path} is not the file that was saved: its seal belongs to other content; copy it again or export the "
             "model again."
         )
     return manifest
-
-
-def seal_of(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of all keys of `model.json` but the seal, whatever their order and the white space."""
-    others = {name: value for name, value in content.items() if name != "seal"}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_newer_format(path: Path) -> bytes:

@@ -1,6 +1,5 @@
 """Writes and loads a trained model's directory with its network, which needs torch and transformers."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -8,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from models import network as networks
+from models import seals
 from models.errors import ModelError
-from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, seal_of, sha256, verify
+from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, sha256, verify
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,8 @@ def save(
         config.save_pretrained(staging)
         torch.save(networks.full_precision_state(network), staging / WEIGHTS)
         files = {file.name: sha256(file) for file in sorted(staging.iterdir())}
-        content = json.loads(manifest.model_copy(update={"files": files}).model_dump_json())
-        content["seal"] = seal_of(content)
-        (staging / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = orjson.loads(manifest.model_copy(update={"files": files}).model_dump_json(exclude={"seal"}))
+        (staging / MANIFEST).write_bytes(seals.seal(content, indent=True) + b"\n")
         if target.exists():
             shutil.rmtree(target)
         staging.rename(target)

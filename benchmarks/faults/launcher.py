@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from inference import beam_runner
-from inference.corpus import storage
+from inference.corpus import lease
 from inference.scoring import runtimes
 from inference.scoring.runtimes import Forward, Started
 
@@ -26,7 +26,7 @@ from inference.scoring.runtimes import Forward, Started
 def main() -> int:
     """Label a corpus under the faults, and return the exit code."""
     faults = json.loads(sys.argv[1])
-    storage.LEASE_SECONDS = faults.get("lease_seconds", storage.LEASE_SECONDS)
+    lease.LEASE_SECONDS = faults.get("lease_seconds", lease.LEASE_SECONDS)
     true_time = time.time
     time.time = lambda: true_time() + faults.get("clock", 0)
     start = runtimes.start

@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.faults import emulator, stage
 from benchmarks.faults.emulator import BUCKET, NO_AUTH
 from benchmarks.faults.stage import Launched, Stage
-from inference.corpus import storage
-from inference.runs.run_folder import LOCK
+from inference.corpus import lease, storage
+from inference.runs.lock import LOCK
 
 Row = dict[str, Any]
 DOCUMENTS = 14_000
@@ -72,7 +72,7 @@ def leases(own: Stage, chance: random.Random, tries: int) -> list[Row]:
     undisturbed = [own.finish(f"gs://{BUCKET}/undisturbed{model}", model=model) for model in (0, 1)]
     rows = []
     for number in range(tries):
-        seconds = storage.LEASE_SECONDS if number == tries - 1 > 0 else LEASE_SECONDS  # one try with the real one
+        seconds = lease.LEASE_SECONDS if number == tries - 1 > 0 else LEASE_SECONDS  # one try with the real one
         alone, overwrite = number % 4 < 2, number % 2 == 1
         output = f"gs://{BUCKET}/lease{number}"
         faults = {**SLOW, "lease_seconds": seconds}

@@ -1,4 +1,4 @@
-"""Adds to Beam's FileSystems: whole-file writes, leases, and messages about files on disk and in Cloud Storage."""
+"""Adds to Beam's FileSystems: whole-file writes, and messages about files on disk and in Cloud Storage."""
 
 import contextlib
 import hashlib
@@ -7,20 +7,16 @@ import logging
 import os
 import re
 import shutil
-import signal
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import IO, BinaryIO, cast
 
-import orjson
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio
 from apache_beam.options.pipeline_options import PipelineOptions
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed, Unauthorized
+from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed, Unauthorized
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
 
@@ -28,12 +24,7 @@ from models.errors import UserError
 
 GS = "gs://"
 PART_SUFFIX = ".part"  # suffix of a local file that is still being written
-LEASE_SECONDS = 120.0  # a lease that is not renewed for this long is free
 DELETERS = 16  # threads that delete objects
-RENEWALS = 4  # number of renewals in LEASE_SECONDS
-# Signal to the main thread when a lease is lost. It ends a wait for other threads, which `interrupt_main` does not, and
-# a script's background command ignores SIGINT.
-LOST = signal.SIGUSR1
 
 
 def configure(beam_flags: Sequence[str]) -> PipelineOptions:
@@ -135,7 +126,7 @@ def create_file(path: str, content: bytes) -> bool:
     """
     try:
         if path.startswith(GS):
-            storage.Blob.from_uri(path, client=_client()).upload_from_string(content, if_generation_match=0)
+            storage.Blob.from_uri(path, client=client()).upload_from_string(content, if_generation_match=0)
         elif is_remote(path):
             if FileSystems.exists(path):
                 raise FileExistsError(path)
@@ -255,7 +246,7 @@ def bucket_location(bucket: str) -> str | None:
     Reading it needs buckets.get, which roles for objects alone, such as objectAdmin, do not include.
     """
     try:
-        return str(_client().get_bucket(bucket).location)
+        return str(client().get_bucket(bucket).location)
     except Forbidden:
         return None
 
@@ -271,193 +262,13 @@ def bucket_problem(path: str) -> str | None:
     if len(path.splitlines()) > 1:
         return f"{path!r}: expected a path without line breaks, found one; name another."
     try:
-        next(iter(_client().list_blobs(bucket_of(path), max_results=1)), None)
+        next(iter(client().list_blobs(bucket_of(path), max_results=1)), None)
     except Exception as error:  # credentials, network and storage raise their own exceptions
         return explanation(path, error)
     return None
 
 
-class Lease:
-    """A context manager that admits one owner at a time, on any machine, through an object in Cloud Storage.
-
-    Every write names the generation of the object that it replaces, so of two writers only one succeeds. The owner
-    renews the lease while the body runs. A killed owner leaves the object behind, and another may take the lease after
-    LEASE_SECONDS without a renewal, by the clock of the storage. An owner that could not renew it for so long has lost
-    it: `lost` says so, and the main thread gets a KeyboardInterrupt. If the process ignores Ctrl-C, it ends.
-
-    An owner whose job may outlive it calls `leave`. Then the object stays, and names the job.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        owner: str,
-        job: dict[str, str] | None = None,
-        is_active: Callable[[dict[str, str]], bool] | None = None,
-    ) -> None:
-        """Prepare a lease.
-
-        Args:
-            path: The object.
-            owner: Who asks, for messages to others.
-            job: What names the owner's job in its engine, if there is one.
-            is_active: Asks the engine whether a job still runs. Without it, a job counts as running.
-        """
-        self.lost: str | None = None  # a sentence, once the lease is lost
-        self._path = path
-        self._owner = owner
-        self._job = job
-        self._is_active = is_active
-        self._left = False
-        self.token = uuid.uuid4().hex  # what tells this lease from all others
-        self._stop = threading.Event()
-        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
-
-    def __enter__(self) -> Self:
-        """Take the lease.
-
-        Raises:
-            UserError: another owner holds it, or the bucket cannot be written.
-        """
-        try:
-            self._blob = storage.Blob.from_uri(self._path, client=_client())
-            generation = self._free_generation()
-            self._write(generation)
-        except PreconditionFailed:
-            raise UserError(f"{self._path}: another run has just started here; wait for it or stop it.") from None
-        except GoogleAPIError as error:
-            raise UserError(explanation(self._path, error)) from None
-        if threading.current_thread() is threading.main_thread():  # no other thread can be told
-            signal.signal(LOST, signal.default_int_handler)
-        self._renewer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release the lease, or leave it to the job."""
-        self._stop.set()
-        self._renewer.join()
-        with contextlib.suppress(Exception):  # a lease that cannot be deleted runs out
-            if self._left:
-                self._write(self._generation, left=True)
-            else:
-                self._blob.delete(if_generation_match=self._generation)
-
-    def refuse_held(self) -> None:
-        """Raise a UserError if another owner holds the lease. Change nothing."""
-        try:
-            self._blob = storage.Blob.from_uri(self._path, client=_client())
-            self._free_generation()
-        except GoogleAPIError as error:
-            raise UserError(explanation(self._path, error)) from None
-
-    def leave(self, *, to_job: bool) -> None:
-        """Say whether the lease belongs to the job when the body ends, because the job may still run then."""
-        self._left = to_job
-
-    def _free_generation(self) -> int:
-        """Return the generation to replace; 0 if there is no object.
-
-        Raises:
-            UserError: another owner holds the lease.
-        """
-        generation, held = self._read()
-        if not generation:
-            return 0
-        if job := held.get("job"):
-            self._refuse_active(job)
-        if not held.get("left") and (age := self._seconds_since_renewal()) < LEASE_SECONDS:
-            raise UserError(
-                f"{self._path}: another run ({held.get('owner', 'unknown')}) is at work here, last seen {age:.0f} s "
-                f"ago; wait for it, stop it, or try again in {LEASE_SECONDS - age:.0f} s if it was killed."
-            )
-        return generation
-
-    def _refuse_active(self, job: dict[str, str]) -> None:
-        try:
-            active = self._is_active is None or self._is_active(job)
-        except Exception as error:  # each engine raises its own exceptions
-            raise UserError(
-                f"{self._path}: the job {job['name']} may be at work here, and its engine cannot be asked "
-                f"({' '.join(str(error).split())[:200]}); delete this object once the job has ended."
-            ) from None
-        if active:
-            raise UserError(f"{self._path}: the job {job['name']} is at work here; wait for it or cancel it.")
-
-    def _seconds_since_renewal(self) -> float:
-        """Return the age of the object by the storage's own clock, because two machines' clocks may differ.
-
-        A second object, written and deleted at once, tells the storage's time.
-        """
-        renewed = self._blob.updated
-        now = storage.Blob.from_uri(f"{self._path}.{self.token}", client=_client())
-        now.upload_from_string(b"")
-        seconds = (now.updated - renewed).total_seconds()
-        now.delete()
-        return float(seconds)
-
-    def _write(self, generation: int, *, left: bool = False) -> None:
-        """Write the object in place of this generation; `left` says that the owner has ended and its job may not."""
-        content = orjson.dumps({"owner": self._owner, "token": self.token, "job": self._job, "left": left})
-        try:
-            self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
-            self._generation = int(self._blob.generation)
-        except PreconditionFailed:
-            current, held = self._read()
-            if held.get("token") != self.token:  # with this token, the write succeeded and only its answer was lost
-                raise
-            self._generation = current
-        self._renewed = time.monotonic()
-
-    def _read(self) -> tuple[int, dict[str, Any]]:
-        """Return the object's generation and content; 0 and an empty dict if there is no object."""
-        try:
-            self._blob.reload()
-            generation = int(self._blob.generation)
-            content = self._blob.download_as_bytes(if_generation_match=generation)
-        except NotFound:
-            return 0, {}
-        with contextlib.suppress(ValueError, TypeError):  # a damaged lease says nothing, but its age counts
-            return generation, dict(orjson.loads(content))
-        return generation, {}
-
-    def _renew(self) -> None:
-        while not self.lost and not self._stop.wait(LEASE_SECONDS / RENEWALS):
-            try:
-                self._write(self._generation)
-            except PreconditionFailed:
-                self._lose(taken(self._path))
-            except Exception:  # storage or network may fail; the next renewal may succeed
-                if time.monotonic() - self._renewed > LEASE_SECONDS:
-                    self._lose(
-                        f"{self._path}: the storage did not answer for {LEASE_SECONDS:.0f} s; this run has stopped."
-                    )
-
-    def _lose(self, sentence: str) -> None:
-        self.lost = sentence
-        if signal.getsignal(LOST) is signal.default_int_handler:
-            signal.pthread_kill(threading.main_thread().ident or 0, LOST)
-
-
-def holds(path: str, token: str) -> bool:
-    """Return whether the object of a lease still has this token, so that no other owner has taken it."""
-    try:
-        return bool(orjson.loads(read_file(path))["token"] == token)
-    except (ValueError, KeyError, TypeError):
-        return False
-    except Exception:  # each storage raises its own exceptions
-        if FileSystems.exists(path):
-            raise
-        return False
-
-
-def taken(path: str) -> str:
-    """Return the sentence about a lease that another owner has."""
-    return (
-        f"{path}: another run has taken this folder, because this one was not seen for too long; this run has stopped."
-    )
-
-
-def _client() -> storage.Client:
+def client() -> storage.Client:
     """Return a client with the credentials of Beam's own reads and writes, including flags such as --no_auth."""
     return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
 

@@ -4,17 +4,15 @@ A receipt is written last, so a slice that has one is complete. It carries the i
 run counts as none.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
-import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.scoring.tally import Counts, Totals
+from models import seals
 
 RECEIPTS = "receipts"  # folder of the receipts, in the folder of the run
 
@@ -73,7 +71,7 @@ def write(receipt: Receipt, output: str) -> Receipt:
     Several attempts may finish the same slice. The first receipt stays, and the files of the others count for nothing.
     """
     path = path_of(output, receipt.run, receipt.slice)
-    if storage.create_file(path, seal(vars(receipt))):
+    if storage.create_file(path, seals.seal(vars(receipt))):
         return receipt
     if winner := read(path, receipt.run):
         return winner
@@ -83,23 +81,7 @@ def write(receipt: Receipt, output: str) -> Receipt:
 
 def replace_with(receipt: Receipt, output: str) -> None:
     """Write the receipt of a slice in place of its earlier one."""
-    storage.write_file(path_of(output, receipt.run, receipt.slice), seal(vars(receipt)))
-
-
-def seal(content: Mapping[str, Any], *, indent: bool = False) -> bytes:
-    """Return JSON with one more key, `seal`: the SHA-256 of all the others."""
-    sealed = {**content, "seal": hashlib.sha256(orjson.dumps(content)).hexdigest()}
-    return orjson.dumps(sealed, option=orjson.OPT_INDENT_2 if indent else None)
-
-
-def unseal(stored: bytes) -> dict[str, Any] | None:
-    """Return the content of sealed JSON; None if it is damaged."""
-    try:
-        content: dict[str, Any] = orjson.loads(stored)
-        expected = content.pop("seal")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return content if expected == hashlib.sha256(orjson.dumps(content)).hexdigest() else None
+    storage.write_file(path_of(output, receipt.run, receipt.slice), seals.seal(vars(receipt)))
 
 
 def find(output: str, run: str, slice_name: str) -> Receipt | None:
@@ -110,7 +92,7 @@ def find(output: str, run: str, slice_name: str) -> Receipt | None:
 
 def read(path: str, run: str) -> Receipt | None:
     """Read a receipt. Return None if it is damaged, or of another run or version, so that its slice is done again."""
-    content = unseal(storage.read_file(path))
+    content = seals.unseal(storage.read_file(path))
     if content is None:
         return None
     try:

@@ -6,31 +6,32 @@ an identity, and a process of an earlier run can neither replace nor delete a fi
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
-import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import IO, Any
+from typing import Any
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
 
+from inference.corpus import lease as leases
 from inference.corpus import records, slices, storage
 from inference.corpus.files import InputFile
-from inference.corpus.storage import Lease
-from inference.runs import receipts, sink, summary
+from inference.corpus.lease import Lease
+from inference.runs import lock, receipts, sink, summary
+from inference.runs.lock import LOCK, TASKS
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from models import seals
 from models.arguments import refuse
 from models.errors import UserError
 
-RUN, SCHEMA, LOCK, REPORT = "run.json", "schema.json", ".lock", "report.html"
-SLICES, TASKS, CLAIMS = "slices.json", "tasks", "claims"  # of a run that is shared between tasks
+RUN, SCHEMA, REPORT = "run.json", "schema.json", "report.html"
+SLICES, CLAIMS = "slices.json", "claims"  # of a run that is shared between tasks
 FORMAT_VERSION = 2
 # The packages whose versions decide the scores.
 DECISIVE_PACKAGES = (
@@ -165,7 +166,7 @@ def read(output: str) -> dict[str, Any] | None:
     if not FileSystems.exists(path):
         return None
     stored = storage.read_file(path)
-    description = receipts.unseal(stored)
+    description = seals.unseal(stored)
     if description is None or description["run"] != _identity(description):
         with contextlib.suppress(ValueError, AttributeError):
             if (version := orjson.loads(stored).get("format_version")) != FORMAT_VERSION:
@@ -198,9 +199,9 @@ def require_own(options: RunOptions) -> None:
         RunLost: it belongs to another run or command, or to none.
     """
     if options.lease:
-        lock = FileSystems.join(options.output, LOCK)
-        if not storage.holds(lock, options.lease):
-            raise RunLost(storage.taken(lock))
+        path = FileSystems.join(options.output, LOCK)
+        if not leases.holds(path, options.lease):
+            raise RunLost(leases.taken(path))
         return
     path = FileSystems.join(options.output, RUN)
     try:
@@ -344,7 +345,7 @@ def claim(
         UserError: another run is at work in the folder, or the folder cannot be written.
     """
     output = options.output
-    with _lock(output, job, is_active) as lease:
+    with lock.hold(output, job, is_active) as lease:
         _refuse(description, output, overwrite)  # again, because another run may have written since the first check
         if overwrite:
             _clear(output)
@@ -365,7 +366,7 @@ def join(
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
     output = options.output
-    with _lock(output, is_active=is_active, shared=True):
+    with lock.hold(output, is_active=is_active, shared=True):
         _refuse(description, output)
         yield _open(options, description)
         _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
@@ -377,7 +378,9 @@ def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
     current = read(output) or _create(description, output)
     schema = records.predictions_schema(options.keep_fields, options.model_names)
     fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
-    storage.write_file(FileSystems.join(output, SCHEMA), orjson.dumps(fields, option=orjson.OPT_INDENT_2))
+    content, path = orjson.dumps(fields, option=orjson.OPT_INDENT_2), FileSystems.join(output, SCHEMA)
+    if not FileSystems.exists(path) or storage.read_file(path) != content:  # many tasks may begin at once
+        storage.write_file(path, content)
     fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
     scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))
     return replace(options, run=current["run"], scoring=scoring)
@@ -391,75 +394,10 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
     """Write `run.json` with a new identity, and return its content."""
     content: dict[str, Any] = orjson.loads(orjson.dumps({**description, "nonce": uuid.uuid4().hex}))
     content = {"run": _identity(content), **content}
-    if storage.create_file(FileSystems.join(output, RUN), receipts.seal(content, indent=True)):
+    if storage.create_file(FileSystems.join(output, RUN), seals.seal(content, indent=True)):
         return content
     _refuse(description, output)  # another process was faster
     return require(output)
-
-
-@contextlib.contextmanager
-def _lock(
-    output: str,
-    job: dict[str, str] | None = None,
-    is_active: Callable[[dict[str, str]], bool] | None = None,
-    *,
-    shared: bool = False,
-) -> Iterator[Lease | None]:
-    """Let one command at a time into a folder, or any number of tasks (`shared`).
-
-    That is a lease in Cloud Storage, and a lock on disk, which the operating system releases when the process ends.
-    Other storages have neither. Tasks show themselves by files, which count where there is no lock.
-    """
-    if output.startswith(storage.GS):
-        owner = f"{socket.gethostname()}:{os.getpid()}"
-        lease = Lease(FileSystems.join(output, LOCK), owner, job, is_active)
-        if shared:
-            lease.refuse_held()
-            yield None
-            return
-        with lease:
-            _refuse_tasks(output)
-            yield lease
-        return
-    if storage.is_remote(output):
-        if not shared:
-            _refuse_tasks(output)
-        yield None
-        return
-    try:
-        os.makedirs(output, exist_ok=True)
-        file: IO[bytes] = open(os.path.join(output, LOCK), "a+b")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be written: {error.strerror}; name another folder.") from None
-    with file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
-        except OSError:  # some shared file systems have no locks
-            if not shared:
-                _refuse_tasks(output)
-        yield None
-
-
-def _refuse_tasks(output: str) -> None:
-    """Refuse a folder in which tasks are at work.
-
-    Raises:
-        UserError: a task has shown itself in time.
-    """
-    folder = FileSystems.join(output, TASKS)
-    if not storage.times(folder):
-        return
-    probe = uuid.uuid4().hex
-    storage.write_file(FileSystems.join(folder, probe), b"")  # the storage dates it by its own clock
-    shown = storage.times(folder)
-    storage.delete(folder, [probe])
-    now = shown.pop(probe)
-    if alive := [name for name, seen in shown.items() if now - seen < storage.LEASE_SECONDS]:
-        raise UserError(
-            f"--output {output}: {len(alive)} tasks of `inference.worker` are at work in it; wait or stop them."
-        )
 
 
 def delete_claims(output: str) -> None:

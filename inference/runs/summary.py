@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from inference.corpus.storage import read_file, write_file
-from inference.runs import receipts, sink
+from inference.runs import sink
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring.tally import Totals
+from models import seals
 
 SUMMARY = "summary.json"
 
@@ -56,7 +57,7 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
 
 def write(summary: dict[str, Any], options: RunOptions) -> None:
     """Write `summary.json`, sealed."""
-    content = receipts.seal({"run": options.run, **summary}, indent=True)
+    content = seals.seal({"run": options.run, **summary}, indent=True)
     write_file(FileSystems.join(options.output, SUMMARY), content)
 
 
@@ -65,7 +66,7 @@ def read(output: str, run: str) -> dict[str, Any] | None:
     path = FileSystems.join(output, SUMMARY)
     if not FileSystems.exists(path):
         return None
-    summary = receipts.unseal(read_file(path))
+    summary = seals.unseal(read_file(path))
     return summary if summary and summary["run"] == run else None
 
 

@@ -21,17 +21,19 @@ from typing import Self
 import orjson
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import slices, storage
+from inference.corpus import lease, slices, storage
 from inference.corpus.files import InputFile
 from inference.corpus.slices import Slice
 from inference.runs import handler, pipeline, receipts, run_folder, summary
 from inference.runs.handler import ScoredSlice, SliceDocuments
+from inference.runs.lock import TASKS
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
-from inference.runs.run_folder import CLAIMS, SLICES, TASKS
+from inference.runs.run_folder import CLAIMS, SLICES
 from inference.scoring import tally
 from inference.scoring.scorer import Scorer
 from inference.scoring.tally import Totals
+from models import seals
 from models.errors import UserError
 
 POLL_SECONDS = 2.0  # between two looks at what the other tasks have done
@@ -48,6 +50,7 @@ class Task:
         self.name = uuid.uuid4().hex
         self.options = options
         self._folder = FileSystems.join(options.output, CLAIMS)
+        self._owners: dict[str, str] = {}  # task of each claim of others that was read
         self._stop = threading.Event()
         self._beat = threading.Thread(target=self._renew, name="task", daemon=True)
 
@@ -98,18 +101,18 @@ class Task:
                 pause = POLL_SECONDS
                 yield piece
             self._stop.wait(pause)
-            pause = min(pause * 1.5, storage.LEASE_SECONDS / storage.RENEWALS)
+            pause = min(pause * 1.5, lease.LEASE_SECONDS / lease.RENEWALS)
 
     def _receipt(self, piece: Slice) -> str:
         return receipts.path_of(self.options.output, self.options.run, piece.name)
 
     def _claims_of(self, left: Sequence[Slice]) -> Iterator[Slice]:
         """Yield the slices that this task can claim now, until others are often faster."""
-        claims, missed = self._claims(), 0
+        claims, shown, missed = self._claims(), self._shown(), 0
         for piece in left:
             if self._stop.is_set() or missed == MISSES:
                 return
-            if self._claim(piece.name, claims.get(piece.name)):
+            if self._claim(piece.name, claims.get(piece.name), shown):
                 missed = 0
                 yield piece
             else:
@@ -125,10 +128,14 @@ class Task:
                 latest[claimed] = max(latest.get(claimed, (0, 0.0)), (int(number), written))
         return latest
 
-    def _claim(self, what: str, latest: tuple[int, float] | None) -> bool:
+    def _shown(self) -> dict[str, float]:
+        """Return when each task has shown itself, this one included, by the clock of the storage."""
+        return storage.times(FileSystems.join(self.options.output, TASKS))
+
+    def _claim(self, what: str, latest: tuple[int, float] | None, shown: dict[str, float]) -> bool:
         """Claim something unless a task that lives has it. Return whether it is this task's."""
         number, written = latest or (0, 0.0)
-        if number and self._is_held(f"{self._prefix(what)}{number:03d}", written):
+        if number and self._is_held(f"{self._prefix(what)}{number:03d}", written, shown):
             return False
         path = FileSystems.join(self._folder, f"{self._prefix(what)}{number + 1:03d}")
         return storage.create_file(path, self.name.encode())
@@ -136,27 +143,26 @@ class Task:
     def _prefix(self, what: str) -> str:
         return f"{what}.{receipts.run_part(self.options.run)}."
 
-    def _is_held(self, claim: str, written: float) -> bool:
-        """Return whether the task that made a claim is alive and not stuck.
-
-        The storage dates its files by its own clock, and this task's own file tells what time it is there.
-        """
-        shown = storage.times(FileSystems.join(self.options.output, TASKS))
-        now = shown.get(self.name, 0.0)
-        try:
-            owner = storage.read_file(FileSystems.join(self._folder, claim)).decode()
-        except Exception:  # each storage raises its own errors
-            if FileSystems.exists(FileSystems.join(self._folder, claim)):
-                raise
-            return True  # the run was finished just now, and claims are gone
-        return owner in shown and now - shown[owner] < storage.LEASE_SECONDS and now - written < STUCK_SECONDS
+    def _is_held(self, claim: str, written: float, shown: dict[str, float]) -> bool:
+        """Return whether the task that made a claim is alive and not stuck. The file of this one tells the time."""
+        now, path = shown.get(self.name, 0.0), FileSystems.join(self._folder, claim)
+        if claim not in self._owners:
+            try:
+                self._owners[claim] = storage.read_file(path).decode()
+            except Exception:  # each storage raises its own errors
+                if FileSystems.exists(path):
+                    raise
+                return True  # the run was finished just now, and claims are gone
+        last_seen = shown.get(self._owners[claim])
+        is_alive = last_seen is not None and now - last_seen < lease.LEASE_SECONDS
+        return is_alive and now - written < STUCK_SECONDS
 
     def _once(self, what: str, is_done: Callable[[], object], work: Callable[[], None]) -> bool:
         """Let one task of all do the work. Return whether it was this one, after the work is done."""
         while not is_done():
             if self._stop.is_set():
                 raise UserError(f"{self.options.output}: this task was stopped before the {what} was complete.")
-            if self._claim(what, self._claims(what).get(what)):
+            if self._claim(what, self._claims(what).get(what), self._shown()):
                 if is_done():  # another task was faster, and its claim is gone already
                     return False
                 work()
@@ -172,7 +178,7 @@ class Task:
         storage.write_file(FileSystems.join(self.options.output, TASKS, self.name), who.encode())
 
     def _renew(self) -> None:
-        while not self._stop.wait(storage.LEASE_SECONDS / storage.RENEWALS):
+        while not self._stop.wait(lease.LEASE_SECONDS / lease.RENEWALS):
             with contextlib.suppress(Exception):  # storage or network may fail; the next write may succeed
                 self._show()
 
@@ -225,7 +231,7 @@ def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], N
 
 def _read_slices(path: str, run: str, files: Sequence[InputFile]) -> list[Slice]:
     """Return the slices that a task of this run has written down, or an empty list if none has."""
-    content = receipts.unseal(storage.read_file(path)) if FileSystems.exists(path) else None
+    content = seals.unseal(storage.read_file(path)) if FileSystems.exists(path) else None
     if content is None or content["run"] != run:
         return []
     by_path = {file.path: file for file in files}
@@ -240,7 +246,7 @@ def _write_slices(path: str, options: RunOptions, files: Sequence[InputFile]) ->
             for part in found:
                 counted.setdefault(part.file.path, []).append(part)
     numbered = [piece for parts in counted.values() for piece in slices.number(parts)]
-    storage.write_file(path, receipts.seal(orjson.loads(orjson.dumps({"run": options.run, "slices": numbered}))))
+    storage.write_file(path, seals.seal(orjson.loads(orjson.dumps({"run": options.run, "slices": numbered}))))
 
 
 def _summarise(options: RunOptions, count: int) -> None:

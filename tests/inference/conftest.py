@@ -16,9 +16,8 @@ from apache_beam.internal.gcp.auth import _Credentials
 from google.api_core.retry import retry_unary
 
 from inference import beam_runner
-from inference.runs import receipts
 from inference.scoring import conversion_folder, conversions
-from models import weights
+from models import seals, weights
 from models.network import PooledClassifier
 from tests import cloud_storage, dataflow
 from tests.cloud_storage import CloudStorage
@@ -127,17 +126,17 @@ def without_run(path: str) -> str:
 
 def edit_description(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the description of a run and seal it again."""
-    content = receipts.unseal((run / "run.json").read_bytes())
+    content = seals.unseal((run / "run.json").read_bytes())
     assert content
     change(content)
-    (run / "run.json").write_bytes(receipts.seal(content))
+    (run / "run.json").write_bytes(seals.seal(content))
 
 
 def edit_summary(run: Path, **changes: object) -> None:
     """Change the summary of a run and seal it again."""
-    content = receipts.unseal((run / "summary.json").read_bytes())
+    content = seals.unseal((run / "summary.json").read_bytes())
     assert content
-    (run / "summary.json").write_bytes(receipts.seal({**content, **changes}))
+    (run / "summary.json").write_bytes(seals.seal({**content, **changes}))
 
 
 def identity_of(run: Path) -> str:

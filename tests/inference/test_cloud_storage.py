@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from inference import beam_runner
+from inference.corpus import lease as leases
 from inference.corpus import storage
 from inference.corpus.records import Document
 from inference.scoring import conversion_folder, model_files
@@ -106,7 +107,7 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
 ) -> None:
     corpus = cloud.upload(BUCKET, "a.jsonl", jsonl(10))
     flags = ("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out")
-    with storage.Lease(f"gs://{BUCKET}/out/.lock", "elsewhere:1"):
+    with leases.Lease(f"gs://{BUCKET}/out/.lock", "elsewhere:1"):
         assert label_with(*flags) == 2
     assert "another run (elsewhere:1) is at work here, last seen 0 s ago" in capsys.readouterr().err
     assert cloud.contents(BUCKET, "out/") == {}
@@ -115,28 +116,28 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(
 
 def test_one_of_two_runs_that_begin_at_once_is_refused(cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"gs://{BUCKET}/out/.lock"
-    monkeypatch.setattr(storage.Lease, "_free_generation", lambda self: 0)  # both runs find it free
-    with storage.Lease(path, "one"), pytest.raises(UserError, match="another run has just started here"):
-        storage.Lease(path, "two").__enter__()
+    monkeypatch.setattr(leases.Lease, "_free_generation", lambda self: 0)  # both runs find it free
+    with leases.Lease(path, "one"), pytest.raises(UserError, match="another run has just started here"):
+        leases.Lease(path, "two").__enter__()
 
 
 def test_a_lease_is_renewed_and_an_abandoned_one_is_taken_over(
     cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = f"gs://{BUCKET}/out/.lock"
-    monkeypatch.setattr(storage, "LEASE_SECONDS", 1.0)
-    with storage.Lease(path, "one"):
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.0)
+    with leases.Lease(path, "one"):
         uploads = len(cloud.requests)
         while len(cloud.requests) < uploads + 8:
             pass
         with pytest.raises(UserError, match="at work here"):
-            storage.Lease(path, "two").__enter__()
+            leases.Lease(path, "two").__enter__()
     cloud.upload(BUCKET, "out/.lock", b'{"owner": "killed"}')
     with pytest.raises(UserError, match=r"another run \(killed\) is at work here, last seen 0 s ago"):
-        storage.Lease(path, "two").__enter__()
+        leases.Lease(path, "two").__enter__()
     time.sleep(1.1)
     monkeypatch.setattr(time, "time", lambda: 0.0)  # a clock that is wrong changes nothing
-    with storage.Lease(path, "two"):
+    with leases.Lease(path, "two"):
         assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["owner"] == "two"
 
 
@@ -159,7 +160,7 @@ def test_a_run_that_lost_its_lease_stops(
         time.sleep(1.5)
         return score(self, documents, others)
 
-    monkeypatch.setattr(storage, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(Scorer, "score", overtaken)
     assert label_with("--model", colours, "--input", corpus, "--output", f"gs://{BUCKET}/out") == 1
     error = capsys.readouterr().err
@@ -173,9 +174,9 @@ def test_a_run_that_lost_its_lease_stops(
 def test_a_lease_is_lost_if_the_storage_does_not_answer(
     cloud: CloudStorage, monkeypatch: pytest.MonkeyPatch, at_ctrl_c: Any
 ) -> None:
-    monkeypatch.setattr(storage, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.4)
     before, began = signal.signal(signal.SIGINT, at_ctrl_c), time.monotonic()
-    lease = storage.Lease(f"gs://{BUCKET}/out/.lock", "one").__enter__()
+    lease = leases.Lease(f"gs://{BUCKET}/out/.lock", "one").__enter__()
     monkeypatch.setattr(lease, "_write", lambda generation: 1 / 0)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -190,13 +191,13 @@ def test_a_lease_is_lost_if_the_storage_does_not_answer(
 
 def test_a_lease_that_was_left_to_a_job_is_free_when_the_job_has_ended(cloud: CloudStorage) -> None:
     path, job = f"gs://{BUCKET}/out/.lock", {"project": "p", "region": "r", "name": "labelbeam-1"}
-    with storage.Lease(path, "one", job) as lease:
+    with leases.Lease(path, "one", job) as lease:
         lease.leave(to_job=True)
     with pytest.raises(UserError, match="the job labelbeam-1 is at work here; wait for it or cancel it"):
-        storage.Lease(path, "two", None, lambda asked: asked == job).__enter__()
+        leases.Lease(path, "two", None, lambda asked: asked == job).__enter__()
     with pytest.raises(UserError, match="its engine cannot be asked .no network.; delete this object once the job"):
-        storage.Lease(path, "two", None, Mock(side_effect=OSError("no network"))).__enter__()
-    with storage.Lease(path, "two", None, lambda _: False):
+        leases.Lease(path, "two", None, Mock(side_effect=OSError("no network"))).__enter__()
+    with leases.Lease(path, "two", None, lambda _: False):
         pass
     assert cloud.contents(BUCKET, "out/") == {}
 
@@ -206,15 +207,15 @@ def test_a_lease_is_left_to_its_job_only_when_the_launcher_ends(
 ) -> None:
     """The launcher takes minutes to submit its job, and the engine does not know it yet."""
     path = f"gs://{BUCKET}/out/.lock"
-    monkeypatch.setattr(storage, "LEASE_SECONDS", 2.0)
-    with storage.Lease(path, "one", {"name": "labelbeam-1"}) as lease:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
+    with leases.Lease(path, "one", {"name": "labelbeam-1"}) as lease:
         lease.leave(to_job=True)
         requests = len(cloud.requests)
         while len(cloud.requests) < requests + 2:
             time.sleep(0.01)
         with pytest.raises(UserError, match=r"another run \(one\) is at work here"):
-            storage.Lease(path, "two", None, lambda _: False).__enter__()
-    with storage.Lease(path, "two", None, lambda _: False):
+            leases.Lease(path, "two", None, lambda _: False).__enter__()
+    with leases.Lease(path, "two", None, lambda _: False):
         pass
 
 
@@ -253,10 +254,10 @@ def test_overwrite_leaves_objects_that_are_not_a_run_s(
 def test_a_lease_whose_answer_was_lost_is_held(cloud: CloudStorage) -> None:
     path = f"gs://{BUCKET}/out/.lock"
     cloud.fault = cloud_storage.every(1, LOST, "^/upload/")
-    lease = storage.Lease(path, "one")
+    lease = leases.Lease(path, "one")
     threading.Timer(1.5, setattr, (cloud, "fault", lambda method, path: None)).start()
     with lease, pytest.raises(UserError, match="at work here"):
-        storage.Lease(path, "two").__enter__()
+        leases.Lease(path, "two").__enter__()
     assert cloud.failed
     assert cloud.contents(BUCKET, "out/") == {}
 

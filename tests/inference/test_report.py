@@ -15,7 +15,7 @@ from inference.cost.pricing import Bill
 from inference.runs import drift, report_page
 from inference.runs import receipts as all_receipts
 from inference.runs.receipts import Receipt
-from models import trained_model
+from models import seals
 from tests.inference.conftest import edit_description, edit_summary, identity_of, rows_of, write_corpus
 from tests.pages import Page, in_browser, needs_browser
 from tests.tiny import tiny_model
@@ -187,8 +187,8 @@ def multi_class(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     model = tiny_model(folder / "model", task="multi_class", names=MARKUP)
     manifest = json.loads((model / "model.json").read_text())
     manifest["training"] = {"documents": 1000, "label_counts": dict.fromkeys(MARKUP, 1)}
-    manifest["seal"] = trained_model.seal_of(manifest)
-    (model / "model.json").write_text(json.dumps(manifest))
+    del manifest["seal"]
+    (model / "model.json").write_bytes(seals.seal(manifest))
     corpus = write_corpus(folder / "corpus.jsonl", 100)
     with contextlib.redirect_stdout(io.StringIO()) as console:
         assert beam_runner.main(["--model", str(model), "--input", str(corpus), "--output", str(folder / "run")]) == 0

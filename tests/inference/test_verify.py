@@ -13,6 +13,7 @@ import pytest
 from inference import beam_runner, verify
 from inference.corpus import storage
 from inference.runs import integrity, receipts
+from models import seals
 from tests.inference.conftest import edit_summary, identity_of, write_corpus
 
 
@@ -44,7 +45,7 @@ def edit_receipt(run: Path, **changes: Any) -> None:
     path = first(run, "receipts")
     receipt = receipts.read(str(path), identity_of(run))
     assert receipt
-    path.write_bytes(receipts.seal(vars(replace(receipt, **changes))))
+    path.write_bytes(seals.seal(vars(replace(receipt, **changes))))
 
 
 def test_a_run_that_is_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

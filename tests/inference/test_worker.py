@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from inference import beam_runner, worker
-from inference.corpus import slices, storage
+from inference.corpus import lease, slices
 from inference.corpus.files import find_files
-from inference.runs import pipeline, run_folder, tasks
+from inference.runs import lock, pipeline, run_folder, tasks
 from inference.runs.options import RunOptions
 from inference.runs.tasks import Task
 from inference.scoring.options import ScoringOptions
@@ -109,7 +109,7 @@ def test_a_task_that_stands_still_for_too_long_counts_as_dead(
     monkeypatch.setattr(Task, "_renew", lambda self: None)
     with Task(options) as still:
         assert next(still.claimed([piece])) == piece
-        os.utime(Path(options.output, "tasks", still.name), (0, time.time() - storage.LEASE_SECONDS - 1))
+        os.utime(Path(options.output, "tasks", still.name), (0, time.time() - lease.LEASE_SECONDS - 1))
         with Task(options) as other:
             assert next(other.claimed([piece])) == piece
 
@@ -170,10 +170,10 @@ def test_tasks_and_a_run_keep_each_other_out(
     command = flags(colours, corpus, output)
     assert worker.main([*command, "--limit", "5"]) == 0
     options = RunOptions(output, 0, ScoringOptions((str(colours),)), run="0" * 32)
-    with run_folder._lock(output, shared=True), Task(options):
+    with lock.hold(output, shared=True), Task(options):
         assert beam_runner.main([*command, "--overwrite"]) == 2
     assert "at work in it" in capsys.readouterr().err
-    with run_folder._lock(output):
+    with lock.hold(output):
         assert worker.main([*command, "--limit", "5"]) == 2
     assert "at work" in capsys.readouterr().err
     assert beam_runner.main([*command, "--overwrite"]) == 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import trained_model, weights
+from models import seals, trained_model, weights
 from models.errors import ModelError
 from tests.tiny import tiny_model
 
@@ -46,9 +46,9 @@ def test_equal_models_have_equal_fingerprints(tmp_path: Path) -> None:
 def edit(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = model / "model.json"
     content = json.loads(path.read_text())
+    del content["seal"]
     change(content)
-    content["seal"] = trained_model.seal_of(content)
-    path.write_text(json.dumps(content))
+    path.write_bytes(seals.seal(content))
 
 
 def unsealed(model: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -1,0 +1,85 @@
+"""Lets one command at a time into the folder of a run, or any number of tasks."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from apache_beam.io.filesystems import FileSystems
+
+from inference.corpus import lease, storage
+from inference.corpus.lease import Lease
+from models.errors import UserError
+
+LOCK, TASKS = ".lock", "tasks"  # the file that is locked, and the folder in which tasks show themselves
+
+
+@contextlib.contextmanager
+def hold(
+    output: str,
+    job: dict[str, str] | None = None,
+    is_active: Callable[[dict[str, str]], bool] | None = None,
+    *,
+    shared: bool = False,
+) -> Iterator[Lease | None]:
+    """Let one command at a time into a folder, or any number of tasks (`shared`).
+
+    That is a lease in Cloud Storage, and a lock on disk, which the operating system releases when the process ends.
+    Other storages have neither. Tasks show themselves by files, which count where there is no lock.
+
+    Raises:
+        UserError: another command is at work in the folder, or the folder cannot be written.
+    """
+    if output.startswith(storage.GS):
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        held = Lease(FileSystems.join(output, LOCK), owner, job, is_active)
+        if shared:
+            held.refuse_held()
+            yield None
+            return
+        with held:
+            _refuse_tasks(output)
+            yield held
+        return
+    if storage.is_remote(output):
+        if not shared:
+            _refuse_tasks(output)
+        yield None
+        return
+    try:
+        os.makedirs(output, exist_ok=True)
+        file: IO[bytes] = open(os.path.join(output, LOCK), "a+b")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror}; name another folder.") from None
+    with file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
+        except OSError:  # some shared file systems have no locks
+            if not shared:
+                _refuse_tasks(output)
+        yield None
+
+
+def _refuse_tasks(output: str) -> None:
+    """Refuse a folder in which tasks are at work.
+
+    Raises:
+        UserError: a task has shown itself in time.
+    """
+    folder = FileSystems.join(output, TASKS)
+    if not storage.times(folder):
+        return
+    probe = uuid.uuid4().hex
+    storage.write_file(FileSystems.join(folder, probe), b"")  # the storage dates it by its own clock
+    shown = storage.times(folder)
+    storage.delete(folder, [probe])
+    now = shown.pop(probe)
+    if alive := [name for name, seen in shown.items() if now - seen < lease.LEASE_SECONDS]:
+        raise UserError(
+            f"--output {output}: {len(alive)} tasks of `inference.worker` are at work in it; wait or stop them."
+        )
