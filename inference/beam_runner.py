@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from inference.cost.pricing import GPUS
-from inference.flags import BeamParser, add_damage, add_json, add_scoring_flags, positive, share
+from inference.flags import BeamParser, add_damage, add_json, add_scoring_flags, positive, share, whole
 from inference.runs.options import RESUME, FileFormat
 from models import names, secrets
 from models.errors import exit_code
@@ -91,6 +91,12 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         default="",
         metavar="REASON",
         help="failures of this run to score again: all, or those for a REASON such as model_failed (default: none)",
+    )
+    what.add_argument(
+        "--resubmit",
+        type=whole,
+        metavar="N",
+        help="number of times to submit a failed job again (default: 3 if workers are apart from the command, else 0)",
     )
     what.add_argument("--redact_failures", action="store_true", help="failures without any part of the texts")
     add_scoring_flags(parser)

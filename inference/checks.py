@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from inference import engines
 from inference.corpus import look, slices, storage
 from inference.corpus.files import InputFile, find_files
 from inference.corpus.records import DocumentRecipe, Reason
+from inference.engines import Engine
 from inference.runs import lineage, pipeline, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
@@ -26,9 +28,6 @@ from models.text import TextRecipe
 if TYPE_CHECKING:
     from inference.dataflow.launch import Job
 
-LOCAL_RUNNER = "FnApiRunner"
-LOCAL_RUNNERS = (LOCAL_RUNNER, "BundleBasedDirectRunner", "PrismRunner")
-
 
 @dataclass(frozen=True)
 class CheckedRun:
@@ -38,6 +37,7 @@ class CheckedRun:
     files: list[InputFile]  # input files, capped by --limit
     description: dict[str, Any]  # content of run.json
     beam_options: PipelineOptions  # options of Apache Beam
+    engine: Engine  # engine that runs the pipeline
     runtime: Runtime | None  # runtime on this machine; None if only other machines score
     overwrite: bool  # whether to delete the files of an earlier run
     max_failure_rate: float  # share of failed documents, and of their bytes, above which the exit code is 3
@@ -47,6 +47,7 @@ class CheckedRun:
     max_cost: float | None = None  # cost in dollars above which the job is refused
     profile: Path | None = None  # file with the speed of the job's machine type, measured on it
     wait: bool = True  # whether to wait until the job ends
+    resubmissions: int = 0  # times that a failed job is submitted again
     verbosity: Verbosity = "normal"  # amount of messages: quiet, normal or verbose
     json: bool = False  # whether standard output gets the result as JSON, and standard error the messages
 
@@ -63,17 +64,17 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         UserError: has a line for each problem.
     """
     beam_options = storage.configure(beam_flags)
-    standard = beam_options.view_as(StandardOptions)
-    if (standard.runner or "DirectRunner").split(".")[-1].lower() == "directrunner":
-        standard.runner = LOCAL_RUNNER  # Beam's DirectRunner downloads Prism and runs that where it finds the web
-    on_dataflow = standard.runner.split(".")[-1].lower() in ("dataflowrunner", "dataflow")
-    scoring, problems = check_scoring(flags, here=not on_dataflow)
+    engine = engines.choose(beam_options, beam_flags)
+    on_dataflow = engine.workers == "dataflow"
+    scoring, problems = check_scoring(flags, here=not on_dataflow, scores=engine.workers == "here")
     files: list[InputFile] = []
     try:
         files = find_files(flags.input)
     except UserError as error:
         problems.append(str(error))
     problems += _path_problems(flags, files, beam_options)
+    paths = [("model", path) for path in flags.model] + [("input", file.path) for file in files[:1]]
+    problems += engines.problems(engine, beam_options, [*paths, ("output", flags.output)])
     job = None
     if on_dataflow:
         from inference.dataflow import launch  # it takes a second to load, which a local run should not wait for
@@ -119,7 +120,9 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         files=files,
         description=description,
         beam_options=beam_options,
-        runtime=_runtime_here(options.scoring, standard.runner),
+        engine=engine,
+        runtime=_runtime(options.scoring) if engine.workers == "here" else None,
+        resubmissions=engine.resubmissions if flags.resubmit is None else flags.resubmit,
         overwrite=flags.overwrite,
         max_failure_rate=flags.max_failure_rate,
         allow_damaged_files=flags.allow_damaged_files,
@@ -133,10 +136,13 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     )
 
 
-def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[ScoringOptions, list[str]]:
+def check_scoring(
+    flags: argparse.Namespace, *, here: bool = True, scores: bool = True
+) -> tuple[ScoringOptions, list[str]]:
     """Check models, device and fields. Return the options, and a sentence for each problem.
 
-    If another machine scores (`here` is false), neither local models nor this machine's devices are checked.
+    If the models are not on this machine (`here` is false), local models are not checked. If other machines score
+    (`scores` is false), this machine's devices are not checked.
     """
     problems = []
     precision: PrecisionChoice = flags.precision if here else "auto"  # a launch looks for the int8 variant itself
@@ -146,7 +152,7 @@ def check_scoring(flags: argparse.Namespace, *, here: bool = True) -> tuple[Scor
         except UserError as error:
             problems.append(str(error))
     try:
-        if here:
+        if scores:
             runtimes.choose(flags.runtime, flags.precision, flags.device)
     except UserError as error:
         problems.append(str(error))
@@ -203,9 +209,7 @@ def _absolute(path: str) -> str:
     return path if storage.is_remote(path) else os.path.realpath(path)
 
 
-def _runtime_here(options: ScoringOptions, runner: str) -> Runtime | None:
-    if runner.split(".")[-1] not in LOCAL_RUNNERS:
-        return None
+def _runtime(options: ScoringOptions) -> Runtime:
     return runtimes.choose(options.runtime, options.precision, options.device, options.threads)
 
 

@@ -3,15 +3,17 @@
 import logging
 import re
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
-from apache_beam.runners.runner import PipelineState
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.runners.runner import PipelineResult, PipelineState
 from rich.console import Console
 
+from inference import engines
 from inference.checks import CheckedRun
 from inference.corpus.records import MANY_DOCUMENTS
 from inference.flags import print_json
@@ -20,11 +22,16 @@ from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
 from inference.runs.run_folder import Claim
 from inference.runs.step_errors import own_error
+from inference.scoring import faults
 from models.console import PlainConsole
 from models.errors import UserError
 from models.names import for_terminal
 
+REPEATED = (faults.ScoringError.__name__, faults.DeviceError.__name__)  # own errors after which a job may succeed
 INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
+
+# What Beam logs of Ctrl-C: of the step that it interrupts, and of a slice of another thread.
+QUIET = (INTERRUPTED, "cannot schedule new futures after shutdown", "LaunchEnded")
 
 
 def execute(checked: CheckedRun) -> int:
@@ -42,7 +49,7 @@ def execute(checked: CheckedRun) -> int:
             print_json(checked.description)
         return 0
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
-    console.print(f"runner: {checked.beam_options.view_as(StandardOptions).runner}\n{runtime}", soft_wrap=True)
+    console.print(f"runner: {checked.engine.runner}\n{runtime}", soft_wrap=True)
     job, is_active = job_of(checked)
     with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
         checked = replace(checked, options=claim.options)
@@ -110,11 +117,29 @@ def _plan(checked: CheckedRun, console: Console) -> None:
 
 def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
+    for left in range(checked.resubmissions, -1, -1):
+        try:
+            return _submit(checked, claim, console)
+        except Exception as error:  # each runner raises errors of its own types
+            if INTERRUPTED in str(error):
+                raise KeyboardInterrupt from None
+            message, may_succeed, can_resume = _judge(error)
+            if claim.lost or not left or not may_succeed:
+                return failed(message, checked, can_resume=can_resume)
+            print(
+                for_terminal(f"failed: {message} Submitted again; --resubmit allows {left - 1} more."), file=sys.stderr
+            )
+    raise AssertionError("the last submission returns")
+
+
+def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
+    """Run the pipeline once. Return None at its end, and an exit code if a job continues."""
     if checked.job:
         claim.leave(to_job=True)  # whatever ends this process, the job may go on
+    result, launch = None, uuid.uuid4().hex
     try:
         p = beam.Pipeline(options=checked.beam_options)
-        pipeline.build(p, checked.options)
+        pipeline.build(p, checked.options, launch, check_workers=checked.engine.workers == "elsewhere")
         result = p.run()
         if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
             console.print(job_line(result.job_id(), checked), soft_wrap=True)
@@ -125,16 +150,36 @@ def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | 
         finally:
             claim.leave(to_job=checked.job is not None and not PipelineState.is_terminal(result.state))
     except KeyboardInterrupt:
-        if not checked.job or claim.lost:
+        if claim.lost:
             raise
-        print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
-        return 1
-    except Exception as error:  # each runner raises errors of its own types
-        if INTERRUPTED in str(error):
-            raise KeyboardInterrupt from None
-        name, message = own_error(error) or ("", f"{error}\n{type(error).__name__}.")
-        return failed(message, checked, can_resume=name != run_folder.RunLost.__name__)
+        if checked.job:
+            print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
+            return 1
+        if checked.engine.endpoint and result:
+            _cancel(result, checked)
+        raise
+    finally:
+        pipeline.end(launch)
     return None
+
+
+def _cancel(result: PipelineResult, checked: CheckedRun) -> None:
+    """Stop a job on a job server, and say what came of it."""
+    endpoint = checked.engine.endpoint
+    try:
+        result.cancel()
+        print(
+            f"\nthe job on {endpoint} was cancelled; a slice that is being scored may still be written", file=sys.stderr
+        )
+    except Exception as error:  # each job server has errors of its own
+        print(f"\nthe job on {endpoint} goes on: cancel it there ({error})", file=sys.stderr)
+
+
+def _judge(error: Exception) -> tuple[str, bool, bool]:
+    """Return why a job failed, whether another submission may succeed, and whether the run can be resumed at all."""
+    if own := own_error(error):
+        return own[1], own[0] in REPEATED, own[0] != run_folder.RunLost.__name__
+    return *engines.explain(f"{error}\n{type(error).__name__}."), True
 
 
 def failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:
@@ -151,13 +196,21 @@ def set_up_logging(checked: CheckedRun) -> None:
         logging.getLogger().setLevel(logging.INFO)
     else:
         logging.getLogger("apache_beam.runners.common").addFilter(_is_news)
+        logging.getLogger().addFilter(_is_not_of_a_job)
+        # It warns that several workers have no effect in one process, although two threads do overlap.
+        logging.getLogger("apache_beam.runners.portability.fn_api_runner.fn_runner").setLevel(logging.ERROR)
         logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)  # it warns when Prism ends
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Return False for Beam's logs of Ctrl-C and of a user's mistake, which are reported when the run ends."""
     is_mistake = isinstance(record.exc_info[1], UserError) if record.exc_info else False
-    return not (is_mistake or INTERRUPTED in record.getMessage())
+    return not (is_mistake or any(text in record.getMessage() for text in QUIET))
+
+
+def _is_not_of_a_job(record: logging.LogRecord) -> bool:
+    """Return False for what a job server says: the error that ends the run repeats it."""
+    return record.module != "portable_runner"
 
 
 def job_line(job_id: str, checked: CheckedRun) -> str:

@@ -147,6 +147,17 @@ def positive(number_type: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse
 
 
+def whole(text: str) -> int:
+    """Parse a whole number.
+
+    Raises:
+        ArgumentTypeError: it is not one, or it is below zero.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    return int(text)
+
+
 def share(text: str) -> float:
     """Parse a share.
 

@@ -6,13 +6,16 @@
 The graph starts from the file list in `run.json`, so it does not grow with the corpus. Each slice is one element.
 """
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import RunInference
 
 from inference.corpus import slices
@@ -23,21 +26,41 @@ from inference.runs import receipts, run_folder, sink, summary
 from inference.runs.handler import TRUSTED_ATTEMPTS, FinishedSlice, ScoredSlice, SliceDocuments, SliceHandler
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from inference.runs.worker_check import CheckWorker
 from inference.scoring import model_files, tally
 from inference.scoring.options import text_recipes
 from models import trained_model
 
+NAMESPACE = "labelbeam"  # of the counters that an engine shows
+_ended: set[str] = set()  # launches of this process that have ended, although a thread of theirs may still be at work
 
-def build(pipeline: beam.Pipeline, options: RunOptions) -> None:
-    """Add the steps of a run to a pipeline. They label the slices without a receipt and write the summary."""
+
+class LaunchEnded(Exception):
+    """The launch that a thread works for has ended in another thread, by Ctrl-C or a failure."""
+
+
+def end(launch: str) -> None:
+    """Let the threads of a launch in this process end before their next slice."""
+    _ended.add(launch)
+
+
+def build(pipeline: beam.Pipeline, options: RunOptions, launch: str = "", *, check_workers: bool = False) -> None:
+    """Add the steps of a run to a pipeline. They label the slices without a receipt and write the summary.
+
+    Args:
+        pipeline: The pipeline.
+        options: The options of the run.
+        launch: What tells this launch from others of this process, so that `end` can end it.
+        check_workers: Whether a worker first checks that it has what the run needs.
+    """
     output = options.output
-    all_slices = (
-        pipeline
-        | "Run" >> beam.Create([output])
-        | "Files" >> beam.FlatMap(run_folder.read_files)
-        | "Slices" >> Slices(options.slice_bytes)
+    run = pipeline | "Run" >> beam.Create([output])
+    if check_workers:
+        run = run | "CheckWorker" >> beam.ParDo(CheckWorker(options))
+    all_slices = run | "Files" >> beam.FlatMap(run_folder.read_files) | "Slices" >> Slices(options.slice_bytes)
+    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options, launch)).with_outputs(
+        ReadSlice.FINISHED, main="documents"
     )
-    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FINISHED, main="documents")
     written = (
         read.documents
         | "RunInference" >> RunInference(SliceHandler(options.scoring))
@@ -72,8 +95,30 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
     """
     run_folder.require_own(options)
     if scored.finished:
-        return sink.extend_slice(scored, scored.finished, options)
-    return sink.write_slice(scored, options)
+        receipt = sink.extend_slice(scored, scored.finished, options)
+    else:
+        receipt = sink.write_slice(scored, options)
+    _count(scored, receipt)
+    return receipt
+
+
+def _count(scored: ScoredSlice, receipt: Receipt) -> None:
+    """Show a slice that was written in the engine's own counters and logs. The engine counts repeated work again."""
+    reasons = Counter(failure.reason for failure in scored.failures)
+    counts = {
+        "documents": len(scored.predictions) + len(scored.failures),
+        "predicted": len(scored.predictions),
+        **{f"failed_{reason}": number for reason, number in reasons.items()},
+        "tokens": sum(scored.counts.tokens.values()),
+        "padded_tokens": sum(scored.counts.padded_tokens.values()),
+        "truncated": sum(scored.counts.truncated.values()),
+        "slices": 1,
+    }
+    for name, number in counts.items():
+        Metrics.counter(NAMESPACE, name).inc(number)
+    logging.getLogger(__name__).info(
+        "slice %s: %d documents, %d failed, %.1f s", receipt.slice, receipt.predicted, receipt.failed, receipt.seconds
+    )
 
 
 def write_summary(content: dict[str, Any], options: RunOptions) -> None:
@@ -111,9 +156,10 @@ class ReadSlice(beam.DoFn):
 
     FINISHED = "finished"
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, launch: str = "") -> None:
         super().__init__()
         self._options = options
+        self._launch = launch
 
     def setup(self) -> None:
         """Read from the models how a record becomes text."""
@@ -125,8 +171,13 @@ class ReadSlice(beam.DoFn):
         Raises:
             RunLost: the folder belongs to another run, or to none.
             SourceError: the file is missing, or has changed since an earlier attempt.
+            LaunchEnded: another thread of this process has ended the launch.
         """
+        if self._launch in _ended:
+            raise LaunchEnded
         found = read_slice(piece, self._options, self._recipe)
+        if isinstance(found, Receipt):
+            Metrics.counter(NAMESPACE, "slices_found_done").inc()
         yield beam.pvalue.TaggedOutput(self.FINISHED, found) if isinstance(found, Receipt) else [found]
 
 

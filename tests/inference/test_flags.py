@@ -219,7 +219,7 @@ def test_warnings_reach_the_terminal_after_beam_has_parsed_its_flags() -> None:
 def test_ctrl_c_prints_how_to_resume(
     corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     flags = ["--model", str(colours), "--input", str(corpus), "--output", str(tmp_path / "out")]

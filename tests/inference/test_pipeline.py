@@ -206,7 +206,7 @@ def test_runs_in_threads_and_in_processes_write_the_same_files(corpus: Path, col
 
 
 def test_a_slice_is_written_before_the_next_is_read(corpus: Path, colours: Path, label: Label) -> None:
-    run = label("--model", colours, "--input", corpus, "--slice_mb", 0.002)
+    run = label("--model", colours, "--input", corpus, "--slice_mb", 0.002, "--direct_num_workers", 1)
     receipts = [receipt for _, receipt in all_receipts.read_all(str(run), identity_of(run)) if receipt]
     receipts.sort(key=lambda receipt: receipt.finished)
     for done, following in pairwise(receipts):

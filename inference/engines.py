@@ -1,0 +1,127 @@
+"""Knows the engines that run the pipeline: where their workers are, and what a launch has to check for each of them."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+
+from inference.corpus import storage
+from models.errors import UserError
+
+SLICES_AT_ONCE = 2  # on this machine: while one slice is computed, another one is read, tokenised or written
+RESUBMISSIONS = 3  # default of --resubmit for engines that do not repeat what a dead worker was at
+CONNECT_SECONDS = 5.0  # time to wait for a job server to answer
+LOOPBACK, EXTERNAL = "LOOPBACK", "EXTERNAL"  # environments of Beam: workers in this process, or in a pool
+ENVIRONMENTS = (EXTERNAL, "DOCKER", "PROCESS", LOOPBACK)
+# Runners by their names in lower case. Beam has others, which lose documents or have never been tried.
+RUNNERS = {
+    name.lower(): name
+    for name in ("FnApiRunner", "PrismRunner", "PortableRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
+}
+CLUSTERS = ("FlinkRunner", "SparkRunner")  # runners whose workers are on several machines
+# What engines say of workers that cannot start, and the sentence for the user. Another submission would fail too.
+_CANNOT_START = {
+    r"No module named '(?:inference|models)'": "a worker cannot import labelbeam; install it, with its requirements, "
+    "for the `python` that starts the workers.",
+    r"didn't get control connection|No module named 'apache_beam'": "no worker has answered; check that the `python` "
+    "on the PATH of the worker pool can import apache_beam and labelbeam.",
+}
+_DIED = r"SDK worker disconnected"  # what Prism says of a worker that died
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Beam runner, and where its workers are."""
+
+    runner: str  # name of the runner
+    workers: Literal["here", "elsewhere", "dataflow"]  # place of the workers; `here` is this machine's own processes
+    endpoint: str = ""  # address of the job server, if there is one
+
+    @property
+    def resubmissions(self) -> int:
+        """Return how often a failed job is submitted again by default. Dataflow repeats the work of dead workers."""
+        return RESUBMISSIONS if self.workers == "elsewhere" or self.runner == "PrismRunner" else 0
+
+
+def choose(beam_options: PipelineOptions, beam_flags: Sequence[str]) -> Engine:
+    """Return the engine of a launch. Set the options of Beam that the user has left out.
+
+    Raises:
+        UserError: Beam has no such runner, or it is not one that labelbeam supports.
+    """
+    standard, portable = beam_options.view_as(StandardOptions), beam_options.view_as(PortableOptions)
+    name = (standard.runner or "DirectRunner").rpartition(".")[2].lower()
+    # Beam's DirectRunner downloads Prism and runs that where it finds the web.
+    runner = RUNNERS.get({"directrunner": "fnapirunner", "dataflow": "dataflowrunner"}.get(name, name))
+    if runner is None:
+        raise UserError(
+            f"--runner {standard.runner}: expected DirectRunner or one of {', '.join(RUNNERS.values())}, found "
+            "another; name one of them."
+        )
+    standard.runner = runner
+    if runner == "DataflowRunner":
+        return Engine(runner, "dataflow")
+    if runner == "FnApiRunner":
+        if not any(flag.startswith("--direct_") for flag in beam_flags):
+            beam_options.view_as(DirectOptions).direct_num_workers = SLICES_AT_ONCE
+        return Engine(runner, "here")
+    environment = portable.environment_type or (LOOPBACK if runner == "PrismRunner" else "")
+    place: Literal["here", "elsewhere"] = "here" if environment.upper() == LOOPBACK else "elsewhere"
+    return Engine(runner, place, portable.job_endpoint or "")
+
+
+def problems(engine: Engine, beam_options: PipelineOptions, paths: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield a sentence for each reason why the workers of an engine, other than Dataflow, could not do a run.
+
+    Args:
+        engine: The engine.
+        beam_options: The options of Beam.
+        paths: The flag and the path of each folder and file of the run.
+    """
+    if engine.workers != "elsewhere":
+        return
+    portable = beam_options.view_as(PortableOptions)
+    if (portable.environment_type or "").upper() not in ENVIRONMENTS:
+        yield (
+            f"--environment_type: expected one of {', '.join(ENVIRONMENTS)}, found "
+            f"{portable.environment_type or 'nothing'}; Beam's own image has no labelbeam, so say where workers run."
+        )
+    if engine.runner == "PortableRunner" and not engine.endpoint:
+        yield "--job_endpoint: expected the address of a job server, such as localhost:8073, found nothing; add it."
+    elif engine.endpoint not in ("", "embed"):
+        yield from _unreachable("job_endpoint", engine.endpoint)
+    if _is_loopback(engine.endpoint) and portable.environment_type == EXTERNAL and portable.environment_config:
+        yield from _unreachable("environment_config", portable.environment_config)
+    for flag, path in paths:
+        if storage.is_remote(path):
+            continue
+        if engine.runner in CLUSTERS:
+            yield f"--{flag} {path}: expected a remote path such as gs://, which every worker can reach; name one."
+        elif not os.path.isabs(path):
+            yield f"--{flag} {path}: expected an absolute path, because workers have another working folder; name one."
+
+
+def _unreachable(flag: str, address: str) -> Iterator[str]:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except ValueError:
+        yield f"--{flag} {address}: expected HOST:PORT, found something else; name an address."
+    except OSError as error:
+        yield f"--{flag} {address}: nothing answers there ({error.strerror or error}); start it, or mend the address."
+
+
+def _is_loopback(endpoint: str) -> bool:
+    return endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
+
+
+def explain(message: str) -> tuple[str, bool]:
+    """Return a sentence for an engine's message, or the message itself, and whether another submission may succeed."""
+    for pattern, sentence in _CANNOT_START.items():
+        if re.search(pattern, message):
+            return sentence, False
+    return ("a worker died." if re.search(_DIED, message) else message), True
