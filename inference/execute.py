@@ -197,6 +197,7 @@ def set_up_logging(checked: CheckedRun) -> None:
     else:
         logging.getLogger("apache_beam.runners.common").addFilter(_is_news)
         logging.getLogger().addFilter(_is_not_of_a_job)
+        logging.getLogger("PrismJobServer").disabled = True  # it repeats what its jobs say, and announces itself
         # It warns that several workers have no effect in one process, although two threads do overlap.
         logging.getLogger("apache_beam.runners.portability.fn_api_runner.fn_runner").setLevel(logging.ERROR)
         logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)  # it warns when Prism ends

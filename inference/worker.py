@@ -32,7 +32,8 @@ Type the same command on each machine, or as each task of a job array. Tasks may
 others label its slices. The task that finds every slice labelled writes the summary.
 """
 EPILOG = """\
-The flags are those of inference.beam_runner. --runner, --plan and the flags of Dataflow are refused.
+The flags are those of inference.beam_runner, without those for engines and Dataflow. Of Beam's own flags, tasks use
+those of a storage, and ignore the rest.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but too much failed: more than --max_failure_rate, or a damaged file.
 """
 REFUSED = ("overwrite", "retry_failures", "plan", "max_cost", "profile", "accelerator", "no_wait", "resubmit")
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    for signum in (signal.SIGTERM, signal.SIGINT):  # a cluster's scheduler stops a task by the first
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _interrupt)
     flags, beam_flags = make_parser(PROG, DESCRIPTION, EPILOG).parse_with_beam(argv)
     given = [f"--{name}" for name in REFUSED if getattr(flags, name)]
     given += [name for flag in beam_flags if (name := flag.partition("=")[0]) == "--runner"]
@@ -52,8 +56,14 @@ def _main(argv: list[str]) -> int:
     # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
     from inference import checks
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's scheduler stops a task by it
     return work(checks.check(flags, beam_flags, secrets.command(PROG, argv)))
+
+
+def _interrupt(*_: object) -> None:
+    """Stop this task. Ignore what a scheduler or an impatient person sends next, because the task is ending."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def work(checked: "CheckedRun") -> int:

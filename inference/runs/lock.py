@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -15,6 +16,8 @@ from inference.corpus.lease import Lease
 from models.errors import UserError
 
 LOCK, TASKS = ".lock", "tasks"  # the file that is locked, and the folder in which tasks show themselves
+
+TIDY_SECONDS = 5.0  # time in which the last task of a run should have tidied up
 
 
 @contextlib.contextmanager
@@ -30,6 +33,8 @@ def hold(
     That is a lease in Cloud Storage, and a lock on disk, which the operating system releases when the process ends.
     Other storages have neither. Tasks show themselves by files, which count where there is no lock.
 
+    A task waits a little for a command, because the last task to leave a run takes the folder to tidy it up.
+
     Raises:
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
@@ -37,7 +42,7 @@ def hold(
         owner = f"{socket.gethostname()}:{os.getpid()}"
         held = Lease(FileSystems.join(output, LOCK), owner, job, is_active)
         if shared:
-            held.refuse_held()
+            _wait_for(held.refuse_held)
             yield None
             return
         with held:
@@ -56,13 +61,42 @@ def hold(
         raise UserError(f"--output {output} cannot be written: {error.strerror}; name another folder.") from None
     with file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
+            if shared:
+                _wait_for(lambda: _flock(file, fcntl.LOCK_SH, output))
+            else:
+                _flock(file, fcntl.LOCK_EX, output)
         except OSError:  # some shared file systems have no locks
             if not shared:
                 _refuse_tasks(output)
         yield None
+
+
+def _flock(file: IO[bytes], kind: int, output: str) -> None:
+    """Lock a file, and raise an OSError if its file system has no locks.
+
+    Raises:
+        UserError: another process has locked it.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"--output {output}: another run is at work in it; wait for it or stop it.") from None
+
+
+def _wait_for(enter: Callable[[], None]) -> None:
+    """Enter again and again for TIDY_SECONDS, until nobody else is in the way.
+
+    Raises:
+        UserError: somebody still is.
+    """
+    until = time.monotonic() + TIDY_SECONDS
+    while True:
+        try:
+            return enter()
+        except UserError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.2)
 
 
 def _refuse_tasks(output: str) -> None:

@@ -257,13 +257,17 @@ def _strangers(output: str, overwrite: bool) -> Iterator[str]:
     elif os.path.isdir(output):
         folders = FOLDERS
         for entry in sorted(os.scandir(output), key=lambda entry: entry.name):
-            if entry.name not in FOLDERS if entry.is_dir() else not _is_own_file(entry.name):
+            if (
+                entry.name not in FOLDERS
+                if entry.is_dir()
+                else not (_is_own_file(entry.name) or _is_of_nfs(entry.name))
+            ):
                 yield entry.name
     else:
         return
     for folder in folders:
         names = storage.listing(FileSystems.join(output, folder))
-        yield from (f"{folder}/{name}" for name in sorted(names) if not _is_own(name, folder))
+        yield from (f"{folder}/{name}" for name in sorted(names) if not (_is_own(name, folder) or _is_of_nfs(name)))
 
 
 def _own_files(output: str, folder: str) -> Iterator[str]:
@@ -273,6 +277,11 @@ def _own_files(output: str, folder: str) -> Iterator[str]:
 
 def _is_own(name: str, folder: str) -> bool:
     return re.fullmatch(rf"{FOLDERS[folder]}({PARTIAL})?", name) is not None
+
+
+def _is_of_nfs(name: str) -> bool:
+    """Return whether NFS keeps a deleted file under this name, because a process still has it open."""
+    return name.startswith(".nfs")
 
 
 def _is_own_file(name: str) -> bool:
@@ -350,7 +359,7 @@ def claim(
         if overwrite:
             _clear(output)
         else:
-            _delete_partial_files(output)
+            _tidy_up(output)
         opened = _open(options, description)
         yield Claim(replace(opened, lease=lease.token) if lease else opened, lease)
         _delete_empty(output, sink.ATTEMPTS)
@@ -362,14 +371,21 @@ def join(
 ) -> Iterator[RunOptions]:
     """Let a task into the folder beside other tasks, and keep all other commands out of it while the body runs.
 
+    The last task to leave a finished run tidies the folder up.
+
     Raises:
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
     output = options.output
     with lock.hold(output, is_active=is_active, shared=True):
         _refuse(description, output)
-        yield _open(options, description)
+        options = _open(options, description)
+        yield options
         _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
+    if summary.read(output, options.run) is not None:
+        with contextlib.suppress(UserError), lock.hold(output, is_active=is_active):  # others may be at work
+            _tidy_up(output)
+            _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
 
 
 def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
@@ -401,9 +417,10 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
 
 
 def delete_claims(output: str) -> None:
-    """Delete what tasks have shared, once the run is finished and nobody needs it any more."""
+    """Delete what tasks have shared, once nobody needs it any more, but not what others are writing."""
     for folder in (CLAIMS, TASKS):
-        storage.delete(FileSystems.join(output, folder), list(_own_files(output, folder)))
+        names = [name for name in _own_files(output, folder) if not name.endswith(storage.PART_SUFFIX)]
+        storage.delete(FileSystems.join(output, folder), names)
     storage.delete(output, [SLICES])
 
 
@@ -415,8 +432,9 @@ def _delete_empty(output: str, *folders: str) -> None:
                 os.rmdir(os.path.join(output, folder))
 
 
-def _delete_partial_files(output: str) -> None:
-    """Delete the local files that a killed run left half-written."""
+def _tidy_up(output: str) -> None:
+    """Delete what tasks have shared, and the local files that a killed process left half-written."""
+    delete_claims(output)
     if storage.is_remote(output):
         return
     storage.delete(output, [name for name in storage.listing(output) if _is_partial(name, FILES)])

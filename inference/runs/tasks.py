@@ -148,7 +148,7 @@ class Task:
         now, path = shown.get(self.name, 0.0), FileSystems.join(self._folder, claim)
         if claim not in self._owners:
             try:
-                self._owners[claim] = storage.read_file(path).decode()
+                self._owners[claim] = storage.read_file(path).decode(errors="replace")
             except Exception:  # each storage raises its own errors
                 if FileSystems.exists(path):
                     raise
@@ -231,7 +231,12 @@ def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], N
 
 def _read_slices(path: str, run: str, files: Sequence[InputFile]) -> list[Slice]:
     """Return the slices that a task of this run has written down, or an empty list if none has."""
-    content = seals.unseal(storage.read_file(path)) if FileSystems.exists(path) else None
+    try:
+        content = seals.unseal(storage.read_file(path)) if FileSystems.exists(path) else None
+    except Exception:  # each storage raises its own errors
+        if FileSystems.exists(path):
+            raise
+        return []  # the run was finished just now, and the file is gone
     if content is None or content["run"] != run:
         return []
     by_path = {file.path: file for file in files}
@@ -246,6 +251,7 @@ def _write_slices(path: str, options: RunOptions, files: Sequence[InputFile]) ->
             for part in found:
                 counted.setdefault(part.file.path, []).append(part)
     numbered = [piece for parts in counted.values() for piece in slices.number(parts)]
+    run_folder.require_own(options)  # another task may have finished the run while this one was stopped
     storage.write_file(path, seals.seal(orjson.loads(orjson.dumps({"run": options.run, "slices": numbered}))))
 
 
@@ -267,7 +273,7 @@ def _summarise(options: RunOptions, count: int) -> None:
     if totals.get("slices", 0) != count:
         raise UserError(
             f"{options.output}: expected {count:,} receipts, found {totals.get('slices', 0):,} whole ones; `labelbeam "
-            f"verify {options.output}` names the others. Delete them, and repeat this command."
+            f"verify {options.output}` names the others, and `labelbeam label` with the same flags mends them."
         )
     duplicates = sum(summary.count_duplicates(members) for members in buckets.values())
     run_folder.require_own(options)

@@ -35,7 +35,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def options(tmp_path: Path) -> RunOptions:
-    """Return the options of a run that nobody has begun."""
+    """Return the options of a run that has just begun."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(f'{{"run": "{"0" * 32}"}}')
     return RunOptions(str(tmp_path / "run"), 1000, ScoringOptions(("m",)), run="0" * 32)
 
 
@@ -162,9 +164,75 @@ def test_an_error_ends_a_task_with_a_sentence(
     assert worker.main(flags(colours, corpus, tmp_path / "shared")) == 0
 
 
+def killed(when: str, corpus: Path, model: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a run as a task leaves it that is killed when it is about to call a function of `inference.runs`."""
+
+    def kill(*_: object) -> Any:
+        raise SystemExit
+
+    with monkeypatch.context() as broken:
+        broken.setattr(f"inference.runs.{when}", kill)
+        broken.setattr(run_folder, "_delete_empty", lambda *_: None)
+        broken.setattr(Task, "__exit__", lambda self, *_: self.stop())
+        with pytest.raises(SystemExit):
+            worker.main(flags(model, corpus, run))
+
+
+@pytest.mark.parametrize("command", [worker.main, beam_runner.main])
+@pytest.mark.parametrize("when", ["run_folder.delete_claims", "pipeline.write_slice"])
+def test_what_a_killed_task_left_is_tidied_up(
+    command: Callable[[list[str]], int],
+    when: str,
+    corpus: Path,
+    colours: Path,
+    tmp_path: Path,
+    label: Label,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "shared"
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
+    killed(when, corpus, colours, run, monkeypatch)
+    (run / "claims" / f"slices.{'0' * 8}.001.{'0' * 32}.part").write_bytes(b"half")
+    assert (run / "slices.json").exists()
+    assert command(flags(colours, corpus, run)) == 0
+    whole = label(*flags(colours, corpus, tmp_path))
+    assert contents(run) == contents(whole)
+    assert {path.name for path in run.iterdir()} - {"claims", "tasks", "attempts", "report.html"} == {
+        path.name for path in whole.iterdir()
+    } - {"report.html"}
+    assert not [*run.glob("claims/*"), *run.glob("tasks/*")]
+
+
+def test_a_claim_without_sense_is_free_and_files_of_nfs_are_ignored(
+    corpus: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "shared"
+    killed("pipeline.write_slice", corpus, colours, run, monkeypatch)
+    for claim in (run / "claims").iterdir():
+        claim.write_bytes(b"\xff\xfe\x00")
+    (run / "claims" / ".nfs0000000001").write_bytes(b"")
+    assert worker.main(flags(colours, corpus, run)) == 0
+
+
+def test_what_others_are_writing_stays_when_claims_go(options: RunOptions) -> None:
+    folder = Path(options.output) / "tasks"
+    folder.mkdir()
+    names = ["0" * 32, f"{'1' * 32}.{'2' * 32}.part"]
+    for name in names:
+        (folder / name).write_bytes(b"")
+    run_folder.delete_claims(options.output)
+    assert [path.name for path in folder.iterdir()] == names[1:]
+
+
 @pytest.mark.parametrize("where", ["disk", "cloud"])
 def test_tasks_and_a_run_keep_each_other_out(
-    where: str, tmp_path: Path, corpus: Path, colours: Path, cloud: CloudStorage, capsys: pytest.CaptureFixture[str]
+    where: str,
+    tmp_path: Path,
+    corpus: Path,
+    colours: Path,
+    cloud: CloudStorage,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = f"gs://{BUCKET}/run" if where == "cloud" else str(tmp_path / "run")
     command = flags(colours, corpus, output)
@@ -173,6 +241,7 @@ def test_tasks_and_a_run_keep_each_other_out(
     with lock.hold(output, shared=True), Task(options):
         assert beam_runner.main([*command, "--overwrite"]) == 2
     assert "at work in it" in capsys.readouterr().err
+    monkeypatch.setattr(lock, "TIDY_SECONDS", 0.3)
     with lock.hold(output):
         assert worker.main([*command, "--limit", "5"]) == 2
     assert "at work" in capsys.readouterr().err
