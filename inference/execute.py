@@ -17,7 +17,7 @@ from inference import engines
 from inference.checks import CheckedRun
 from inference.corpus.records import MANY_DOCUMENTS
 from inference.flags import print_json
-from inference.runs import drift, pipeline, report_page, run_folder, summary
+from inference.runs import drift, launches, pipeline, report_page, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.progress import ProgressWatcher
 from inference.runs.run_folder import Claim
@@ -136,10 +136,10 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline once. Return None at its end, and an exit code if a job continues."""
     if checked.job:
         claim.leave(to_job=True)  # whatever ends this process, the job may go on
-    result, launch = None, uuid.uuid4().hex
+    result, options = None, replace(checked.options, launch=uuid.uuid4().hex)
     try:
         p = beam.Pipeline(options=checked.beam_options)
-        pipeline.build(p, checked.options, launch, check_workers=checked.engine.workers == "elsewhere")
+        pipeline.build(p, options, check_workers=checked.engine.workers == "elsewhere")
         result = p.run()
         if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
             console.print(job_line(result.job_id(), checked), soft_wrap=True)
@@ -159,7 +159,7 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
             _cancel(result, checked)
         raise
     finally:
-        pipeline.end(launch)
+        launches.end(options.launch)
     return None
 
 

@@ -13,6 +13,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from inference.corpus.records import Documents, Failure
 from inference.corpus.slices import Slice
+from inference.runs import launches
 from inference.runs.receipts import Receipt
 from inference.scoring import isolation
 from inference.scoring.faults import DeviceError
@@ -73,9 +74,10 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
     and each element is a batch of one slice.
     """
 
-    def __init__(self, options: ScoringOptions) -> None:
+    def __init__(self, options: ScoringOptions, launch: str = "") -> None:
         super().__init__()
         self._options = options
+        self._launch = launch
 
     def load_model(self) -> Scorer:
         """Load every model of the run."""
@@ -97,7 +99,8 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         if _device_lost.is_set():
             _end_worker()
         try:
-            return [score_slice(element, model) for element in batch]
+            with launches.guard(self._launch):
+                return [score_slice(element, model) for element in batch]
         except DeviceError:
             _device_lost.set()
             raise

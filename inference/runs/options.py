@@ -25,6 +25,7 @@ class RunOptions:
     redact_failures: bool = False  # whether failures are written without any part of the texts
     retry_failures: str = ""  # reason of the failures to score again, `all` for every reason, empty for none
     run: str = ""  # identity of the run, known once its folder is claimed
+    launch: str = ""  # what tells a launch of a process from its others
     lease: str = ""  # token of the lease on a folder in Cloud Storage; empty for other folders
 
     @property

@@ -22,7 +22,7 @@ from inference.corpus import slices
 from inference.corpus.files import SourceError
 from inference.corpus.records import DocumentRecipe, Documents, read_documents
 from inference.corpus.slices import Slice
-from inference.runs import receipts, run_folder, sink, summary
+from inference.runs import launches, receipts, run_folder, sink, summary
 from inference.runs.handler import TRUSTED_ATTEMPTS, FinishedSlice, ScoredSlice, SliceDocuments, SliceHandler
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
@@ -32,38 +32,22 @@ from inference.scoring.options import text_recipes
 from models import trained_model
 
 NAMESPACE = "labelbeam"  # of the counters that an engine shows
-_ended: set[str] = set()  # launches of this process that have ended, although a thread of theirs may still be at work
 
 
-class LaunchEnded(Exception):
-    """The launch that a thread works for has ended in another thread, by Ctrl-C or a failure."""
-
-
-def end(launch: str) -> None:
-    """Let the threads of a launch in this process end before their next slice."""
-    _ended.add(launch)
-
-
-def build(pipeline: beam.Pipeline, options: RunOptions, launch: str = "", *, check_workers: bool = False) -> None:
+def build(pipeline: beam.Pipeline, options: RunOptions, *, check_workers: bool = False) -> None:
     """Add the steps of a run to a pipeline. They label the slices without a receipt and write the summary.
 
-    Args:
-        pipeline: The pipeline.
-        options: The options of the run.
-        launch: What tells this launch from others of this process, so that `end` can end it.
-        check_workers: Whether a worker first checks that it has what the run needs.
+    If `check_workers` is true, a worker first checks that it has what the run needs.
     """
     output = options.output
     run = pipeline | "Run" >> beam.Create([output])
     if check_workers:
         run = run | "CheckWorker" >> beam.ParDo(CheckWorker(options))
     all_slices = run | "Files" >> beam.FlatMap(run_folder.read_files) | "Slices" >> Slices(options.slice_bytes)
-    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options, launch)).with_outputs(
-        ReadSlice.FINISHED, main="documents"
-    )
+    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FINISHED, main="documents")
     written = (
         read.documents
-        | "RunInference" >> RunInference(SliceHandler(options.scoring))
+        | "RunInference" >> RunInference(SliceHandler(options.scoring, options.launch))
         | "WriteSlice" >> beam.Map(write_slice, options).with_output_types(Receipt)
     )
     every_receipt = (written, read[ReadSlice.FINISHED]) | "Receipts" >> beam.Flatten()
@@ -93,11 +77,12 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
     Raises:
         RunLost: it belongs to another run, or to none.
     """
-    run_folder.require_own(options)
-    if scored.finished:
-        receipt = sink.extend_slice(scored, scored.finished, options)
-    else:
-        receipt = sink.write_slice(scored, options)
+    with launches.guard(options.launch):
+        run_folder.require_own(options)
+        if scored.finished:
+            receipt = sink.extend_slice(scored, scored.finished, options)
+        else:
+            receipt = sink.write_slice(scored, options)
     _count(scored, receipt)
     return receipt
 
@@ -156,10 +141,9 @@ class ReadSlice(beam.DoFn):
 
     FINISHED = "finished"
 
-    def __init__(self, options: RunOptions, launch: str = "") -> None:
+    def __init__(self, options: RunOptions) -> None:
         super().__init__()
         self._options = options
-        self._launch = launch
 
     def setup(self) -> None:
         """Read from the models how a record becomes text."""
@@ -171,11 +155,11 @@ class ReadSlice(beam.DoFn):
         Raises:
             RunLost: the folder belongs to another run, or to none.
             SourceError: the file is missing, or has changed since an earlier attempt.
-            LaunchEnded: another thread of this process has ended the launch.
+            BaseException: the error with which another thread of this process ended the launch.
         """
-        if self._launch in _ended:
-            raise LaunchEnded
-        found = read_slice(piece, self._options, self._recipe)
+        launches.require(self._options.launch)
+        with launches.guard(self._options.launch):
+            found = read_slice(piece, self._options, self._recipe)
         if isinstance(found, Receipt):
             Metrics.counter(NAMESPACE, "slices_found_done").inc()
         yield beam.pvalue.TaggedOutput(self.FINISHED, found) if isinstance(found, Receipt) else [found]

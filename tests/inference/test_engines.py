@@ -1,14 +1,33 @@
 """Test that every engine that can be had writes the same bytes, and goes on where a run stopped."""
 
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import pytest
 
-from tests.inference.conftest import contents, write_corpus
+from inference import beam_runner
+from inference.corpus.files import find_files
+from inference.runs import receipts, run_folder, worker_check
+from inference.runs.options import RunOptions
+from inference.runs.worker_check import Launcher, UnfitWorker
+from inference.scoring import model_files
+from inference.scoring.options import ScoringOptions
+from inference.scoring.scorer import Scorer
+from tests.inference.conftest import contents, identity_of, write_corpus
+from tests.inference.engines import PRISM, job_server, pool, workers_of
 
 Label = Callable[..., Path]
-PRISM = next(iter(sorted(Path(__file__).parents[2].parent.glob("shared/prism/*-prism-*.zip"))), None)
+needs_prism = pytest.mark.skipif(PRISM is None, reason="Beam's Prism is not here")
 
 
 def test_directrunner_is_fnapirunner(
@@ -22,7 +41,70 @@ def test_directrunner_is_fnapirunner(
     assert capsys.readouterr().out.startswith("runner: FnApiRunner\n")
 
 
-@pytest.mark.skipif(PRISM is None, reason="Beam's Prism is not here")
+def test_a_slice_is_read_and_written_while_another_is_scored(
+    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = Scorer.score
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.2)
+        return scored(*arguments)
+
+    monkeypatch.setattr(Scorer, "score", slow)
+    run = label("--model", colours, "--input", corpus, "--slice_mb", 0.005)
+    found = [receipt for _, receipt in receipts.read_all(str(run), identity_of(run)) if receipt]
+    spans = sorted((receipt.finished - receipt.seconds, receipt.finished) for receipt in found)
+    assert sum(following < end for (_, end), (following, _) in pairwise(spans)) >= len(spans) // 2
+
+
+def test_a_failure_ends_the_other_thread_before_its_next_slice(
+    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored, calls = Scorer.score, iter(range(1_000))
+
+    def fails_once(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise ZeroDivisionError("a mistake of the program")
+        time.sleep(0.5)
+        return scored(*arguments)
+
+    monkeypatch.setattr(Scorer, "score", fails_once)
+    label("--model", colours, "--input", corpus, "--slice_mb", 0.002, expect=1)
+    assert "failed: a mistake of the program [while running" in capsys.readouterr().err
+    time.sleep(1.5)
+    assert next(calls) <= 3
+
+
+def test_an_engine_shows_counters(corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
+    with corpus.open("a") as file:
+        file.write('{"id": "x", "text": 5}\nnot json\n\n')
+    results: list[Any] = []
+    run_pipeline = beam.Pipeline.run
+
+    def keep(p: beam.Pipeline) -> Any:
+        results.append(run_pipeline(p))
+        return results[-1]
+
+    monkeypatch.setattr(beam.Pipeline, "run", keep)
+
+    def counters() -> dict[str, int]:
+        found = results[-1].metrics().query()["counters"]
+        return {c.key.metric.name: c.committed for c in found if c.key.metric.namespace == "labelbeam"}
+
+    run = label("--model", colours, "--input", corpus, "--slice_mb", 0.005, "--max_failure_rate", 1)
+    first, slices = counters(), len(list((run / "receipts").iterdir()))
+    assert first["documents"] == 302
+    assert first["predicted"] == 300
+    assert {name for name in first if name.startswith("failed_")} == {"failed_text_not_string", "failed_not_json"}
+    assert first["slices"] == slices
+    assert first["padded_tokens"] >= first["tokens"] > 0
+    assert first["truncated"] > 0
+    label("--model", colours, "--input", corpus, "--slice_mb", 0.005, "--max_failure_rate", 1, output=run)
+    assert counters()["slices_found_done"] == slices
+    assert "documents" not in counters()
+
+
+@needs_prism
 def test_prism_writes_the_same_bytes_and_resumes(tmp_path: Path, corpus: Path, colours: Path, label: Label) -> None:
     flags = ("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.005)
     whole = label(*flags)
@@ -36,3 +118,157 @@ def test_prism_writes_the_same_bytes_and_resumes(tmp_path: Path, corpus: Path, c
     label(*prism, output=run)
     assert contents(run) == contents(whole)
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+@needs_prism
+def test_a_killed_launcher_of_prism_resumes(tmp_path: Path, colours: Path, label: Label) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus.jsonl", 5_000), tmp_path / "killed"
+    flags = ["--model", colours, "--input", corpus, "--slice_mb", 0.005, "--runner", "PrismRunner"]
+    command = [str(flag) for flag in (*flags, "--prism_location", PRISM, "--output", run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inference.beam_runner", *command],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_receipts(run, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.read_bytes() for path in (run / "receipts").iterdir()}
+    label(*command[:-2], output=run)
+    assert contents(run) == contents(label(*flags[:-2]))
+    assert {path: path.read_bytes() for path in done} == done
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a job server."""
+    with job_server(tmp_path_factory.mktemp("prism")) as address:
+        yield address
+
+
+def portable(server: str, pool: str, model: Path, corpus: Path) -> list[str]:
+    flags = ["--model", model, "--input", corpus, "--slice_mb", 0.005, "--runner", "PortableRunner"]
+    flags += ["--job_endpoint", server, "--environment_type", "EXTERNAL", "--environment_config", pool]
+    return [str(flag) for flag in flags]
+
+
+@needs_prism
+def test_a_killed_worker_of_a_pool_costs_its_slice_only(
+    tmp_path: Path, colours: Path, server: str, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus.jsonl", 5_000), tmp_path / "run"
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for_receipts(run, 3)
+        killed.extend(workers_of(run))
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
+    with pool(tmp_path) as address:
+        killer = threading.Thread(target=kill)
+        killer.start()
+        label(*portable(server, address, colours, corpus), output=run)
+        killer.join()
+    assert killed
+    assert "failed: a worker died. Submitted again; --resubmit allows 2 more." in capsys.readouterr().err
+    assert contents(run) == contents(label("--model", colours, "--input", corpus, "--slice_mb", 0.005))
+
+
+@needs_prism
+def test_a_pool_without_labelbeam_is_named(
+    tmp_path: Path, colours: Path, corpus: Path, server: str, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    packages = str(Path(beam.__file__).parents[1])  # a folder on PYTHONPATH installs nothing that is editable
+    with pool(tmp_path, tmp_path / "bin", PYTHONPATH=packages) as address:
+        label(*portable(server, address, colours, corpus), expect=1)
+    assert capsys.readouterr().err.startswith("failed: a worker cannot import labelbeam; install it")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--runner", "DaskRunner"], "--runner DaskRunner: expected DirectRunner or one of"),
+        (["--runner", "PortableRunner"], "--environment_type: expected one of EXTERNAL, DOCKER, PROCESS, LOOPBACK"),
+        (["--runner", "PortableRunner"], "--job_endpoint: expected the address of a job server"),
+        (
+            ["--runner", "PortableRunner", "--job_endpoint", "localhost:1", "--environment_type", "EXTERNAL"],
+            "--job_endpoint localhost:1: nothing answers there (Connection refused)",
+        ),
+        (["--runner", "PortableRunner", "--job_endpoint", "here"], "--job_endpoint here: expected HOST:PORT"),
+        (["--runner", "FlinkRunner", "--environment_type", "PROCESS"], "expected a remote path such as gs://"),
+        (["--resubmit", "-1"], "expected a whole number from 0, found '-1'"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused(
+    flags: list[str], message: str, corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = label("--model", colours, "--input", corpus, *flags, expect=2)
+    assert message in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_paths_of_workers_elsewhere_are_absolute(
+    corpus: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(corpus.parent)
+    flags = ["--model", str(colours), "--input", corpus.name, "--output", "run", "--runner", "PortableRunner"]
+    assert beam_runner.main(flags) == 2
+    error = capsys.readouterr().err
+    assert f"--input {corpus.name}: expected an absolute path" in error
+    assert "--output run: expected an absolute path" in error
+
+
+@pytest.fixture
+def options(corpus: Path, colours: Path, tmp_path: Path) -> RunOptions:
+    """Return the options of a run that has begun."""
+    found = model_files.fingerprint(str(colours), "auto")
+    begun = RunOptions(str(tmp_path / "begun"), 1_000, ScoringOptions((str(colours),)))
+    description = run_folder.describe(begun, find_files([str(corpus)]), [found], "a command")
+    with run_folder.claim(begun, description, overwrite=False) as claim:
+        return claim.options
+
+
+def test_a_fit_worker_leaves_nothing_behind(options: RunOptions) -> None:
+    before = sorted(Path(options.output).iterdir())
+    worker_check.require(options, Launcher.here())
+    assert sorted(Path(options.output).iterdir()) == before
+
+
+def test_all_that_a_worker_lacks_is_in_one_message(
+    options: RunOptions, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.unlink()
+    launcher = Launcher((3, 9), (("labelbeam", "0.0.1"), ("apache-beam", "1.0"), ("onnxruntime", "9")))
+    monkeypatch.setattr(run_folder, "DECISIVE_PACKAGES", ("labelbeam",))
+    scoring = replace(options.scoring, sha256=("0" * 64,))
+    with pytest.raises(UnfitWorker) as found:
+        worker_check.require(replace(options, scoring=scoring), launcher)
+    message = str(found.value)
+    assert "\n" not in message
+    for part in (
+        "expected Python 3.9, found 3.",
+        "expected labelbeam 0.0.1 as on the launching machine, found ",
+        "expected apache-beam 1.0 as on the launching machine, found ",
+        "expected the model that the run began with",
+        f"--input {corpus} cannot be read from there: ",
+    ):
+        assert part in message
+    assert "onnxruntime" not in message
+
+
+def test_a_worker_that_does_not_see_the_output_says_so(options: RunOptions) -> None:
+    with pytest.raises(UnfitWorker, match="--output /nowhere cannot be used from there: /nowhere belongs to no run"):
+        worker_check.require(replace(options, output="/nowhere"), Launcher.here())
+
+
+def wait_for_receipts(run: Path, count: int) -> None:
+    """Wait until a run has this many receipts."""
+    for _ in range(1_200):
+        if len(list(run.glob("receipts/*.json"))) >= count:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{run} has not {count} receipts")
