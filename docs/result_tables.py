@@ -1,6 +1,8 @@
 """Shows the result files in benchmarks/**/results as Markdown tables."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.table import rows as quality_rows
@@ -8,6 +10,7 @@ from benchmarks.throughput.table import cells as contestant_cells
 from docs.code_tables import table
 from docs.figures import CONFIGURATIONS, OURS, RIVAL, result
 
+ENGINES = Path(__file__).with_name("engines.json")  # written by `pytest --record`
 CORPORA = {  # corpora of the cost benchmark, as the table calls them, and their documents
     "short": ("short: comments", 15_000),
     "long": ("long: titles and abstracts, of which the model reads 64 tokens", 1_500),
@@ -123,7 +126,16 @@ def startup_table() -> Iterator[str]:
     yield from table(head, rows, head[1:])
 
 
+def engines_table() -> Iterator[str]:
+    """Yield a row for each thing that a test has shown on an engine."""
+    records = json.loads(ENGINES.read_text(encoding="utf-8"))
+    names = ("engine", "shown", "where", "date", "commit", "command")
+    rows = [[str(record[name]) for name in names[:-1]] + [f"`{record['command']}`"] for record in records]
+    yield from table(["engine", "what was seen", "where", "when", "commit", "command"], rows)
+
+
 PARTS = {
+    "engines": engines_table,
     "quality": quality_table,
     "step": step_table,
     "papers": papers_table,

@@ -139,6 +139,7 @@ def test_a_pre_empted_training_is_requeued_and_resumed(
 
 
 @pytest.mark.slow
+@pytest.mark.engine("labelbeam worker", "eight tasks on Slurm, two killed; same bytes")
 def test_tasks_of_which_two_are_killed_write_what_one_command_writes(tmp_path: Path, slurm: dict[str, str]) -> None:
     model, corpus, run = tiny_model(tmp_path / "m"), write_corpus(tmp_path / "c.jsonl", 20_000), tmp_path / "shared"
     flags = ["--model", str(model), "--input", str(corpus), "--slice_mb", "0.01", "--scores", "all", "--threads", "1"]

@@ -25,12 +25,13 @@ def free_port() -> int:
 def job_server(folder: Path) -> Iterator[str]:
     """Run Prism's job server, and yield its address."""
     assert PRISM
+    folder.mkdir(exist_ok=True)
     with zipfile.ZipFile(PRISM) as archive:
         binary = Path(archive.extract(archive.namelist()[0], folder))
     binary.chmod(0o755)
     port = free_port()
     with _running(binary, "-job_port", str(port), "-serve_http=false", "-log_level", "warn", cwd=folder):
-        _wait_for(port)
+        wait_for(port)
         yield f"localhost:{port}"
 
 
@@ -40,7 +41,7 @@ def pool(folder: Path, path: Path = Path(sys.executable).parent, **environment: 
     port = free_port()
     variables = {"PATH": f"{path}:/usr/bin:/bin", "HOME": str(folder), **environment}
     with _running(*POOL, f"--service_port={port}", cwd=folder, env=variables):
-        _wait_for(port)
+        wait_for(port)
         yield f"127.0.0.1:{port}"
 
 
@@ -74,7 +75,8 @@ def _running(*command: object, cwd: Path, env: dict[str, str] | None = None) -> 
             process.wait()
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
+    """Wait until something listens on a port."""
     for _ in range(600):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

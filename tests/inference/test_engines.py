@@ -41,6 +41,7 @@ def test_directrunner_is_fnapirunner(
     assert capsys.readouterr().out.startswith("runner: FnApiRunner\n")
 
 
+@pytest.mark.engine("FnApiRunner", "a slice is read and written while another is scored")
 def test_a_slice_is_read_and_written_while_another_is_scored(
     corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_an_engine_shows_counters(corpus: Path, colours: Path, label: Label, mon
 
 
 @needs_prism
+@pytest.mark.engine("PrismRunner", "same bytes as FnApiRunner; a resume")
 def test_prism_writes_the_same_bytes_and_resumes(tmp_path: Path, corpus: Path, colours: Path, label: Label) -> None:
     flags = ("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.005)
     whole = label(*flags)
@@ -121,6 +123,7 @@ def test_prism_writes_the_same_bytes_and_resumes(tmp_path: Path, corpus: Path, c
 
 
 @needs_prism
+@pytest.mark.engine("PrismRunner", "a killed launcher resumes")
 def test_a_killed_launcher_of_prism_resumes(tmp_path: Path, colours: Path, label: Label) -> None:
     corpus, run = write_corpus(tmp_path / "corpus.jsonl", 5_000), tmp_path / "killed"
     flags = ["--model", colours, "--input", corpus, "--slice_mb", 0.005, "--runner", "PrismRunner"]
@@ -154,6 +157,7 @@ def portable(server: str, pool: str, model: Path, corpus: Path) -> list[str]:
 
 
 @needs_prism
+@pytest.mark.engine("PortableRunner", "Prism server, pool in another folder; a killed worker; same bytes")
 def test_a_killed_worker_of_a_pool_costs_its_slice_only(
     tmp_path: Path, colours: Path, server: str, label: Label, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_killed_worker_of_a_pool_costs_its_slice_only(
 
 
 @needs_prism
+@pytest.mark.engine("PortableRunner", "a pool without labelbeam is named")
 def test_a_pool_without_labelbeam_is_named(
     tmp_path: Path, colours: Path, corpus: Path, server: str, label: Label, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
 
+@pytest.mark.engine("DataflowRunner", "the job is submitted to a stub of the service, which runs nothing")
 def test_the_submitted_job_is_the_one_that_the_flags_describe(
     cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:

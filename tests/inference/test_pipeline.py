@@ -195,6 +195,7 @@ def test_which_scores_are_written(corpus: Path, colours: Path, label: Label, sco
             assert list(written.values()) == sorted(written.values(), reverse=True)
 
 
+@pytest.mark.engine("FnApiRunner", "threads and processes write the same bytes")
 def test_runs_in_threads_and_in_processes_write_the_same_files(corpus: Path, colours: Path, label: Label) -> None:
     flags = ("--model", colours, "--input", corpus, "--scores", "all", "--slice_mb", 0.005)
     single = contents(label(*flags))

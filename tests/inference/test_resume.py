@@ -34,6 +34,7 @@ def receipts(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("receipts/*.json")}
 
 
+@pytest.mark.engine("FnApiRunner", "a killed run resumes")
 def test_a_killed_run_resumes_with_the_same_command(tmp_path: Path, colours: Path, label: Label) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", 3_000)
     killed = tmp_path / "killed"

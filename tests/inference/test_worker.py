@@ -53,6 +53,7 @@ def test_a_task_alone_writes_what_a_run_writes(corpus: Path, colours: Path, tmp_
     assert worker.main(flags(colours, corpus, tmp_path / "shared")) == 0
 
 
+@pytest.mark.engine("labelbeam worker", "two tasks share the slices")
 def test_two_tasks_share_the_slices(
     tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
 ) -> None:
