@@ -32,7 +32,8 @@ from models.errors import UserError, exit_code
 
 if TYPE_CHECKING:
     from inference.corpus.files import InputFile
-    from inference.cost.estimate import Corpus, Offer, Profile
+    from inference.cost.estimate import Corpus, Offer
+    from inference.cost.profile import Profile
     from inference.runs.options import RunOptions
 
 WIDTH = 120  # columns of the table if the output is not a terminal

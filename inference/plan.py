@@ -9,8 +9,10 @@ from rich.console import Console
 
 from inference.checks import CheckedRun
 from inference.cost import estimate, pricing
-from inference.cost.estimate import Corpus, Offer, Profile
+from inference.cost import profile as profiles
+from inference.cost.estimate import Corpus, Offer
 from inference.cost.pricing import Machine, Prices
+from inference.cost.profile import Profile
 from inference.cost.sample import Estimate
 from inference.dataflow import launch
 from inference.dataflow.launch import Job, Setting
@@ -132,10 +134,12 @@ def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...])
     scoring = replace(checked.options.scoring, models=models, device="cpu")
     for directory in models:
         model_files.check(directory, scoring.precision, scoring.max_tokens)
+    if machine.gpu:  # this machine only reads and counts, and need not compute as a GPU does
+        scoring = replace(scoring, runtime="auto", precision="auto")
     options = replace(checked.options, scoring=estimate.equivalent_scoring(machine, scoring))
     here, corpus = estimate.measure(checked.files, options, SAMPLE_DOCUMENTS)
     if checked.profile:
-        return estimate.read_profile(checked.profile, here), corpus, 1.0
+        return profiles.read(checked.profile, here, machine), corpus, 1.0
     return here, corpus, estimate.UNMEASURED_SPREAD
 
 

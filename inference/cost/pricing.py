@@ -16,14 +16,29 @@ PRICES = Path(__file__).with_name("prices.toml")
 OLD_DAYS = 365  # age of the prices above which a warning is printed
 DEADLINE_HOURS = 6.0  # time in which the workers have to finish if the user does not give their number
 
-# Prices and flags use the short names of GPUs, and Dataflow the long ones.
-GPUS = {"l4": "nvidia-l4", "t4": "nvidia-tesla-t4", "a100": "nvidia-tesla-a100"}
 
 # These assumptions about Dataflow cannot be measured on this machine.
 START_SECONDS = 300.0  # billed time in which a worker boots and pulls its image
 DISK_GB = 50.0  # disk of each worker, which holds an image of some gigabytes both packed and unpacked
 SHUFFLED_BYTES_PER_DOCUMENT = 16.0  # hash of the id, which is written once and read once
 SHUFFLED_BYTES_PER_SLICE = 4_096.0  # name and receipt of the slice
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that workers on Dataflow can have."""
+
+    type: str  # Dataflow's name of it
+    machine: str  # machine type with one of it
+    device: str  # words in the name that its driver gives it
+    bf16: bool  # whether it multiplies bf16 in hardware
+
+
+GPUS = {
+    "l4": Gpu("nvidia-l4", "g2-standard-8", "L4", bf16=True),
+    "t4": Gpu("nvidia-tesla-t4", "n1-standard-8", "T4", bf16=False),
+    "a100": Gpu("nvidia-tesla-a100", "a2-highgpu-1g", "A100 40GB", bf16=True),
+}
 
 
 class _Strict(BaseModel):
@@ -38,6 +53,11 @@ class Machine(_Strict):
     memory_gb: float = Field(gt=0)  # memory in GB
     bf16: bool = False  # whether the processor multiplies bf16 in hardware
     gpu: str | None = None  # name in gpu_hour of the GPU in each machine
+
+    @property
+    def processors(self) -> float:
+        """Return how many processors compute side by side: its one GPU, or its cores."""
+        return 1 if self.gpu else self.cores
 
 
 class Prices(_Strict):
@@ -100,7 +120,7 @@ def gpu_of(service_options: Iterable[str]) -> str | None:
     for option in service_options:
         if "worker_accelerator=" in option:
             accelerator = option.split("type:")[-1].split(";")[0]
-            return next((name for name, long_name in GPUS.items() if long_name == accelerator), accelerator)
+            return next((name for name, known in GPUS.items() if known.type == accelerator), accelerator)
     return None
 
 
@@ -110,7 +130,7 @@ class Work:
 
     documents: float  # number of documents
     slices: float  # number of slices
-    core_seconds: float  # time that one physical core needs, including reading and writing
+    processor_seconds: float  # time that one processor needs, a core or a GPU, including reading and writing
 
 
 @dataclass(frozen=True)
@@ -139,13 +159,13 @@ class Bill:
 
 def workers_for(work: Work, machine: Machine, hours: float) -> int:
     """Return the smallest number of workers that finish the work in this many hours."""
-    return max(math.ceil(work.core_seconds / machine.cores / (hours * 3600 - START_SECONDS)), 1)
+    return max(math.ceil(work.processor_seconds / machine.processors / (hours * 3600 - START_SECONDS)), 1)
 
 
 def bill(prices: Prices, machine: str, workers: int, work: Work, *, flexrs: bool = False) -> Bill:
     """Return the bill of the work on this many workers that share it evenly."""
     machine_type = prices.machines[machine]
-    hours = (START_SECONDS + work.core_seconds / (workers * machine_type.cores)) / 3600
+    hours = (START_SECONDS + work.processor_seconds / (workers * machine_type.processors)) / 3600
     machine_hours = workers * hours
     discount = 1 - prices.flexrs_discount if flexrs else 1.0
     shuffled = work.documents * SHUFFLED_BYTES_PER_DOCUMENT + work.slices * SHUFFLED_BYTES_PER_SLICE

@@ -33,7 +33,6 @@ from models.errors import UserError
 MACHINE = "n2-highcpu-8"  # machine type of workers without a GPU
 ONE_PROCESS = "no_use_multiple_sdk_containers"  # experiment of Beam with which a worker runs a single process
 THREADS = 4  # threads of a worker's process: while one computes, others read, tokenise and write
-GPU_MACHINES = {"l4": "g2-standard-8", "t4": "n1-standard-8", "a100": "a2-highgpu-1g"}  # machine types with one GPU
 MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}  # prefix of the regions in each multi-region
 
 
@@ -125,7 +124,7 @@ def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str |
         yield Setting("sdk_location", "container", "the image holds everything that workers need")
     setup.save_main_session = False  # the image holds all modules
     if not worker.machine_type:
-        worker.machine_type = GPU_MACHINES[accelerator] if accelerator else MACHINE
+        worker.machine_type = pricing.GPUS[accelerator].machine if accelerator else MACHINE
         reason = "has the GPU" if accelerator else "a run needs little memory, so more is not paid for"
         yield Setting("machine_type", worker.machine_type, reason)
     if not worker.disk_size_gb:
@@ -139,7 +138,7 @@ def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str |
         debug.add_experiment(ONE_PROCESS)
         yield Setting("experiments", ONE_PROCESS, "one process per worker holds each model in memory once")
     if accelerator and not pricing.gpu_of(cloud.dataflow_service_options or ()):
-        value = f"worker_accelerator=type:{pricing.GPUS[accelerator]};count:1;install-nvidia-driver"
+        value = f"worker_accelerator=type:{pricing.GPUS[accelerator].type};count:1;install-nvidia-driver"
         cloud.dataflow_service_options = [*(cloud.dataflow_service_options or ()), value]
         yield Setting("dataflow_service_options", f"'{value}'", "one GPU per worker, with its driver")
     if not cloud.job_name:

@@ -19,8 +19,10 @@ from google.cloud import dataflow_v1beta3 as dataflow
 from inference import estimate_cost
 from inference.corpus.files import InputFile
 from inference.corpus.records import DocumentRecipe
-from inference.cost import actual, estimate, pricing, sample
+from inference.cost import actual, estimate, pricing, profile, sample
+from inference.cost.estimate import Corpus
 from inference.cost.pricing import Machine, Work
+from inference.cost.profile import Profile
 from inference.runs.options import RunOptions
 from inference.scoring.options import PrecisionChoice, ScoringOptions
 from models.errors import UserError
@@ -44,10 +46,10 @@ def test_the_bill_by_hand() -> None:
         ),
         "m",
         10,
-        Work(documents=1e9, slices=0, core_seconds=20 * 3600 - 20 * pricing.START_SECONDS),
+        Work(documents=1e9, slices=0, processor_seconds=10 * 3600 - 10 * pricing.START_SECONDS),
         flexrs=True,
     )
-    assert bill.hours == pytest.approx(1)  # there are ten workers with two cores each
+    assert bill.hours == pytest.approx(1)  # there are ten workers with one GPU each
     assert bill.vcpu == pytest.approx(10 * 4 * 0.05 * 0.6)
     assert bill.memory == pytest.approx(10 * 16 * 0.003 * 0.6)
     assert bill.disk == pytest.approx(10 * 50 * 0.0001)
@@ -80,9 +82,49 @@ def test_a_machine_without_bf16_is_measured_in_fp32(
     assert estimate.equivalent_scoring(machine, scoring) == replace(scoring, precision=measured)
 
 
+def on_gpu(result: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return the output of --json as a machine with this GPU would have written it."""
+    return {**result, "profile": {**result["profile"], "device": device, "runtime": "torch in bf16 on GPU"}}
+
+
+def test_a_gpu_is_priced_by_the_number_of_gpus_and_not_of_cores() -> None:
+    """A profile measured beside 3 cores or beside 30 says the same about a GPU."""
+    three = Profile({}, "", "NVIDIA L4", cores=3, documents=100, tokens=1000, seconds=2.0, start_seconds=1.0)
+    assert three.seconds_per_token == replace(three, cores=30).seconds_per_token == pytest.approx(0.002)
+    machine = Machine(vcpus=8, cores=4, memory_gb=32, gpu="l4")
+    dated = prices(machines={"g2": machine.model_dump(), "m": machine.model_dump() | {"gpu": None}})
+    exactly = sample.Estimate(3.6e6, 3.6e6, 3.6e6)
+    corpus = Corpus(1, 1, 9, text_bytes=exactly, documents=exactly, tokens=exactly, expand_seconds=0.0)
+    hours = [
+        estimate.offer(dated, corpus, speed, name, workers, flexrs=False, spread=1.0).bill.hours * 3600
+        for speed, name, workers in ((three, "g2", 1), (three, "g2", 2), (replace(three, device="CPU"), "m", 1))
+    ]
+    assert hours == pytest.approx([300 + 7200, 300 + 3600, 300 + 7200 * 3 / 4])
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "is_it"),
+    [
+        ("CPU", None, True),
+        ("CPU", "l4", False),
+        ("NVIDIA L4", None, False),
+        ("NVIDIA L4", "l4", True),
+        ("NVIDIA L40S", "l4", False),
+        ("Tesla T4", "t4", True),
+        ("Tesla T4", "l4", False),
+        ("NVIDIA A100-SXM4-40GB", "a100", True),
+        ("NVIDIA A100-SXM4-80GB", "a100", False),
+        ("Tesla V100-SXM2-16GB", "nvidia-tesla-v100", True),  # a name that only the user's prices file has
+        ("NVIDIA H100 80GB HBM3", "nvidia-tesla-v100", False),
+    ],
+)
+def test_a_profile_belongs_to_a_device(device: str, gpu: str | None, is_it: bool) -> None:
+    assert profile.is_of(device, gpu) is is_it
+
+
 def test_just_enough_workers_finish_in_time() -> None:
     machine = Machine(vcpus=4, cores=2, memory_gb=16)
-    work = Work(documents=1, slices=1, core_seconds=1_000_000)
+    work = Work(documents=1, slices=1, processor_seconds=1_000_000)
     count = pricing.workers_for(work, machine, 6)
     assert pricing.START_SECONDS + 1_000_000 / (2 * count) <= 6 * 3600
     assert pricing.START_SECONDS + 1_000_000 / (2 * (count - 1)) > 6 * 3600
@@ -170,7 +212,7 @@ def test_the_command_prints_what_a_run_costs(
     assert "n2-standard-4" in machines
     assert "g2-standard-8" not in machines  # a GPU is not priced without a measurement
 
-    (tmp_path / "profile.json").write_text(json.dumps(result))
+    (tmp_path / "profile.json").write_text(json.dumps(on_gpu(result, "NVIDIA L4")))
     assert estimate_cost.main([*flags, "--workers", "7", "--profile", f"g2-standard-8={tmp_path}/profile.json"]) == 0
     printed = capsys.readouterr().out
     assert "on Dataflow, us-central1" in printed
@@ -223,6 +265,32 @@ def test_all_mistakes_are_named_at_once(
     error = capsys.readouterr().err
     assert all(sentence in error for sentence in sentences)
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "sentence"),
+    [
+        ("CPU", "g2-standard-8", "expected one measured on l4, as the machine type has, found one measured on CPU"),
+        ("NVIDIA L4", "n2-standard-4", "expected one measured on CPU, as the machine type has, found one measured"),
+        ("Tesla T4", "g2-standard-8", "expected one measured on l4, as the machine type has, found one measured on T"),
+    ],
+)
+def test_a_profile_of_another_device_is_refused(
+    tmp_path: Path,
+    corpus: Path,
+    colours: Path,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+    machine: str,
+    sentence: str,
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus)]
+    assert estimate_cost.main([*flags, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["profile"]["device"] == "CPU"
+    (tmp_path / "profile.json").write_text(json.dumps(on_gpu(result, device)))
+    assert estimate_cost.main([*flags, "--profile", f"{machine}={tmp_path}/profile.json"]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_profile_of_other_models_is_refused(

@@ -1,5 +1,6 @@
 """Tests the plan of a run: its size, time and cost are printed, and a job that may cost too much is refused."""
 
+import json
 import re
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert estimate_cost.main(["--model", str(colours), "--input", str(corpus), "--json"]) == 0
-    (tmp_path / "profile.json").write_text(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
+    (tmp_path / "cpu.json").write_text(json.dumps(result))
+    result["profile"] |= {"device": "Tesla T4", "runtime": "torch in fp16 on GPU"}
+    (tmp_path / "profile.json").write_text(json.dumps(result))
     model = upload_folder(cloud, colours, "models/colours")
     command = launch_flags(service, model=model, accelerator="t4", plan="")
     assert beam_runner.main(command) == 0
@@ -65,6 +69,8 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     assert re.search(r"estimate: \$0\.\d\d \(\$0\.\d\d to \$0\.\d\d\)", capsys.readouterr().out)
     assert beam_runner.main([*command, *profile, "--machine_type", "c9-mega"]) == 0
     assert "prices.toml has no machine type c9-mega with t4" in capsys.readouterr().out
+    assert beam_runner.main([*command, "--profile", str(tmp_path / "cpu.json")]) == 2
+    assert "expected one measured on t4, as the machine type has, found one measured on CPU" in capsys.readouterr().err
     (tmp_path / "profile.json").write_text("{}")
     assert beam_runner.main([*command, *profile]) == 2
     assert "expected the output of `python -m inference.estimate_cost --json`" in capsys.readouterr().err
