@@ -92,6 +92,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     if flags.retry_failures and flags.overwrite:
         problems.append("--retry_failures and --overwrite: expected one of them, found both; drop one.")
     refuse(problems)
+    if job and job.gpu:
+        scoring = replace(scoring, device="cuda")
     delta = lineage.of_inputs(files)
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)

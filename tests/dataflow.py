@@ -24,6 +24,8 @@ class Service:
         self.labels = {
             "org.labelbeam.python": images.python_version(),
             "org.labelbeam.beam": apache_beam.__version__,
+            "org.labelbeam.torch": "2.13.0+cpu",
+            "org.labelbeam.runtimes": "openvino",
             "org.labelbeam.models": f"colours={trained_model.fingerprint(model)}",
             "org.opencontainers.image.revision": "0123abc",
         }

@@ -23,7 +23,7 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from inference.corpus import storage
 from inference.corpus.files import InputFile
 from inference.cost import pricing
-from inference.dataflow import images
+from inference.dataflow import images, workers
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.scoring import model_files
 from inference.scoring.options import PrecisionChoice, ScoringOptions
@@ -38,7 +38,7 @@ MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}  # prefix of the
 
 @dataclass(frozen=True)
 class Setting:
-    """A flag of Beam that is set because the user did not set it."""
+    """A flag that is set because the user did not set it."""
 
     flag: str  # name of the flag, without dashes
     value: Any
@@ -72,20 +72,24 @@ def prepare(
     Returns:
         The job, and a sentence for each problem. If there are problems, the job is None.
     """
-    settings = tuple(_set_defaults(beam_options, output, accelerator))
+    settings = [*_set_defaults(beam_options, output, accelerator)]
     cloud = beam_options.view_as(GoogleCloudOptions)
     gpu, flexrs = pricing.gpu_of(cloud.dataflow_service_options or ()), cloud.flexrs_goal == "COST_OPTIMIZED"
     problems = [*_missing(beam_options, output, files), *_region_problems(beam_options, files, output)]
+    machine_type = beam_options.view_as(WorkerOptions).machine_type
+    if gpu and scoring.device == "auto":
+        settings.append(Setting("device", "cuda", "a worker that does not see its GPU fails, instead of using its CPU"))
     if gpu and flexrs:
         problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
     image, image_problems = _image(beam_options)
     fingerprints, model_problems = _models(scoring, image)
     problems += [*image_problems, *model_problems]
+    if image:
+        problems += workers.problems(scoring, image, machine_type, gpu)
     problems = problems or PipelineOptionsValidator(beam_options, DataflowRunner()).validate()  # Beam's own checks
     if problems or not image:
         return None, problems
-    machine_type = beam_options.view_as(WorkerOptions).machine_type
-    return Job(settings, image, tuple(fingerprints), machine_type, gpu, flexrs), []
+    return Job(tuple(settings), image, tuple(fingerprints), machine_type, gpu, flexrs), []
 
 
 def models_here(scoring: ScoringOptions, image: ImageFacts) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ import yaml
 from docker.utils.build import exclude_paths
 
 from inference import container
-from inference.dataflow import image_build, image_context, images
+from inference.dataflow import contents, image_build, image_context, images
 from inference.dataflow.probe import probe
 from inference.scoring import conversion_folder
 from inference.scoring.conversion_folder import FOLDER
@@ -188,6 +188,7 @@ def test_cloud_build_builds_with_arguments_that_the_dockerfile_knows() -> None:
     known = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     given = set(re.findall(r"--build-arg (\w+)=", script))
     assert given == {"COMMIT", "MODELS", "TORCH_INDEX", "RUNTIMES"} <= known
+    assert "-m inference.dataflow.contents" in script
     assert build["images"] == ["$_REPOSITORY/labelbeam:$COMMIT_SHA"]
 
 
@@ -222,6 +223,31 @@ def test_an_int8_variant_is_sent_whole_or_named(
     (variant / "model.bin").write_bytes(b"other weights")
     assert container.main(["build", "--model", str(model), "--tag", "labelbeam:1"]) == 2
     assert f"{variant}: expected the int8 variant as it was made, found model.bin changed" in capsys.readouterr().err
+
+
+class Engine:
+    """A stub of an engine whose one image holds a torch for CUDA and no other runtime."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+        self.containers = self.api = self
+
+    def run(self, tag: str, command: list[str], **_: object) -> bytes:
+        assert (tag, command) == (TAG, ["-m", "inference.dataflow.contents"])
+        return b"org.labelbeam.torch=2.13.0+cu128 org.labelbeam.runtimes=\n"
+
+    def build(self, fileobj: io.BytesIO, tag: str, **_: object) -> Iterator[dict[str, str]]:
+        self.built.append(fileobj.read().decode())
+        yield {"stream": f"Successfully tagged {tag}"}
+
+
+def test_the_labels_come_from_what_was_installed_in_the_image() -> None:
+    engine = Engine()
+    image_build._add_labels(engine, TAG)
+    assert engine.built == [f"FROM {TAG}\nLABEL org.labelbeam.torch=2.13.0+cu128 org.labelbeam.runtimes=\n"]
+    printed = subprocess.run([sys.executable, "-m", "inference.dataflow.contents"], capture_output=True, check=True)
+    found = r"org.labelbeam.torch=[\d.]+\+(cpu|cu\d+) org.labelbeam.runtimes=[a-z,]*\n"
+    assert re.fullmatch(found, printed.stdout.decode())
 
 
 def test_what_an_image_computes_with_is_compared(tmp_path: Path, colours: Path) -> None:
@@ -324,6 +350,7 @@ def test_an_image_says_what_is_in_it_and_is_checked(
     facts = images.inspect(TAG)
     assert (facts.python_version, facts.found_in) == (images.python_version(), "this machine's engine")
     assert list(facts.models) == ["colours"]
+    assert (facts.torch, facts.runtimes) == (contents.labels()[contents.TORCH], ("openvino",))
     assert container.main(["check", "--model", str(built), "--tag", TAG]) == 0
     out = capsys.readouterr().out
     assert re.search(r"[\d,.]+ MB  COPY", out)

@@ -80,12 +80,82 @@ def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, ser
     assert service.jobs == []
 
 
-def test_a_gpu_comes_with_its_machine_and_driver(cloud: CloudStorage, service: Service) -> None:
+def test_a_gpu_comes_with_its_machine_and_driver(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.labels["org.labelbeam.torch"] = "2.13.0+cu128"
+    sent: list[ScoringOptions] = []
+    build = pipeline.build
+
+    def build_and_keep(p: beam.Pipeline, options: RunOptions) -> None:
+        sent.append(options.scoring)
+        build(p, options)
+
+    monkeypatch.setattr(pipeline, "build", build_and_keep)
     assert beam_runner.main(launch_flags(service, no_wait="", accelerator="l4", disk_size_gb="80")) == 0
     environment = service.jobs[0]["environment"]
     assert environment["workerPools"][0]["machineType"] == "g2-standard-8"
     assert environment["workerPools"][0]["diskSizeGb"] == 80
     assert environment["serviceOptions"] == ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"]
+    assert [scoring.device for scoring in sent] == ["cuda"]  # a worker without its GPU fails
+    assert "--device cuda: a worker that does not see its GPU fails" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("labels", "flags", "sentence"),
+    [
+        (
+            {"torch": "2.13.0+cpu"},
+            {"accelerator": "l4"},
+            "expected a torch for CUDA, which the l4 needs, found torch 2",
+        ),
+        ({"torch": None}, {"accelerator": "l4"}, "expected labels that name its torch and its runtimes, found none"),
+        ({"torch": None}, {"runtime": "openvino"}, "expected labels that name its torch and its runtimes, found none"),
+        (
+            {"torch": "2.13.0+cu128"},
+            {"accelerator": "l4", "device": "cpu"},
+            "--device cpu: expected the l4 that is paid",
+        ),
+        (
+            {},
+            {"device": "cuda"},
+            "--device cuda: expected --accelerator, found workers without a GPU; add one of l4, t4",
+        ),
+        ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "runtime": "openvino"}, "expected a CPU, found a GPU"),
+        ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "precision": "int8"}, "expected a CPU, found a GPU"),
+        ({"torch": "2.13.0+cu128"}, {"accelerator": "t4", "precision": "bf16"}, "expected a GPU that multiplies it"),
+        ({"runtimes": ""}, {"runtime": "openvino"}, '; build image {} again with --build_arg "RUNTIMES=openvino".'),
+        ({}, {"runtime": "onnxruntime"}, '--build_arg "RUNTIMES=onnxruntime onnx onnxscript".'),
+        ({"runtimes": ""}, {"precision": "int8"}, "--runtime openvino: the package is not installed"),
+        ({}, {"runtime": "torch", "precision": "int8"}, "expected the runtime openvino, found torch"),
+        ({}, {"precision": "bf16"}, "expected a machine type that multiplies it in hardware, found n2-highcpu-8"),
+        ({}, {"precision": "fp16"}, "--precision fp16: expected a GPU, found a CPU"),
+    ],
+)
+def test_what_a_worker_would_refuse_is_refused_before_it_is_paid(
+    cloud: CloudStorage,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    labels: dict[str, str | None],
+    flags: dict[str, str],
+    sentence: str,
+) -> None:
+    service.labels["org.labelbeam.models"] += ",colours.int8=00ff"
+    service.labels |= {f"org.labelbeam.{name}": value for name, value in labels.items() if value is not None}
+    for name, value in labels.items():
+        if value is None:
+            del service.labels[f"org.labelbeam.{name}"]
+    assert beam_runner.main(launch_flags(service, no_wait="", **flags)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence.format(service.image) in line
+    assert service.jobs == []
+
+
+def test_what_a_worker_can_do_is_launched(cloud: CloudStorage, service: Service) -> None:
+    """An image without the newer labels serves a job that asks for nothing special."""
+    assert beam_runner.main(launch_flags(service, no_wait="", precision="bf16", machine_type="c3-highcpu-8")) == 0
+    del service.labels["org.labelbeam.torch"], service.labels["org.labelbeam.runtimes"]
+    assert beam_runner.main(launch_flags(service, no_wait="", output=f"gs://{BUCKET}/other")) == 0
 
 
 def test_every_problem_is_found_before_anything_is_submitted(
@@ -112,6 +182,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
         "--temp_location gs://faraway/tmp: expected a bucket in us-central1, where the job runs, found one in europe-",
         "as on this machine, found Python 3.8",
         "as on this machine, found Beam 2.1.0",
+        "expected a torch for CUDA, which the t4 needs, found torch 2.13.0+cpu",
         f"--model /models/colors: expected a model in image {service.image} (colours), found no such model",
     ]
     assert code == 2

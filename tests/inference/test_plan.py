@@ -61,6 +61,7 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     result["profile"] |= {"device": "Tesla T4", "runtime": "torch in fp16 on GPU"}
     (tmp_path / "profile.json").write_text(json.dumps(result))
     model = upload_folder(cloud, colours, "models/colours")
+    service.labels["org.labelbeam.torch"] = "2.13.0+cu128"
     command = launch_flags(service, model=model, accelerator="t4", plan="")
     assert beam_runner.main(command) == 0
     assert "a GPU's speed has to be measured on it" in capsys.readouterr().out

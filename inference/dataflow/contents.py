@@ -1,0 +1,23 @@
+"""Print the labels that name the torch and the runtimes in an image. The build runs this inside the image.
+
+python -m inference.dataflow.contents
+"""
+
+import torch
+
+from inference.scoring.runtimes import PACKAGES, is_installed
+
+TORCH, RUNTIMES = "org.labelbeam.torch", "org.labelbeam.runtimes"
+
+
+def labels() -> dict[str, str]:
+    """Return the labels: the version of torch with its CUDA or `cpu`, and the installed runtimes besides torch."""
+    build = f"cu{torch.version.cuda.replace('.', '')}" if torch.version.cuda else "cpu"
+    return {
+        TORCH: f"{torch.__version__.split('+')[0]}+{build}",
+        RUNTIMES: ",".join(name for name in PACKAGES if is_installed(name)),
+    }
+
+
+if __name__ == "__main__":
+    print(*(f"{name}={value}" for name, value in labels().items()))
