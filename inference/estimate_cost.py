@@ -63,7 +63,7 @@ def make_parser() -> Parser:
         "--workers",
         type=positive(int),
         metavar="N",
-        help=f"number of workers (default: enough to finish in {pricing.DEADLINE_HOURS:g} hours)",
+        help=f"number of workers, at most one a slice (default: enough for {pricing.DEADLINE_HOURS:g} hours)",
     )
     cost.add_argument(
         "--prices",

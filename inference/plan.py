@@ -8,6 +8,7 @@ from apache_beam.options.pipeline_options import WorkerOptions
 from rich.console import Console
 
 from inference.checks import CheckedRun
+from inference.corpus import slices
 from inference.cost import estimate, pricing
 from inference.cost import profile as profiles
 from inference.cost.estimate import Corpus, Offer
@@ -21,6 +22,7 @@ from inference.scoring import model_files
 from models.errors import UserError
 
 SAMPLE_DOCUMENTS = 300
+UNMEASURED_WORKERS = 20  # largest number of workers whose speed is unknown, so that a mistake stays small
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Plan:
     profile: Profile | None = None  # speed of the machine that labels
     seconds: Estimate | None = None  # time of a run on this machine
     offer: Offer | None = None  # cost of a job on Dataflow
-    workers: Setting | None = None  # highest number of workers, if the user gave none
+    workers: tuple[Setting, ...] = ()  # numbers of workers that the user did not give
 
 
 def show_settings(checked: CheckedRun, console: Console) -> None:
@@ -55,33 +57,57 @@ def measure(checked: CheckedRun) -> Plan:
         machine = _machine(prices, checked.job, checked.profile)
         models = launch.models_here(checked.options.scoring, checked.job.image)
     except UserError as error:
-        return Plan(files, unknown=str(error))
+        return Plan(files, unknown=str(error), workers=_unmeasured_workers(checked))
     profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)
+    given = _given_workers(checked)
+    offer = estimate.offer(prices, corpus, profile, machine, given, flexrs=checked.job.flexrs, spread=spread)
+    reason = f"enough to finish in {pricing.DEADLINE_HOURS:g} hours, and at most one a slice"
+    return Plan(
+        files, corpus=corpus, profile=profile, offer=offer, workers=_workers(checked, offer.bill.workers, reason)
+    )
+
+
+def _given_workers(checked: CheckedRun) -> int | None:
     worker = checked.beam_options.view_as(WorkerOptions)
-    given_workers = worker.max_num_workers or worker.num_workers
-    offer = estimate.offer(prices, corpus, profile, machine, given_workers, flexrs=checked.job.flexrs, spread=spread)
-    reason = f"enough to finish in {pricing.DEADLINE_HOURS:g} hours"
-    workers = None if given_workers else Setting("max_num_workers", offer.bill.workers, reason)
-    return Plan(files, corpus=corpus, profile=profile, offer=offer, workers=workers)
+    return worker.max_num_workers or worker.num_workers
+
+
+def _unmeasured_workers(checked: CheckedRun) -> tuple[Setting, ...]:
+    """Return the numbers of workers for a job whose workers' speed is unknown."""
+    most = _given_workers(checked) or UNMEASURED_WORKERS
+    count = max(min(slices.expected(checked.files, checked.options.slice_bytes), most), 1)
+    reason = f"at most one a slice, and {UNMEASURED_WORKERS} while a worker's speed is unknown"
+    return _workers(checked, count, reason)
+
+
+def _workers(checked: CheckedRun, count: int, reason: str) -> tuple[Setting, ...]:
+    """Return the largest and the first number of workers as settings, where the user gave none."""
+    worker = checked.beam_options.view_as(WorkerOptions)
+    settings = []
+    if not worker.max_num_workers:
+        most = Setting("max_num_workers", worker.num_workers, "those of --num_workers, and none are added")
+        settings.append(most if worker.num_workers else Setting("max_num_workers", count, reason))
+    if not worker.num_workers:
+        settings.append(Setting("num_workers", count, "all of them from the start, as an estimate assumes"))
+    return tuple(settings)
 
 
 def show(plan: Plan, console: Console) -> None:
     """Print files, slices, documents and speed, and the time on this machine or the cost of the job."""
     corpus, offer = plan.corpus, plan.offer
     if corpus is None:
-        _print(console, f"{plan.files}; the cost is unknown: {plan.unknown}")
+        _print(console, f"{plan.files}; the cost is unknown: {plan.unknown}", *plan.workers)
         return
-    slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
-    _print(console, f"{plan.files}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens")
+    count = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
+    _print(console, f"{plan.files}: {corpus.documents} documents, {count}, {corpus.tokens} tokens")
     if plan.seconds and plan.profile:
         _print(console, f"{plan.profile.runtime}, on this machine: {duration(plan.seconds.value)}")
     if offer is None:
         return
-    _print(console, f"measured: {plan.profile}")
-    if plan.workers:
-        _print(console, plan.workers)
     _print(
         console,
+        f"measured: {plan.profile}",
+        *plan.workers,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
         f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}; for other machines see "
         "python -m inference.estimate_cost --help",
@@ -89,13 +115,14 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def apply_limits(plan: Plan, checked: CheckedRun) -> None:
-    """Limit the number of workers if the user did not, and refuse a job that may cost more than --max_cost.
+    """Set the numbers of workers if the user did not, and refuse a job that may cost more than --max_cost.
 
     Raises:
         UserError: the job may cost more, or its cost is unknown.
     """
-    if plan.workers:
-        checked.beam_options.view_as(WorkerOptions).max_num_workers = plan.workers.value
+    worker = checked.beam_options.view_as(WorkerOptions)
+    for setting in plan.workers:
+        setattr(worker, setting.flag, setting.value)
     if checked.max_cost is None:
         return
     if plan.offer is None:

@@ -102,7 +102,7 @@ def estimate(  # noqa: PLR0913  (each argument is a flag of the user)
         options: The options of the run.
         documents: The approximate number of documents in the sample.
         profiles: Profile files by machine type. Other types without a GPU are assumed to be as fast as this machine.
-        workers: The number of workers; None for as many as finish in DEADLINE_HOURS.
+        workers: The largest number of workers; None for as many as finish in DEADLINE_HOURS.
 
     Raises:
         UserError: no document of the sample could be read, or a profile was measured with other models.
@@ -198,7 +198,7 @@ def offer(  # noqa: PLR0913  (each argument is a choice of the user)
         _work(corpus, speed, machine, tokens)
         for tokens in (corpus.tokens.value, corpus.tokens.low / spread, corpus.tokens.high * spread)
     )
-    count = workers or pricing.workers_for(work, machine, pricing.DEADLINE_HOURS)
+    count = min(workers or pricing.workers_for(work, machine, pricing.DEADLINE_HOURS), max(corpus.slices, 1))
     low, high = (pricing.bill(prices, name, count, end, flexrs=flexrs).total for end in (least, most))
     bill = pricing.bill(prices, name, count, work, flexrs=flexrs)
     return Offer(bill, str(speed), low, high, measured=spread == 1.0)

@@ -158,8 +158,9 @@ class Bill:
 
 
 def workers_for(work: Work, machine: Machine, hours: float) -> int:
-    """Return the smallest number of workers that finish the work in this many hours."""
-    return max(math.ceil(work.processor_seconds / machine.processors / (hours * 3600 - START_SECONDS)), 1)
+    """Return the smallest number of workers that finish the work in this many hours, and at most one a slice."""
+    needed = math.ceil(work.processor_seconds / machine.processors / (hours * 3600 - START_SECONDS))
+    return max(min(needed, math.ceil(work.slices)), 1)
 
 
 def bill(prices: Prices, machine: str, workers: int, work: Work, *, flexrs: bool = False) -> Bill:

@@ -124,11 +124,12 @@ def test_a_profile_belongs_to_a_device(device: str, gpu: str | None, is_it: bool
 
 def test_just_enough_workers_finish_in_time() -> None:
     machine = Machine(vcpus=4, cores=2, memory_gb=16)
-    work = Work(documents=1, slices=1, processor_seconds=1_000_000)
+    work = Work(documents=1, slices=1_000, processor_seconds=1_000_000)
     count = pricing.workers_for(work, machine, 6)
     assert pricing.START_SECONDS + 1_000_000 / (2 * count) <= 6 * 3600
     assert pricing.START_SECONDS + 1_000_000 / (2 * (count - 1)) > 6 * 3600
     assert pricing.workers_for(Work(1, 1, 0.0), machine, 6) == 1
+    assert pricing.workers_for(replace(work, slices=7), machine, 6) == 7  # an eighth would have nothing to do
 
 
 @pytest.mark.parametrize(

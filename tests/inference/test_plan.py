@@ -23,7 +23,8 @@ def test_the_plan_prints_the_cost_and_runs_nothing(
     printed = capsys.readouterr().out
     assert "1 file, 0.0 MB" in printed
     assert ": 100 documents, 1 slice," in printed
-    assert "--max_num_workers 1: enough to finish in 6 hours" in printed
+    assert "--max_num_workers 1: enough to finish in 6 hours, and at most one a slice" in printed
+    assert "--num_workers 1: all of them from the start, as an estimate assumes" in printed
     assert re.search(
         r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 worker;", printed
     )
@@ -108,7 +109,36 @@ def test_a_job_that_may_cost_too_much_is_refused(
     assert service.jobs == []
     assert beam_runner.main(launch_flags(service, model=model, max_cost="5", no_wait="")) == 0
     (pool,) = service.jobs[0]["environment"]["workerPools"]
-    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+    assert (pool["numWorkers"], pool["autoscalingSettings"]["maxNumWorkers"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "first", "most"),
+    [
+        ({}, 20, 20),
+        ({"num_workers": "3"}, 3, 3),
+        ({"max_num_workers": "4"}, 4, 4),
+        ({"max_num_workers": "400"}, 100, 400),  # one a slice
+        ({"num_workers": "2", "max_num_workers": "9"}, 2, 9),
+    ],
+)
+def test_every_job_has_a_cap_and_starts_with_enough_workers(
+    cloud: CloudStorage,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    flags: dict[str, str],
+    first: int,
+    most: int,
+) -> None:
+    """The speed is unknown here, because no engine holds the model. The corpus has 100 slices."""
+    size = len(cloud.contents(BUCKET, "a.jsonl")[""])
+    command = launch_flags(service, no_wait="", slice_mb=str(size / 99.5 / 2**20), **flags)
+    assert beam_runner.main(command) == 0
+    (pool,) = service.jobs[0]["environment"]["workerPools"]
+    assert (pool["numWorkers"], pool["autoscalingSettings"]["maxNumWorkers"]) == (first, most)
+    printed = capsys.readouterr().out
+    assert ("--max_num_workers 20: at most one a slice, and 20 while a worker" in printed) is (not flags)
+    assert ("--max_num_workers 3: those of --num_workers" in printed) is (flags == {"num_workers": "3"})
 
 
 def test_a_plan_of_a_local_run(corpus: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
