@@ -110,6 +110,12 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         metavar="FILE",
         help="output of estimate_cost --json on the job's machine type (default: the speed of this machine)",
     )
+    cost.add_argument(
+        "--prices",
+        type=Path,
+        metavar="FILE",
+        help="file of prices and machine types (default: inference/cost/prices.toml)",
+    )
     cost.add_argument("--accelerator", choices=tuple(GPUS), help="GPU of each worker (default: none)")
     cost.add_argument(
         "--no_wait", action="store_true", help="an exit right after the job is submitted (default: at the job's end)"

@@ -105,7 +105,10 @@ def _plan(checked: CheckedRun, console: Console) -> None:
     plan.show(planned, console)
     plan.apply_limits(planned, checked)
     if offer := planned.offer:
-        checked.description["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
+        checked.description["estimate"] = {
+            **{"dollars": offer.bill.total, "low": offer.low, "high": offer.high},
+            "prices": planned.prices,
+        }
 
 
 def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | None:

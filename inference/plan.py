@@ -12,7 +12,7 @@ from inference.corpus import slices
 from inference.cost import estimate, pricing
 from inference.cost import profile as profiles
 from inference.cost.estimate import Corpus, Offer
-from inference.cost.pricing import Machine, Prices
+from inference.cost.pricing import Machine, Rate
 from inference.cost.profile import Profile
 from inference.cost.sample import Estimate
 from inference.dataflow import launch
@@ -35,6 +35,7 @@ class Plan:
     profile: Profile | None = None  # speed of the machine that labels
     seconds: Estimate | None = None  # time of a run on this machine
     offer: Offer | None = None  # cost of a job on Dataflow
+    prices: str = ""  # date and source of the prices
     workers: tuple[Setting, ...] = ()  # numbers of workers that the user did not give
 
 
@@ -42,7 +43,7 @@ def show_settings(checked: CheckedRun, console: Console) -> None:
     """Print the settings of a job with their reasons, and a warning if the prices are old."""
     if checked.job:
         _print(console, *checked.job.settings)
-        if warning := pricing.load_prices().warning(datetime.date.today()):
+        if warning := checked.job.prices.warning(datetime.date.today()):
             _print(console, f"warning: {warning}")
 
 
@@ -52,19 +53,19 @@ def measure(checked: CheckedRun) -> Plan:
     if checked.job is None:
         profile, corpus = estimate.measure(checked.files, checked.options, SAMPLE_DOCUMENTS)
         return Plan(files, corpus=corpus, profile=profile, seconds=estimate.seconds_here(profile, corpus))
-    prices = pricing.load_prices()
+    prices = checked.job.prices
     try:
-        machine = _machine(prices, checked.job, checked.profile)
+        machine = _machine(checked.job, checked.profile)
         models = launch.models_here(checked.options.scoring, checked.job.image)
     except UserError as error:
         return Plan(files, unknown=str(error), workers=_unmeasured_workers(checked))
     profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)
     given = _given_workers(checked)
-    offer = estimate.offer(prices, corpus, profile, machine, given, flexrs=checked.job.flexrs, spread=spread)
+    rate: Rate = "FlexRS" if checked.job.flexrs else "standard"
+    offer = estimate.offer(prices, corpus, profile, (machine, rate, given), spread)
     reason = f"enough to finish in {pricing.DEADLINE_HOURS:g} hours, and at most one a slice"
-    return Plan(
-        files, corpus=corpus, profile=profile, offer=offer, workers=_workers(checked, offer.bill.workers, reason)
-    )
+    chosen = _workers(checked, offer.bill.workers, reason)
+    return Plan(files, corpus=corpus, profile=profile, offer=offer, prices=prices.sources()[0], workers=chosen)
 
 
 def _given_workers(checked: CheckedRun) -> int | None:
@@ -109,8 +110,9 @@ def show(plan: Plan, console: Console) -> None:
         f"measured: {plan.profile}",
         *plan.workers,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
-        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}; for other machines see "
-        "python -m inference.estimate_cost --help",
+        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}, ${offer.bill.start:,.2f} of it "
+        f"to start them; for other machines see python -m inference.estimate_cost --help",
+        plan.prices,
     )
 
 
@@ -134,7 +136,7 @@ def apply_limits(plan: Plan, checked: CheckedRun) -> None:
         )
 
 
-def _machine(prices: Prices, job: Job, profile: Path | None) -> str:
+def _machine(job: Job, profile: Path | None) -> str:
     """Return the name of the job's machine type in the prices file.
 
     Raises:
@@ -145,10 +147,13 @@ def _machine(prices: Prices, job: Job, profile: Path | None) -> str:
             "a GPU's speed has to be measured on it; run python -m inference.estimate_cost --json there, and pass its "
             "output with --profile."
         )
-    machine = prices.find(job.machine_type, job.gpu)
+    machine = job.prices.find(job.machine_type, job.gpu)
     if machine is None:
         gpu = f" with {job.gpu}" if job.gpu else ""
-        raise UserError(f"{pricing.PRICES.name} has no machine type {job.machine_type}{gpu}; take one that it names.")
+        raise UserError(
+            f"the prices file has no machine type {job.machine_type}{gpu}; take one that it names or a custom one, or "
+            "add it to a file for --prices."
+        )
     return machine
 
 

@@ -35,7 +35,7 @@ EPILOG = """\
 The flags are those of inference.beam_runner. --runner, --plan and the flags of Dataflow are refused.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but too much failed: more than --max_failure_rate, or a damaged file.
 """
-REFUSED = ("overwrite", "retry_failures", "plan", "max_cost", "profile", "accelerator", "no_wait")
+REFUSED = ("overwrite", "retry_failures", "plan", "max_cost", "profile", "prices", "accelerator", "no_wait")
 LINE_SECONDS = 10.0  # between two lines about this task's progress
 
 

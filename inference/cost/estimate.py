@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
+from inference.corpus import slices
 from inference.corpus.files import InputFile, compression_of
 from inference.corpus.records import Document, Documents
 from inference.corpus.slices import Slice
 from inference.cost import pricing, profile, sample
-from inference.cost.pricing import Bill, Machine, Prices, Work
+from inference.cost.pricing import Bill, Machine, Prices, Rate, Work
 from inference.cost.profile import CPU, Profile
 from inference.cost.sample import Estimate, Sample
 from inference.runs import sink
@@ -54,11 +55,16 @@ class Offer:
     speed: str  # speed that the bill assumes
     low: float  # low end of the total, in dollars
     high: float  # high end of the total, in dollars
+    per_million: float  # most likely cost of a million more documents, without the start of workers
     measured: bool  # whether the speed was measured on this machine type
 
 
-def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> tuple[Profile, Corpus]:
+def measure(
+    files: Sequence[InputFile], options: RunOptions, documents: int, whole: int | None = None
+) -> tuple[Profile, Corpus]:
     """Read, score and write pieces of the corpus. Return the speed, and the size of the whole corpus.
+
+    If `whole` is given, return the size of a corpus with this many documents like those in the files.
 
     Raises:
         UserError: no document of the sample could be read.
@@ -83,47 +89,44 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
         seconds=sampled.read_seconds + _label(sample_documents, options, scorer),
         start_seconds=start_seconds,
     )
-    return measured, _corpus(files, sampled, tokens, options.slice_bytes)
+    corpus = _corpus(files, sampled, tokens, options.slice_bytes)
+    return measured, _of_size(whole, corpus, sampled, tokens) if whole else corpus
 
 
-def estimate(  # noqa: PLR0913  (each argument is a flag of the user)
-    prices: Prices,
-    files: Sequence[InputFile],
-    options: RunOptions,
-    documents: int,
-    profiles: Mapping[str, Path],
-    workers: int | None,
-) -> tuple[Profile, Corpus, list[Offer]]:
+@dataclass(frozen=True)
+class Question:
+    """A corpus and the machines whose time and cost are to be estimated."""
+
+    files: Sequence[InputFile]  # input files of the run
+    options: RunOptions  # options of the run
+    sample: int  # approximate number of documents in the sample
+    documents: int | None  # number of documents of a corpus like the files; None for the files themselves
+    profiles: Mapping[str, Path]  # profile files by machine type; others without a GPU are as fast as this machine
+    workers: int | None  # largest number of workers; None for as many as finish in DEADLINE_HOURS
+
+
+def estimate(prices: Prices, asked: Question) -> tuple[Profile, Corpus, list[Offer]]:
     """Return this machine's speed, the size of the corpus, and offers with the cheapest first.
-
-    Args:
-        prices: The prices and machine types.
-        files: The input files of the run.
-        options: The options of the run.
-        documents: The approximate number of documents in the sample.
-        profiles: Profile files by machine type. Other types without a GPU are assumed to be as fast as this machine.
-        workers: The largest number of workers; None for as many as finish in DEADLINE_HOURS.
 
     Raises:
         UserError: no document of the sample could be read, or a profile was measured with other models.
     """
-    here, corpus = measure(files, options, documents)
-    measured = {name: profile.read(path, here, prices.machines[name]) for name, path in profiles.items()}
+    here, corpus = measure(asked.files, asked.options, asked.sample, asked.documents)
+    measured = {name: profile.read(path, here, prices.machines[name]) for name, path in asked.profiles.items()}
     others = {name: machine for name, machine in prices.machines.items() if not machine.gpu and name not in measured}
-    assumed = _assume(others, here, files, options, documents)
-    by_price = sorted(offers(prices, corpus, measured, assumed, workers), key=lambda offer: offer.bill.total)
+    assumed = _assume(others, here, asked)
+    by_price = sorted(offers(prices, corpus, measured, assumed, asked.workers), key=lambda offer: offer.bill.total)
     return here, corpus, by_price
 
 
-def _assume(
-    machines: Mapping[str, Machine], here: Profile, files: Sequence[InputFile], options: RunOptions, documents: int
-) -> dict[str, Profile]:
+def _assume(machines: Mapping[str, Machine], here: Profile, asked: Question) -> dict[str, Profile]:
     """Return the speed that each machine is assumed to have, which is the speed of equivalent scoring here."""
+    options = asked.options
     on_cpu = options.scoring if here.device == CPU else replace(options.scoring, device="cpu")
     scorings = {name: equivalent_scoring(machine, on_cpu) for name, machine in machines.items()}
     profiles = {options.scoring: here}
     for scoring in set(scorings.values()) - profiles.keys():
-        profiles[scoring], _ = measure(files, replace(options, scoring=scoring), documents)
+        profiles[scoring], _ = measure(asked.files, replace(options, scoring=scoring), asked.sample)
     return {name: profiles[scoring] for name, scoring in scorings.items()}
 
 
@@ -155,20 +158,37 @@ def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], 
     plain_bytes = sum(file.size for file in plain)
     stored = sum(file.size for file in compressed)
     growth = (sampled.text_bytes.value - plain_bytes) / max(stored, 1)
-    slices = sum(math.ceil(file.size / slice_bytes) for file in plain)
+    pieces = slices.expected(plain, slice_bytes)
     expanded = 0.0  # decompressed bytes: the whole file to count lines, and again from its start for each slice
     for file in compressed:
         count = math.ceil(file.size * growth / slice_bytes)
-        slices += count
+        pieces += count
         expanded += file.size * growth * (1 + (count + 1) / 2)
     return Corpus(
         files=len(files),
         stored_bytes=plain_bytes + stored,
-        slices=slices,
+        slices=pieces,
         text_bytes=sampled.text_bytes,
         documents=sampled.whole([len(piece.documents) for piece in sampled.pieces]),
         tokens=sampled.whole(tokens),
         expand_seconds=sampled.expand_seconds * expanded,
+    )
+
+
+def _of_size(documents: int, corpus: Corpus, sampled: Sample, tokens: Sequence[int]) -> Corpus:
+    """Return the size of a corpus with this many documents like those of the sample, in more files of the same size."""
+    counts = [len(piece.documents) for piece in sampled.pieces]
+    factor = documents / max(corpus.documents.value, 1)
+    text_bytes = sample.ratio([piece.text_bytes for piece in sampled.pieces], counts, documents)
+    text = InputFile("", round(text_bytes.value))
+    return Corpus(
+        files=math.ceil(corpus.files * factor),
+        stored_bytes=round(corpus.stored_bytes * factor),
+        slices=slices.expected([text], slices.slice_bytes([text], None)),
+        text_bytes=text_bytes,
+        documents=Estimate(documents, documents, documents),
+        tokens=sample.ratio(tokens, counts, documents),
+        expand_seconds=corpus.expand_seconds * factor,
     )
 
 
@@ -182,26 +202,34 @@ def seconds_here(here: Profile, corpus: Corpus) -> Estimate:
 def offers(
     prices: Prices, corpus: Corpus, measured: Mapping[str, Profile], assumed: Mapping[str, Profile], workers: int | None
 ) -> Iterator[Offer]:
-    """Yield a standard offer for each machine type, and one with FlexRS for each machine type without a GPU."""
+    """Yield an offer for each machine type and each way to pay it."""
     for profiles, spread in ((measured, 1.0), (assumed, UNMEASURED_SPREAD)):
         for name, speed in profiles.items():
-            for flexrs in (False,) if prices.machines[name].gpu else (False, True):
-                yield offer(prices, corpus, speed, name, workers, flexrs=flexrs, spread=spread)
+            for rate in prices.rates(prices.machines[name]):
+                yield offer(prices, corpus, speed, (name, rate, workers), spread)
 
 
-def offer(  # noqa: PLR0913  (each argument is a choice of the user)
-    prices: Prices, corpus: Corpus, speed: Profile, name: str, workers: int | None, *, flexrs: bool, spread: float
-) -> Offer:
-    """Return a bill with its range. `spread` is the factor by which the machine may be faster or slower."""
+def offer(prices: Prices, corpus: Corpus, speed: Profile, chosen: tuple[str, Rate, int | None], spread: float) -> Offer:
+    """Return a bill with its range.
+
+    Args:
+        prices: The prices and machine types.
+        corpus: The size of the corpus.
+        speed: The speed of the machine type.
+        chosen: The machine type, how it is paid, and the largest number of workers or None.
+        spread: The factor by which the machine may be faster or slower.
+    """
+    name, rate, workers = chosen
     machine = prices.machines[name]
     work, least, most = (
         _work(corpus, speed, machine, tokens)
         for tokens in (corpus.tokens.value, corpus.tokens.low / spread, corpus.tokens.high * spread)
     )
     count = min(workers or pricing.workers_for(work, machine, pricing.DEADLINE_HOURS), max(corpus.slices, 1))
-    low, high = (pricing.bill(prices, name, count, end, flexrs=flexrs).total for end in (least, most))
-    bill = pricing.bill(prices, name, count, work, flexrs=flexrs)
-    return Offer(bill, str(speed), low, high, measured=spread == 1.0)
+    low, high = (pricing.bill(prices, name, count, end, rate).total for end in (least, most))
+    bill = pricing.bill(prices, name, count, work, rate)
+    growing = (bill.total - (bill.start or 0.0)) / max(corpus.documents.value, 1) * 1e6
+    return Offer(bill, str(speed), low, high, growing, measured=spread == 1.0)
 
 
 def _work(corpus: Corpus, speed: Profile, machine: Machine, tokens: float) -> Work:

@@ -1,5 +1,6 @@
 """Prepares a job on Dataflow: chooses settings and gives their reasons, and checks everything before the launch."""
 
+import argparse
 import hashlib
 import os
 import posixpath
@@ -23,6 +24,7 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from inference.corpus import storage
 from inference.corpus.files import InputFile
 from inference.cost import pricing
+from inference.cost.pricing import Prices
 from inference.dataflow import images, workers
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.scoring import model_files
@@ -58,21 +60,28 @@ class Job:
     machine_type: str  # machine type of the workers
     gpu: str | None  # name of the GPU in the prices file
     flexrs: bool  # whether the job uses FlexRS
+    prices: Prices  # prices and machine types, with the job's if it is a custom one
 
 
 def prepare(
     beam_options: PipelineOptions,
     scoring: ScoringOptions,
     files: Sequence[InputFile],
-    output: str,
-    accelerator: str | None,
+    flags: argparse.Namespace,
 ) -> tuple[Job | None, list[str]]:
     """Set the flags that the user did not set, and check everything. Submit nothing.
+
+    Args:
+        beam_options: Beam's options, which are changed.
+        scoring: The models and the options of their scoring.
+        files: The input files of the run.
+        flags: The flags of the command, of which output, accelerator and prices are used.
 
     Returns:
         The job, and a sentence for each problem. If there are problems, the job is None.
     """
-    settings = [*_set_defaults(beam_options, output, accelerator)]
+    output = flags.output
+    settings = [*_set_defaults(beam_options, output, flags.accelerator)]
     cloud = beam_options.view_as(GoogleCloudOptions)
     gpu, flexrs = pricing.gpu_of(cloud.dataflow_service_options or ()), cloud.flexrs_goal == "COST_OPTIMIZED"
     problems = [*_missing(beam_options, output, files), *_region_problems(beam_options, files, output)]
@@ -84,12 +93,15 @@ def prepare(
     image, image_problems = _image(beam_options)
     fingerprints, model_problems = _models(scoring, image)
     problems += [*image_problems, *model_problems]
-    if image:
-        problems += workers.problems(scoring, image, machine_type, gpu)
+    try:
+        prices = pricing.load_prices(flags.prices or pricing.PRICES).with_custom(machine_type, gpu)
+        problems += workers.problems(scoring, image, prices, machine_type, gpu) if image else ()
+    except UserError as error:
+        problems.append(str(error))
     problems = problems or PipelineOptionsValidator(beam_options, DataflowRunner()).validate()  # Beam's own checks
     if problems or not image:
         return None, problems
-    return Job(tuple(settings), image, tuple(fingerprints), machine_type, gpu, flexrs), []
+    return Job(tuple(settings), image, tuple(fingerprints), machine_type, gpu, flexrs, prices), []
 
 
 def models_here(scoring: ScoringOptions, image: ImageFacts) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from inference.cost import pricing
+from inference.cost.pricing import Prices
 from inference.dataflow.images import ImageFacts
 from inference.scoring import runtimes
 from inference.scoring.options import ScoringOptions
@@ -11,7 +12,9 @@ from inference.scoring.runtimes import PACKAGES, Host
 from models.errors import UserError
 
 
-def problems(scoring: ScoringOptions, image: ImageFacts, machine_type: str, gpu: str | None) -> Iterator[str]:
+def problems(
+    scoring: ScoringOptions, image: ImageFacts, prices: Prices, machine_type: str, gpu: str | None
+) -> Iterator[str]:
     """Yield a sentence for each reason why a worker would fail, or would compute slower than it is paid for."""
     if gpu and scoring.device == "cpu":
         yield f"--device cpu: expected the {gpu} that is paid for, found the CPU beside it; drop it or --accelerator."
@@ -29,12 +32,14 @@ def problems(scoring: ScoringOptions, image: ImageFacts, machine_type: str, gpu:
             "build it with `labelbeam container build --gpu`."
         )
     else:
-        yield from _refusals(scoring, image, machine_type, gpu)
+        yield from _refusals(scoring, image, prices, machine_type, gpu)
 
 
-def _refusals(scoring: ScoringOptions, image: ImageFacts, machine_type: str, gpu: str | None) -> Iterator[str]:
+def _refusals(
+    scoring: ScoringOptions, image: ImageFacts, prices: Prices, machine_type: str, gpu: str | None
+) -> Iterator[str]:
     """Yield the sentence with which a worker would refuse the flags, and one if it would emulate bf16."""
-    bf16 = _has_bf16(machine_type, gpu)
+    bf16 = _has_bf16(prices, machine_type, gpu)
     if scoring.precision == "bf16" and not gpu and not bf16:
         yield (
             f"--precision bf16: expected a machine type that multiplies it in hardware, found {machine_type}, which is "
@@ -55,10 +60,9 @@ def _refusals(scoring: ScoringOptions, image: ImageFacts, machine_type: str, gpu
         yield str(error)
 
 
-def _has_bf16(machine_type: str, gpu: str | None) -> bool:
+def _has_bf16(prices: Prices, machine_type: str, gpu: str | None) -> bool:
     """Return whether a worker multiplies bf16 in hardware. Unknown machine types and GPUs count as new ones."""
     if gpu:
         return pricing.GPUS[gpu].bf16 if gpu in pricing.GPUS else True
-    prices = pricing.load_prices()
     name = prices.find(machine_type)
     return prices.machines[name].bf16 if name else True

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inference import beam_runner, estimate_cost
+from inference.cost import pricing
 from inference.dataflow import launch
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
@@ -26,10 +27,32 @@ def test_the_plan_prints_the_cost_and_runs_nothing(
     assert "--max_num_workers 1: enough to finish in 6 hours, and at most one a slice" in printed
     assert "--num_workers 1: all of them from the start, as an estimate assumes" in printed
     assert re.search(
-        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 worker;", printed
+        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 worker, \$\d+\.\d\d of it "
+        r"to start them;",
+        printed,
     )
+    assert "prices of 2026-11-21 for us-central1, from apache_beam/" in printed
     assert service.jobs == []
     assert cloud.contents(BUCKET, "out/") == {}
+
+
+def test_a_plan_takes_a_shape_and_prices_of_the_users_own(
+    cloud: CloudStorage, service: Service, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    prices = tmp_path / "prices.toml"
+    prices.write_text(re.sub("vcpu_hour = .*", "vcpu_hour = 1000.0", pricing.PRICES.read_text()))
+    command = launch_flags(service, model=model, machine_type="n2-custom-2-4096", plan="")
+    dollars = []
+    for flags in ([], ["--prices", str(prices)]):
+        assert beam_runner.main([*command, *flags]) == 0
+        found = re.search(r"estimate: \$([\d,.]+) ", capsys.readouterr().out)
+        assert found
+        dollars.append(float(found[1].replace(",", "")))
+    assert dollars[1] > 150 > 1 > dollars[0]
+    prices.write_text("vcpu_hour = ")
+    assert beam_runner.main([*command, "--prices", str(prices)]) == 2
+    assert f"--prices {prices} is not valid TOML" in capsys.readouterr().err
 
 
 def test_a_launcher_that_holds_the_models_knows_the_price(
@@ -70,7 +93,9 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     assert beam_runner.main([*command, *profile, "--max_cost", "100"]) == 0
     assert re.search(r"estimate: \$0\.\d\d \(\$0\.\d\d to \$0\.\d\d\)", capsys.readouterr().out)
     assert beam_runner.main([*command, *profile, "--machine_type", "c9-mega"]) == 0
-    assert "prices.toml has no machine type c9-mega with t4" in capsys.readouterr().out
+    assert "the prices file has no machine type c9-mega with t4" in capsys.readouterr().out
+    assert beam_runner.main([*command, *profile, "--machine_type", "n1-custom-4-8192"]) == 0
+    assert "estimate: $" in capsys.readouterr().out
     assert beam_runner.main([*command, "--profile", str(tmp_path / "cpu.json")]) == 2
     assert "expected one measured on t4, as the machine type has, found one measured on CPU" in capsys.readouterr().err
     (tmp_path / "profile.json").write_text("{}")
