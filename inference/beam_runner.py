@@ -102,7 +102,7 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         "--max_cost",
         type=positive(float),
         metavar="DOLLARS",
-        help="largest allowed cost of a job, compared with the high end of its estimate (default: none)",
+        help="largest allowed cost, for the high end of the estimate and while the job runs (default: none)",
     )
     cost.add_argument(
         "--profile",

@@ -1,11 +1,12 @@
 """Runs a checked run: claims the folder, runs the pipeline, and prints the summary for people or as JSON."""
 
+import contextlib
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
@@ -23,6 +24,9 @@ from inference.runs.step_errors import own_error
 from models.console import PlainConsole
 from models.errors import UserError
 from models.names import for_terminal
+
+if TYPE_CHECKING:
+    from inference.dataflow.spending import Spending
 
 INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
 
@@ -61,6 +65,8 @@ def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
     with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
         _warn_of_other_runtimes(checked, progress, console)
         exit_code = _run_pipeline(checked, claim, console)
+    if exit_code and checked.job:
+        print(progress.state(), file=sys.stderr)
     if claim.lost:  # a runner may swallow the interrupt
         return failed(claim.lost, checked, can_resume=False)
     return conclude(checked, progress.documents, progress.seconds, console) if exit_code is None else exit_code
@@ -113,6 +119,7 @@ def _plan(checked: CheckedRun, console: Console) -> None:
 
 def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
+    spending: Spending | None = None
     if checked.job:
         claim.leave(to_job=True)  # whatever ends this process, the job may go on
     try:
@@ -122,22 +129,37 @@ def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | 
         if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
             console.print(job_line(result.job_id(), checked), soft_wrap=True)
         if not checked.wait:
+            if checked.max_cost:
+                console.print("--max_cost: with --no_wait nobody watches what the job costs", soft_wrap=True)
             return 0
         try:
-            result.wait_until_finish()
+            with _spending(checked, result) as spending:
+                result.wait_until_finish()
         finally:
             claim.leave(to_job=checked.job is not None and not PipelineState.is_terminal(result.state))
     except KeyboardInterrupt:
         if not checked.job or claim.lost:
             raise
-        print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
+        unwatched = ", and --max_cost no longer stops it" if checked.max_cost else ""
+        print(f"\nno longer waiting: if the job was submitted, it continues{unwatched}", file=sys.stderr)
         return 1
     except Exception as error:  # each runner raises errors of its own types
         if INTERRUPTED in str(error):
             raise KeyboardInterrupt from None
+        if spending and spending.stopped:
+            return failed(spending.stopped, checked)
         name, message = own_error(error) or ("", f"{error}\n{type(error).__name__}.")
         return failed(message, checked, can_resume=name != run_folder.RunLost.__name__)
     return None
+
+
+def _spending(checked: CheckedRun, result: Any) -> "contextlib.AbstractContextManager[Spending | None]":
+    """Return a context that cancels a job which costs more than --max_cost."""
+    if not checked.job or checked.max_cost is None:
+        return contextlib.nullcontext()
+    from inference.dataflow.spending import Spending
+
+    return Spending(result, checked.job, checked.max_cost)
 
 
 def failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:

@@ -79,7 +79,6 @@ def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
     if gpu and gpu not in prices.gpu_hour:
         raise UserError(f"--actual {job.id}: the prices file has no GPU {gpu}; add its price to gpu_hour.")
     flexrs = job.environment.flex_resource_scheduling_goal == FLEXRS
-    discount = 1 - prices.flexrs_discount if flexrs else 1.0
     hours = (job.current_state_time - job.start_time).total_seconds() / 3600
     machine = next((pool.machine_type for pool in job.environment.worker_pools), "")
     prices = prices.with_custom(machine, gpu)
@@ -90,12 +89,20 @@ def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
         workers=round(used.vcpu_seconds / 3600 / hours / vcpus) if vcpus and hours else 0,
         rate="FlexRS" if flexrs else "standard",
         hours=hours,
-        vcpu=used.vcpu_seconds / 3600 * prices.vcpu_hour * discount,
-        memory=used.memory_mb_seconds / 1024 / 3600 * prices.memory_gb_hour * discount,
-        disk=used.disk_gb_seconds / 3600 * prices.disk_gb_hour,
-        shuffle=used.shuffle_gb * prices.shuffle_gb,
-        gpu=used.gpu_seconds / 3600 * prices.gpu_hour[gpu] if gpu else 0.0,
+        **costs(used, prices, gpu, flexrs=flexrs),
     )
+
+
+def costs(used: Usage, prices: Prices, gpu: str | None, *, flexrs: bool) -> dict[str, float]:
+    """Return the cost in dollars of what a job used, by the names in a bill. A GPU without a price costs nothing."""
+    discount = 1 - prices.flexrs_discount if flexrs else 1.0
+    return {
+        "vcpu": used.vcpu_seconds / 3600 * prices.vcpu_hour * discount,
+        "memory": used.memory_mb_seconds / 1024 / 3600 * prices.memory_gb_hour * discount,
+        "disk": used.disk_gb_seconds / 3600 * prices.disk_gb_hour,
+        "shuffle": used.shuffle_gb * prices.shuffle_gb,
+        "gpu": used.gpu_seconds / 3600 * prices.gpu_hour.get(gpu or "", 0.0),
+    }
 
 
 def show(job_bill: Bill) -> None:

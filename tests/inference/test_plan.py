@@ -8,7 +8,7 @@ import pytest
 
 from inference import beam_runner, estimate_cost
 from inference.cost import pricing
-from inference.dataflow import launch
+from inference.dataflow import launch, spending
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, launch_flags, upload_folder
@@ -135,6 +135,64 @@ def test_a_job_that_may_cost_too_much_is_refused(
     assert beam_runner.main(launch_flags(service, model=model, max_cost="5", no_wait="")) == 0
     (pool,) = service.jobs[0]["environment"]["workerPools"]
     assert (pool["numWorkers"], pool["autoscalingSettings"]["maxNumWorkers"]) == (1, 1)
+
+
+def test_a_job_is_cancelled_when_it_costs_more_than_it_may(
+    impatient: None,
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(spending, "POLL_SECONDS", 0.1)
+    service.state, service.vcpu_seconds = "JOB_STATE_RUNNING", 100 * 3600
+    model = upload_folder(cloud, colours, "models/colours")
+    command = launch_flags(service, model=model, max_cost="5")
+    assert beam_runner.main(command) == 1
+    err = capsys.readouterr().err
+    assert "failed: the job has cost about $5.60 so far, more than --max_cost 5, and was cancelled; raise it" in err
+    assert f"resumes after them.\npython -m inference.beam_runner {' '.join(command)}\n" in err
+    assert "0.0% of the run is finished, 0 documents, and 100.0% is left." in err
+    assert service.state == "JOB_STATE_CANCELLED"
+    assert ".lock" not in cloud.contents(BUCKET, "out/")
+
+
+def test_a_job_below_its_limit_is_left_alone(
+    impatient: None,
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(spending, "POLL_SECONDS", 0.01)
+    service.state, service.vcpu_seconds = "JOB_STATE_RUNNING", 3600
+    asked: list[float] = []
+
+    def look(self: spending.Spending) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ConnectionError("the service is away")
+        look_really(self)
+        service.state = "JOB_STATE_FAILED"
+
+    look_really = spending.Spending._look
+    monkeypatch.setattr(spending.Spending, "_look", look)
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(launch_flags(service, model=model, max_cost="5")) == 1
+    err = capsys.readouterr().err
+    assert "warning: --max_cost cannot be watched now (the service is away); the job is asked again." in err
+    assert "was cancelled" not in err
+    assert len(asked) > 1
+
+
+def test_nobody_watches_a_job_without_waiting(
+    cloud: CloudStorage, service: Service, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(launch_flags(service, model=model, max_cost="5", no_wait="")) == 0
+    assert "--max_cost: with --no_wait nobody watches what the job costs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
