@@ -236,13 +236,12 @@ def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Of
         )
     for speed in {offer.speed for offer in offers if not offer.measured} - {str(here)}:
         print_line(f"Machines without bf16 in hardware are assumed to be as fast as this one in fp32: {speed}.")
-    unmeasured = [
-        name
-        for name, machine in prices.machines.items()
-        if machine.gpu and name not in {offer.bill.machine for offer in offers}
-    ]
+    unmeasured = [name for name in prices.machines if name not in {offer.bill.machine for offer in offers}]
     if unmeasured:
-        print_line(f"Not priced, because a GPU's speed must be measured on it (--profile): {', '.join(unmeasured)}.")
+        print_line(
+            "Not priced, because only a measurement on such a machine tells its speed (--profile): "
+            f"{', '.join(unmeasured)}."
+        )
 
 
 def _cells(offer: "Offer", mark: str) -> list[str]:

@@ -101,7 +101,7 @@ class Question:
     options: RunOptions  # options of the run
     sample: int  # approximate number of documents in the sample
     documents: int | None  # number of documents of a corpus like the files; None for the files themselves
-    profiles: Mapping[str, Path]  # profile files by machine type; others without a GPU are as fast as this machine
+    profiles: Mapping[str, Path]  # profile files by machine type; other CPUs are assumed to be as fast as the one here
     workers: int | None  # largest number of workers; None for as many as finish in DEADLINE_HOURS
 
 
@@ -114,7 +114,7 @@ def estimate(prices: Prices, asked: Question) -> tuple[Profile, Corpus, list[Off
     here, corpus = measure(asked.files, asked.options, asked.sample, asked.documents)
     measured = {name: profile.read(path, here, prices.machines[name]) for name, path in asked.profiles.items()}
     others = {name: machine for name, machine in prices.machines.items() if not machine.gpu and name not in measured}
-    assumed = _assume(others, here, asked)
+    assumed = _assume(others, here, asked) if here.device == CPU else {}
     by_price = sorted(offers(prices, corpus, measured, assumed, asked.workers), key=lambda offer: offer.bill.total)
     return here, corpus, by_price
 
@@ -122,8 +122,7 @@ def estimate(prices: Prices, asked: Question) -> tuple[Profile, Corpus, list[Off
 def _assume(machines: Mapping[str, Machine], here: Profile, asked: Question) -> dict[str, Profile]:
     """Return the speed that each machine is assumed to have, which is the speed of equivalent scoring here."""
     options = asked.options
-    on_cpu = options.scoring if here.device == CPU else replace(options.scoring, device="cpu")
-    scorings = {name: equivalent_scoring(machine, on_cpu) for name, machine in machines.items()}
+    scorings = {name: equivalent_scoring(machine, options.scoring) for name, machine in machines.items()}
     profiles = {options.scoring: here}
     for scoring in set(scorings.values()) - profiles.keys():
         profiles[scoring], _ = measure(asked.files, replace(options, scoring=scoring), asked.sample)

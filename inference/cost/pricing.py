@@ -160,6 +160,12 @@ def load_prices(path: Path = PRICES) -> Prices:
         raise UserError("\n".join(lines)) from None
 
 
+def gpus_of(service_options: Iterable[str]) -> int:
+    """Return how many GPUs Dataflow's service options give each worker."""
+    counts = (re.search(r"worker_accelerator=.*?count:(\d+)", option) for option in service_options)
+    return sum(int(count[1]) for count in counts if count)
+
+
 def gpu_of(service_options: Iterable[str]) -> str | None:
     """Return the GPU in Dataflow's service options, by its short name if it has one. Return None without a GPU."""
     for option in service_options:

@@ -88,6 +88,11 @@ def prepare(
     machine_type = beam_options.view_as(WorkerOptions).machine_type
     if gpu and scoring.device == "auto":
         settings.append(Setting("device", "cuda", "a worker that does not see its GPU fails, instead of using its CPU"))
+    if (count := pricing.gpus_of(cloud.dataflow_service_options or ())) > 1:
+        problems.append(
+            f"--dataflow_service_options: expected count:1, found count:{count}; a worker computes on one GPU, so take "
+            "more workers instead."
+        )
     if gpu and flexrs:
         problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
     image, image_problems = _image(beam_options)

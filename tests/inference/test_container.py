@@ -188,8 +188,31 @@ def test_cloud_build_builds_with_arguments_that_the_dockerfile_knows() -> None:
     known = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     given = set(re.findall(r"--build-arg (\w+)=", script))
     assert given == {"COMMIT", "MODELS", "TORCH_INDEX", "RUNTIMES"} <= known
-    assert "-m inference.dataflow.contents" in script
     assert build["images"] == ["$_REPOSITORY/labelbeam:$COMMIT_SHA"]
+
+
+def test_cloud_build_labels_the_image_with_what_is_in_it(tmp_path: Path) -> None:
+    """Run the script in bash, with a stub of docker that notes how it was called."""
+    (tmp_path / "models/trained").mkdir(parents=True)
+    stub = tmp_path / "bin/docker"
+    stub.parent.mkdir()
+    labels = "org.labelbeam.torch=2.13.0+cpu org.labelbeam.runtimes=openvino"
+    stub.write_text(
+        f'#!/bin/sh\necho "$@" >> calls\n[ "$1" = run ] && echo {labels}\n[ "$4" = - ] && cat >> calls\nexit 0\n'
+    )
+    stub.chmod(0o755)
+    script = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"][0]["args"][-1].replace("$$", "$")
+    variables = {"COMMIT_SHA": "0123abc", "_REPOSITORY": "r", "_TORCH_INDEX": "", "_RUNTIMES": ""}
+    path = f"{stub.parent}:{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env={**variables, "PATH": path}, capture_output=True, check=True
+    )
+    assert (tmp_path / "calls").read_text().splitlines()[1:] == [
+        "run --rm --entrypoint python r/labelbeam:0123abc -m inference.dataflow.contents",
+        "build --tag r/labelbeam:0123abc -",
+        "FROM r/labelbeam:0123abc",
+        f"LABEL {labels}",
+    ]
 
 
 def test_cloud_build_names_the_models_as_the_builder_does(tmp_path: Path, colours: Path) -> None:

@@ -354,6 +354,21 @@ def test_all_mistakes_are_named_at_once(
     assert "Traceback" not in error
 
 
+def test_a_gpu_here_says_nothing_about_the_speed_of_cpus(
+    corpus: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*given: Any) -> Any:
+        speed, size = really(*given)
+        return replace(speed, device="Tesla T4"), size
+
+    really = estimate.measure
+    monkeypatch.setattr(estimate, "measure", measure)
+    assert estimate_cost.main(["--model", str(colours), "--input", str(corpus)]) == 0
+    printed = capsys.readouterr().out
+    assert "only a measurement on such a machine tells its speed (--profile): n2-standard-2, n2-standard-4" in printed
+    assert "│ * " not in printed
+
+
 @pytest.mark.parametrize(
     ("device", "machine", "sentence"),
     [

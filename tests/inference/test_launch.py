@@ -165,6 +165,11 @@ def test_a_gpu_comes_with_its_machine_and_driver(
         ({"runtimes": ""}, {"precision": "int8"}, "--runtime openvino: the package is not installed"),
         ({}, {"runtime": "torch", "precision": "int8"}, "expected the runtime openvino, found torch"),
         ({}, {"precision": "bf16"}, "expected a machine type that multiplies it in hardware, found n2-highcpu-8"),
+        (
+            {"torch": "2.13.0+cu128"},
+            {"dataflow_service_options": "worker_accelerator=type:nvidia-l4;count:2;install-nvidia-driver"},
+            "expected count:1, found count:2; a worker computes on one GPU",
+        ),
         ({}, {"precision": "fp16"}, "--precision fp16: expected a GPU, found a CPU"),
     ],
 )
