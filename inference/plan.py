@@ -16,6 +16,7 @@ from inference.cost.pricing import Machine, Rate
 from inference.cost.profile import Profile
 from inference.cost.sample import Estimate
 from inference.dataflow import launch
+from inference.dataflow.images import ImageFacts
 from inference.dataflow.launch import Job, Setting
 from inference.runs.progress import duration
 from inference.scoring import model_files
@@ -59,7 +60,7 @@ def measure(checked: CheckedRun) -> Plan:
         models = launch.models_here(checked.options.scoring, checked.job.image)
     except UserError as error:
         return Plan(files, unknown=str(error), workers=_unmeasured_workers(checked))
-    profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)
+    profile, corpus, spread = _measure_for(prices.machines[machine], checked, checked.job.image, models)
     given = _given_workers(checked)
     rate: Rate = "FlexRS" if checked.job.flexrs else "standard"
     offer = estimate.offer(prices, corpus, profile, (machine, rate, given), spread)
@@ -110,8 +111,8 @@ def show(plan: Plan, console: Console) -> None:
         f"measured: {plan.profile}",
         *plan.workers,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
-        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}, ${offer.bill.start:,.2f} of it "
-        f"to start them; for other machines see python -m inference.estimate_cost --help",
+        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}, whose start costs "
+        f"${offer.bill.start:,.2f} of it; for other machines see python -m inference.estimate_cost --help",
         plan.prices,
     )
 
@@ -157,7 +158,9 @@ def _machine(job: Job, profile: Path | None) -> str:
     return machine
 
 
-def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...]) -> tuple[Profile, Corpus, float]:
+def _measure_for(
+    machine: Machine, checked: CheckedRun, image: ImageFacts, models: tuple[str, ...]
+) -> tuple[Profile, Corpus, float]:
     """Return the speed of a worker, the size of the corpus, and the factor by which the speed may be wrong.
 
     Raises:
@@ -168,6 +171,8 @@ def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...])
         model_files.check(directory, scoring.precision, scoring.max_tokens)
     if machine.gpu:  # this machine only reads and counts, and need not compute as a GPU does
         scoring = replace(scoring, runtime="auto", precision="auto")
+    elif scoring.runtime == "auto" and image.torch and "openvino" not in image.runtimes:
+        scoring = replace(scoring, runtime="torch")  # which the workers will choose
     options = replace(checked.options, scoring=estimate.equivalent_scoring(machine, scoring))
     here, corpus = estimate.measure(checked.files, options, SAMPLE_DOCUMENTS)
     if checked.profile:

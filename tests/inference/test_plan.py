@@ -27,13 +27,28 @@ def test_the_plan_prints_the_cost_and_runs_nothing(
     assert "--max_num_workers 1: enough to finish in 6 hours, and at most one a slice" in printed
     assert "--num_workers 1: all of them from the start, as an estimate assumes" in printed
     assert re.search(
-        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 worker, \$\d+\.\d\d of it "
-        r"to start them;",
+        r"estimate: \$\d+\.\d\d \(\$\d+\.\d\d to \$\d+\.\d\d\), 0\.1 hours with at most 1 worker, whose start costs "
+        r"\$0\.\d\d of it;",
         printed,
     )
     assert "prices of 2026-11-21 for us-central1, from apache_beam/" in printed
     assert service.jobs == []
     assert cloud.contents(BUCKET, "out/") == {}
+
+
+@pytest.mark.parametrize(("runtimes", "measured"), [("openvino", "openvino in"), ("", "torch in")])
+def test_a_plan_measures_the_runtime_that_the_image_holds(
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    capsys: pytest.CaptureFixture[str],
+    runtimes: str,
+    measured: str,
+) -> None:
+    pytest.importorskip("openvino")
+    service.labels["org.labelbeam.runtimes"] = runtimes
+    assert beam_runner.main(launch_flags(service, model=upload_folder(cloud, colours, "models/colours"), plan="")) == 0
+    assert re.search(rf"measured: [\d.,]+ docs/s, {measured}", capsys.readouterr().out)
 
 
 def test_a_plan_takes_a_shape_and_prices_of_the_users_own(
