@@ -1,7 +1,4 @@
-"""Print the labels that name the torch and the runtimes in an image. The build runs this inside the image.
-
-python -m inference.dataflow.contents
-"""
+"""Names the torch and the runtimes in an image, for its labels. The build asks for them inside the image."""
 
 import torch
 
@@ -17,7 +14,3 @@ def labels() -> dict[str, str]:
         TORCH: f"{torch.__version__.split('+')[0]}+{build}",
         RUNTIMES: ",".join(name for name in PACKAGES if is_installed(name)),
     }
-
-
-if __name__ == "__main__":
-    print(*(f"{name}={value}" for name, value in labels().items()))

@@ -83,7 +83,7 @@ def build(
 
 def _add_labels(client: docker.DockerClient, tag: str) -> None:
     """Give an image the labels that name its torch and runtimes. Only the image itself knows what was installed."""
-    command = ["-m", "inference.dataflow.contents"]
+    command = ["-m", "inference.probe", "--labels"]
     found = client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True).decode()
     layer = io.BytesIO(f"FROM {tag}\nLABEL {found.strip()}\n".encode())
     for _ in _steps(client.api.build(fileobj=layer, tag=tag, rm=True, forcerm=True, decode=True)):

@@ -23,6 +23,7 @@ import yaml
 from docker.utils.build import exclude_paths
 
 from inference import container
+from inference import probe as probe_command
 from inference.dataflow import contents, image_build, image_context, images
 from inference.dataflow.probe import probe
 from inference.scoring import conversion_folder
@@ -208,7 +209,7 @@ def test_cloud_build_labels_the_image_with_what_is_in_it(tmp_path: Path) -> None
         ["bash", "-euc", script], cwd=tmp_path, env={**variables, "PATH": path}, capture_output=True, check=True
     )
     assert (tmp_path / "calls").read_text().splitlines()[1:] == [
-        "run --rm --entrypoint python r/labelbeam:0123abc -m inference.dataflow.contents",
+        "run --rm --entrypoint python r/labelbeam:0123abc -m inference.probe --labels",
         "build --tag r/labelbeam:0123abc -",
         "FROM r/labelbeam:0123abc",
         f"LABEL {labels}",
@@ -256,7 +257,7 @@ class Engine:
         self.containers = self.api = self
 
     def run(self, tag: str, command: list[str], **_: object) -> bytes:
-        assert (tag, command) == (TAG, ["-m", "inference.dataflow.contents"])
+        assert (tag, command) == (TAG, ["-m", "inference.probe", "--labels"])
         return b"org.labelbeam.torch=2.13.0+cu128 org.labelbeam.runtimes=\n"
 
     def build(self, fileobj: io.BytesIO, tag: str, **_: object) -> Iterator[dict[str, str]]:
@@ -264,13 +265,15 @@ class Engine:
         yield {"stream": f"Successfully tagged {tag}"}
 
 
-def test_the_labels_come_from_what_was_installed_in_the_image() -> None:
+def test_the_labels_come_from_what_was_installed_in_the_image(capsys: pytest.CaptureFixture[str]) -> None:
     engine = Engine()
     image_build._add_labels(engine, TAG)
     assert engine.built == [f"FROM {TAG}\nLABEL org.labelbeam.torch=2.13.0+cu128 org.labelbeam.runtimes=\n"]
-    printed = subprocess.run([sys.executable, "-m", "inference.dataflow.contents"], capture_output=True, check=True)
+    assert probe_command.main(["--labels"]) == 0
     found = r"org.labelbeam.torch=[\d.]+\+(cpu|cu\d+) org.labelbeam.runtimes=[a-z,]*\n"
-    assert re.fullmatch(found, printed.stdout.decode())
+    assert re.fullmatch(found, capsys.readouterr().out)
+    assert probe_command.main([]) == 2
+    assert "expected trained models or --labels, found both or neither" in capsys.readouterr().err
 
 
 def test_what_an_image_computes_with_is_compared(tmp_path: Path, colours: Path) -> None:
