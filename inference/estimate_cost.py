@@ -128,6 +128,8 @@ def _main(argv: Sequence[str]) -> None:
         result |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
         result |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
+            if flags.documents:
+                print("a corpus like the input:")
             show(prices, corpus, here, offers, PlainConsole(width=None if sys.stdout.isatty() else WIDTH))
     warning = prices.warning(datetime.date.today())
     result |= {"prices": prices.model_dump(include={"source", "region", "date", "spot"}), "warning": warning}

@@ -46,7 +46,7 @@ def read(path: Path, here: Profile, machine: Machine) -> Profile:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"--profile {path}: expected the output of `python -m inference.estimate_cost --json`, found something "
-            "else; name that file."
+            "else, or one without the device that computed; measure again on that machine."
         ) from None
     if profile.models != here.models:
         raise UserError(
