@@ -108,13 +108,19 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         "--max_cost",
         type=positive(float),
         metavar="DOLLARS",
-        help="largest allowed cost of a job, compared with the high end of its estimate (default: none)",
+        help="largest allowed cost, for the high end of the estimate and while the job runs (default: none)",
     )
     cost.add_argument(
         "--profile",
         type=Path,
         metavar="FILE",
         help="output of estimate_cost --json on the job's machine type (default: the speed of this machine)",
+    )
+    cost.add_argument(
+        "--prices",
+        type=Path,
+        metavar="FILE",
+        help="file of prices and machine types (default: inference/cost/prices.toml)",
     )
     cost.add_argument("--accelerator", choices=tuple(GPUS), help="GPU of each worker (default: none)")
     cost.add_argument(

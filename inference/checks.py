@@ -79,11 +79,12 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     if on_dataflow:
         from inference.dataflow import launch  # it takes a second to load, which a local run should not wait for
 
-        job, job_problems = launch.prepare(beam_options, scoring, files, flags.output, flags.accelerator)
+        job, job_problems = launch.prepare(beam_options, scoring, files, flags)
         problems += job_problems
-    elif flags.max_cost or flags.profile or flags.accelerator or flags.no_wait:
+    elif flags.max_cost or flags.profile or flags.prices or flags.accelerator or flags.no_wait:
         problems.append(
-            "--max_cost, --profile, --accelerator and --no_wait need --runner DataflowRunner; add it or drop them."
+            "--max_cost, --profile, --prices, --accelerator and --no_wait need --runner DataflowRunner; add it or drop "
+            "them."
         )
     reasons = [reason for group in get_args(Reason) for reason in get_args(group)]
     if flags.retry_failures not in ("", "all", *reasons):
@@ -93,6 +94,8 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     if flags.retry_failures and flags.overwrite:
         problems.append("--retry_failures and --overwrite: expected one of them, found both; drop one.")
     refuse(problems)
+    if job and job.gpu:
+        scoring = replace(scoring, device="cuda")
     delta = lineage.of_inputs(files)
     if flags.limit:
         files = slices.limit_lines(files, flags.limit)

@@ -3,7 +3,10 @@
     python -m inference.estimate_cost --model models/trained/ai --input 'gs://bucket/corpus/*.jsonl.gz'
 
 This machine reads, scores and writes pieces of the corpus as the run would, which gives documents, tokens and time.
-Prices come from a file. Another machine is assumed to be as fast as this one, core for core, within a factor of 1.5.
+Prices come from a file, whose date and source are printed. A price for spot machines of Compute Engine, on which
+`labelbeam worker` runs, is printed if the file gives one in a table [spot]. Dataflow has FlexRS instead.
+
+Another machine is assumed to be as fast as this one, core for core, within a factor of 1.5.
 If it lacks bf16, it is assumed to be as fast as this one in fp32. A profile replaces the assumption: run this command
 on such a machine with --json, and pass its output with --profile.
 
@@ -32,10 +35,11 @@ from models.errors import UserError, exit_code
 
 if TYPE_CHECKING:
     from inference.corpus.files import InputFile
-    from inference.cost.estimate import Corpus, Offer, Profile
+    from inference.cost.estimate import Corpus, Offer
+    from inference.cost.profile import Profile
     from inference.runs.options import RunOptions
 
-WIDTH = 120  # columns of the table if the output is not a terminal
+WIDTH = 132  # columns of the table if the output is not a terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,10 +63,16 @@ def make_parser() -> Parser:
         help="approximate number of documents to score on this machine (default: 1000)",
     )
     cost.add_argument(
+        "--documents",
+        type=positive(int),
+        metavar="N",
+        help="number of documents of a larger or smaller corpus like the input (default: the input's own)",
+    )
+    cost.add_argument(
         "--workers",
         type=positive(int),
         metavar="N",
-        help=f"number of workers (default: enough to finish in {pricing.DEADLINE_HOURS:g} hours)",
+        help=f"number of workers, at most one a slice (default: enough for {pricing.DEADLINE_HOURS:g} hours)",
     )
     cost.add_argument(
         "--prices",
@@ -70,6 +80,14 @@ def make_parser() -> Parser:
         default=pricing.PRICES,
         metavar="FILE",
         help="file of prices and machine types (default: inference/cost/prices.toml)",
+    )
+    cost.add_argument(
+        "--machine_type",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="machine type of the prices file, or a custom one such as n2-custom-8-16384 with 8 vCPUs and 16,384 MiB "
+        "of memory; may be repeated (default: all of the prices file)",
     )
     cost.add_argument(
         "--profile",
@@ -104,15 +122,17 @@ def _main(argv: Sequence[str]) -> None:
     result: dict[str, Any] = {"actual": job_bill.as_dict()} if job_bill else {}
     offers: list[Offer] = []
     if files:
-        here, corpus, offers = estimate.estimate(
-            prices, files, options, flags.sample_documents, dict(flags.profile), flags.workers
-        )
+        profiles = dict(flags.profile)
+        asked = estimate.Question(files, options, flags.sample_documents, flags.documents, profiles, flags.workers)
+        here, corpus, offers = estimate.estimate(prices, asked)
         result |= {"profile": here, "corpus": corpus, "seconds_here": estimate.seconds_here(here, corpus)}
         result |= {"offers": [asdict(offer) | {"total": offer.bill.total} for offer in offers]}
         if not flags.json:
+            if flags.documents:
+                print("a corpus like the input:")
             show(prices, corpus, here, offers, PlainConsole(width=None if sys.stdout.isatty() else WIDTH))
     warning = prices.warning(datetime.date.today())
-    result |= {"prices": {"source": prices.source, "region": prices.region, "date": prices.date}, "warning": warning}
+    result |= {"prices": prices.model_dump(include={"source", "region", "date", "spot"}), "warning": warning}
     if flags.json:
         print_json(result)
         return
@@ -145,18 +165,33 @@ def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], P
     if files and not any(file.size for file in files):
         problems.append(f"--input {' '.join(flags.input)}: expected documents, found only empty files; check the glob.")
     try:
-        prices = pricing.load_prices(flags.prices)
-        problems += [
-            f"--profile {machine}=...: expected a machine type of the prices file, found {machine!r}; take one of "
-            f"{', '.join(prices.machines)}."
-            for machine, _ in flags.profile
-            if machine not in prices.machines
-        ]
+        prices, unknown = _machines(flags, pricing.load_prices(flags.prices))
+        problems += unknown
     except UserError as error:
         problems.append(str(error))
     refuse(problems)
     options = RunOptions("", slices.slice_bytes(files, None), scoring, flags.id_field, flags.keep_fields)
     return options, files, prices
+
+
+def _machines(flags: argparse.Namespace, prices: Prices) -> tuple[Prices, list[str]]:
+    """Return the prices with the machine types that are asked for, and a sentence for each that is unknown."""
+    named = [
+        *(("--machine_type", name) for name in flags.machine_type),
+        *(("--profile", name) for name, _ in flags.profile),
+    ]
+    for _, name in named:
+        prices = prices.with_custom(name)
+    problems = [
+        f"{flag} {name}: expected a machine type of the prices file or a custom one such as n2-custom-8-16384, found "
+        f"neither; take one of {', '.join(prices.machines)}, or add it to a file for --prices."
+        for flag, name in named
+        if name not in prices.machines
+    ]
+    if flags.machine_type and not problems:
+        chosen = {name: prices.machines[name] for _, name in named}
+        prices = prices.model_copy(update={"machines": chosen})
+    return prices, problems
 
 
 def _incomplete(flags: argparse.Namespace) -> list[str]:
@@ -181,14 +216,21 @@ def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Of
 
     seconds = estimate.seconds_here(here, corpus)
     print_line(f"on this machine: {duration(seconds.value)} ({duration(seconds.low)} to {duration(seconds.high)})")
-    table = Table(title=f"on Dataflow, {prices.region}, prices of {prices.date}, in dollars", title_justify="left")
+    spot = ", and with `labelbeam worker` on spot machines" if prices.spot else ""
+    table = Table(title=f"on Dataflow{spot}, in dollars", title_justify="left")
     table.add_column("machine (* cheapest)", no_wrap=True)
-    columns = ("workers", "hours", "vCPU", "memory", "disk", "shuffle", "GPU", "total", "range", "per million")
+    columns = ("workers", "hours", "vCPU", "memory", "GPU", "rest", "total", "range", "start", "a million")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for rank, offer in enumerate(offers):
-        table.add_row(*_cells(offer, corpus, "" if rank else "* "), style=None if rank else "bold")
+        table.add_row(*_cells(offer, "" if rank else "* "), style=None if rank else "bold")
     console.print(table)
+    print_line(
+        "rest: disk and shuffle. start: the part of the total that these workers cost before they label. a million: "
+        "what a million more documents cost; --documents N prices another size."
+    )
+    for line in prices.sources():
+        print_line(line)
     if not all(offer.measured for offer in offers):
         print_line(
             "Ranges assume that other machines are as fast as this one within a factor of "
@@ -196,25 +238,25 @@ def show(prices: Prices, corpus: "Corpus", here: "Profile", offers: "Sequence[Of
         )
     for speed in {offer.speed for offer in offers if not offer.measured} - {str(here)}:
         print_line(f"Machines without bf16 in hardware are assumed to be as fast as this one in fp32: {speed}.")
-    unmeasured = [
-        name
-        for name, machine in prices.machines.items()
-        if machine.gpu and name not in {offer.bill.machine for offer in offers}
-    ]
+    unmeasured = [name for name in prices.machines if name not in {offer.bill.machine for offer in offers}]
     if unmeasured:
-        print_line(f"Not priced, because a GPU's speed must be measured on it (--profile): {', '.join(unmeasured)}.")
+        print_line(
+            "Not priced, because only a measurement on such a machine tells its speed (--profile): "
+            f"{', '.join(unmeasured)}."
+        )
 
 
-def _cells(offer: "Offer", corpus: "Corpus", mark: str) -> list[str]:
+def _cells(offer: "Offer", mark: str) -> list[str]:
     bill = offer.bill
-    dollars = (bill.vcpu, bill.memory, bill.disk, bill.shuffle, bill.gpu, bill.total)
+    dollars = (bill.vcpu, bill.memory, bill.gpu, bill.disk + bill.shuffle, bill.total)
     return [
-        mark + bill.machine + (", FlexRS" if bill.flexrs else ""),
+        mark + str(bill),
         f"{bill.workers:,}",
         f"{bill.hours:.1f}",
         *(f"{amount:,.2f}" for amount in dollars),
         f"{offer.low:,.2f}–{offer.high:,.2f}",
-        f"{bill.total / max(corpus.documents.value, 1) * 1e6:,.2f}",
+        f"{bill.start:,.2f}",
+        f"{offer.per_million:,.2f}",
     ]
 
 

@@ -1,37 +1,23 @@
 """Runs a checked run: claims the folder, runs the pipeline, and prints the summary for people or as JSON."""
 
-import logging
 import re
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
-from apache_beam.runners.runner import PipelineResult, PipelineState
 from rich.console import Console
 
-from inference import engines
+from inference import logs, submission
 from inference.checks import CheckedRun
 from inference.corpus.records import MANY_DOCUMENTS
 from inference.flags import print_json
-from inference.runs import drift, launches, pipeline, report_page, run_folder, summary
-from inference.runs.options import RESUME
+from inference.runs import drift, report_page, run_folder, summary
 from inference.runs.progress import ProgressWatcher
 from inference.runs.run_folder import Claim
-from inference.runs.step_errors import own_error
-from inference.scoring import faults
 from models.console import PlainConsole
 from models.errors import UserError
 from models.names import for_terminal
-
-REPEATED = (faults.ScoringError.__name__, faults.DeviceError.__name__)  # own errors after which a job may succeed
-INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
-
-# What Beam logs of Ctrl-C: of the step that it interrupts, and of a slice of another thread.
-QUIET = (INTERRUPTED, "cannot schedule new futures after shutdown", "LaunchEnded")
 
 
 def execute(checked: CheckedRun) -> int:
@@ -40,7 +26,7 @@ def execute(checked: CheckedRun) -> int:
     Raises:
         UserError: another run is at work in the folder, or the job may cost more than --max_cost.
     """
-    set_up_logging(checked)
+    logs.set_up(checked.verbosity)
     console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
     if checked.plan or checked.job:
         _plan(checked, console)
@@ -56,20 +42,22 @@ def execute(checked: CheckedRun) -> int:
         try:
             return _label(checked, claim, console)
         except UserError as error:  # such as a full disk, which is a failure and not wrong use
-            return failed(str(error), checked)
+            return submission.failed(str(error), checked)
         except KeyboardInterrupt:
             if not claim.lost:
                 raise
-            return failed(claim.lost, checked, can_resume=False)
+            return submission.failed(claim.lost, checked, can_resume=False)
 
 
 def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
     """Run the pipeline in the claimed folder, and return the exit code."""
     with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
         _warn_of_other_runtimes(checked, progress, console)
-        exit_code = _run_pipeline(checked, claim, console)
+        exit_code = submission.run(checked, claim, console)
+    if exit_code and checked.job:
+        print(progress.state(), file=sys.stderr)
     if claim.lost:  # a runner may swallow the interrupt
-        return failed(claim.lost, checked, can_resume=False)
+        return submission.failed(claim.lost, checked, can_resume=False)
     return conclude(checked, progress.documents, progress.seconds, console) if exit_code is None else exit_code
 
 
@@ -112,115 +100,10 @@ def _plan(checked: CheckedRun, console: Console) -> None:
     plan.show(planned, console)
     plan.apply_limits(planned, checked)
     if offer := planned.offer:
-        checked.description["estimate"] = {"dollars": offer.bill.total, "low": offer.low, "high": offer.high}
-
-
-def _run_pipeline(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
-    """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
-    for left in range(checked.resubmissions, -1, -1):
-        try:
-            return _submit(checked, claim, console)
-        except Exception as error:  # each runner raises errors of its own types
-            if INTERRUPTED in str(error):
-                raise KeyboardInterrupt from None
-            message, may_succeed, can_resume = _judge(error)
-            if claim.lost or not left or not may_succeed:
-                return failed(message, checked, can_resume=can_resume)
-            print(
-                for_terminal(f"failed: {message} Submitted again; --resubmit allows {left - 1} more."), file=sys.stderr
-            )
-    raise AssertionError("the last submission returns")
-
-
-def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
-    """Run the pipeline once. Return None at its end, and an exit code if a job continues."""
-    if checked.job:
-        claim.leave(to_job=True)  # whatever ends this process, the job may go on
-    result, options = None, replace(checked.options, launch=uuid.uuid4().hex)
-    try:
-        p = beam.Pipeline(options=checked.beam_options)
-        pipeline.build(p, options, check_workers=checked.engine.workers == "elsewhere")
-        result = p.run()
-        if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
-            console.print(job_line(result.job_id(), checked), soft_wrap=True)
-        if not checked.wait:
-            return 0
-        try:
-            result.wait_until_finish()
-        finally:
-            claim.leave(to_job=checked.job is not None and not PipelineState.is_terminal(result.state))
-    except KeyboardInterrupt:
-        if claim.lost:
-            raise
-        if checked.job:
-            print("\nno longer waiting: if the job was submitted, it continues", file=sys.stderr)
-            return 1
-        if checked.engine.endpoint and result:
-            _cancel(result, checked)
-        raise
-    finally:
-        launches.end(options.launch)
-    return None
-
-
-def _cancel(result: PipelineResult, checked: CheckedRun) -> None:
-    """Stop a job on a job server, and say what came of it."""
-    endpoint = checked.engine.endpoint
-    try:
-        result.cancel()
-        print(
-            f"\nthe job on {endpoint} was cancelled; a slice that is being scored may still be written", file=sys.stderr
-        )
-    except Exception as error:  # each job server has errors of its own
-        print(f"\nthe job on {endpoint} goes on: cancel it there ({error})", file=sys.stderr)
-
-
-def _judge(error: Exception) -> tuple[str, bool, bool]:
-    """Return why a job failed, whether another submission may succeed, and whether the run can be resumed at all."""
-    if own := own_error(error):
-        return own[1], own[0] in REPEATED, own[0] != run_folder.RunLost.__name__
-    return *engines.explain(f"{error}\n{type(error).__name__}."), True
-
-
-def failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:
-    """Print why the run failed, and the command that resumes it if one does. Return 1."""
-    hint = f" {RESUME}\n{checked.description['command']}" if can_resume else ""
-    print(for_terminal(f"failed: {message}{hint}"), file=sys.stderr)
-    return 1
-
-
-def set_up_logging(checked: CheckedRun) -> None:
-    """Set the level of logs, and leave out what a command reports itself."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if checked.verbosity == "verbose":
-        logging.getLogger().setLevel(logging.INFO)
-    else:
-        logging.getLogger("apache_beam.runners.common").addFilter(_is_news)
-        logging.getLogger().addFilter(_is_not_of_a_job)
-        logging.getLogger("PrismJobServer").disabled = True  # it repeats what its jobs say, and announces itself
-        # It warns that several workers have no effect in one process, although two threads do overlap.
-        logging.getLogger("apache_beam.runners.portability.fn_api_runner.fn_runner").setLevel(logging.ERROR)
-        logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)  # it warns when Prism ends
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Return False for Beam's logs of Ctrl-C and of a user's mistake, which are reported when the run ends."""
-    is_mistake = isinstance(record.exc_info[1], UserError) if record.exc_info else False
-    return not (is_mistake or any(text in record.getMessage() for text in QUIET))
-
-
-def _is_not_of_a_job(record: logging.LogRecord) -> bool:
-    """Return False for what a job server says: the error that ends the run repeats it."""
-    return record.module != "portable_runner"
-
-
-def job_line(job_id: str, checked: CheckedRun) -> str:
-    """Return the link to a job's page, and the command that stops the job. The end of this process does not stop it."""
-    cloud = checked.beam_options.view_as(GoogleCloudOptions)
-    return (
-        f"job {job_id}: https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job_id}?project={cloud.project}\n"
-        f"to stop it: gcloud dataflow jobs cancel {job_id} --region {cloud.region} --project {cloud.project}"
-    )
+        checked.description["estimate"] = {
+            **{"dollars": offer.bill.total, "low": offer.low, "high": offer.high},
+            "prices": planned.prices,
+        }
 
 
 def conclude(checked: CheckedRun, documents: int, seconds: float, console: Console, *, draw: bool = True) -> int:
@@ -231,7 +114,7 @@ def conclude(checked: CheckedRun, documents: int, seconds: float, console: Conso
     output = checked.options.output
     totals = summary.read(output, checked.options.run)
     if totals is None:
-        return failed("the runner ended without a summary.", checked)
+        return submission.failed("the runner ended without a summary.", checked)
     summary.show(totals, console)
     report = _draw_report(checked, totals, console) if draw else None
     console.print(

@@ -90,7 +90,8 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=get_args(PrecisionChoice),
         default="auto",
-        help="number format; int8 needs inference.optimize first (default: auto, bf16 in hardware, else fp32)",
+        help="number format; int8 needs inference.optimize first "
+        "(default: auto, bf16 in hardware, else fp16 on a GPU and fp32 on a CPU)",
     )
     scoring.add_argument(
         "--threads",

@@ -8,17 +8,22 @@ from apache_beam.options.pipeline_options import WorkerOptions
 from rich.console import Console
 
 from inference.checks import CheckedRun
+from inference.corpus import slices
 from inference.cost import estimate, pricing
-from inference.cost.estimate import Corpus, Offer, Profile
-from inference.cost.pricing import Machine, Prices
+from inference.cost import profile as profiles
+from inference.cost.estimate import Corpus, Offer
+from inference.cost.pricing import Machine, Rate
+from inference.cost.profile import Profile
 from inference.cost.sample import Estimate
 from inference.dataflow import launch
+from inference.dataflow.images import ImageFacts
 from inference.dataflow.launch import Job, Setting
 from inference.runs.progress import duration
 from inference.scoring import model_files
 from models.errors import UserError
 
 SAMPLE_DOCUMENTS = 300
+UNMEASURED_WORKERS = 20  # largest number of workers whose speed is unknown, so that a mistake stays small
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,15 @@ class Plan:
     profile: Profile | None = None  # speed of the machine that labels
     seconds: Estimate | None = None  # time of a run on this machine
     offer: Offer | None = None  # cost of a job on Dataflow
-    workers: Setting | None = None  # highest number of workers, if the user gave none
+    prices: str = ""  # date and source of the prices
+    workers: tuple[Setting, ...] = ()  # numbers of workers that the user did not give
 
 
 def show_settings(checked: CheckedRun, console: Console) -> None:
     """Print the settings of a job with their reasons, and a warning if the prices are old."""
     if checked.job:
         _print(console, *checked.job.settings)
-        if warning := pricing.load_prices().warning(datetime.date.today()):
+        if warning := checked.job.prices.warning(datetime.date.today()):
             _print(console, f"warning: {warning}")
 
 
@@ -48,52 +54,78 @@ def measure(checked: CheckedRun) -> Plan:
     if checked.job is None:
         profile, corpus = estimate.measure(checked.files, checked.options, SAMPLE_DOCUMENTS)
         return Plan(files, corpus=corpus, profile=profile, seconds=estimate.seconds_here(profile, corpus))
-    prices = pricing.load_prices()
+    prices = checked.job.prices
     try:
-        machine = _machine(prices, checked.job, checked.profile)
+        machine = _machine(checked.job, checked.profile)
         models = launch.models_here(checked.options.scoring, checked.job.image)
     except UserError as error:
-        return Plan(files, unknown=str(error))
-    profile, corpus, spread = _measure_for(prices.machines[machine], checked, models)
+        return Plan(files, unknown=str(error), workers=_unmeasured_workers(checked))
+    profile, corpus, spread = _measure_for(prices.machines[machine], checked, checked.job.image, models)
+    given = _given_workers(checked)
+    rate: Rate = "FlexRS" if checked.job.flexrs else "standard"
+    offer = estimate.offer(prices, corpus, profile, (machine, rate, given), spread)
+    reason = f"enough to finish in {pricing.DEADLINE_HOURS:g} hours, and at most one a slice"
+    chosen = _workers(checked, offer.bill.workers, reason)
+    return Plan(files, corpus=corpus, profile=profile, offer=offer, prices=prices.sources()[0], workers=chosen)
+
+
+def _given_workers(checked: CheckedRun) -> int | None:
     worker = checked.beam_options.view_as(WorkerOptions)
-    given_workers = worker.max_num_workers or worker.num_workers
-    offer = estimate.offer(prices, corpus, profile, machine, given_workers, flexrs=checked.job.flexrs, spread=spread)
-    reason = f"enough to finish in {pricing.DEADLINE_HOURS:g} hours"
-    workers = None if given_workers else Setting("max_num_workers", offer.bill.workers, reason)
-    return Plan(files, corpus=corpus, profile=profile, offer=offer, workers=workers)
+    return worker.max_num_workers or worker.num_workers
+
+
+def _unmeasured_workers(checked: CheckedRun) -> tuple[Setting, ...]:
+    """Return the numbers of workers for a job whose workers' speed is unknown."""
+    most = _given_workers(checked) or UNMEASURED_WORKERS
+    count = max(min(slices.expected(checked.files, checked.options.slice_bytes), most), 1)
+    reason = f"at most one a slice, and {UNMEASURED_WORKERS} while a worker's speed is unknown"
+    return _workers(checked, count, reason)
+
+
+def _workers(checked: CheckedRun, count: int, reason: str) -> tuple[Setting, ...]:
+    """Return the largest and the first number of workers as settings, where the user gave none."""
+    worker = checked.beam_options.view_as(WorkerOptions)
+    settings = []
+    if not worker.max_num_workers:
+        most = Setting("max_num_workers", worker.num_workers, "those of --num_workers, and none are added")
+        settings.append(most if worker.num_workers else Setting("max_num_workers", count, reason))
+    if not worker.num_workers:
+        settings.append(Setting("num_workers", count, "all of them from the start, as an estimate assumes"))
+    return tuple(settings)
 
 
 def show(plan: Plan, console: Console) -> None:
     """Print files, slices, documents and speed, and the time on this machine or the cost of the job."""
     corpus, offer = plan.corpus, plan.offer
     if corpus is None:
-        _print(console, f"{plan.files}; the cost is unknown: {plan.unknown}")
+        _print(console, f"{plan.files}; the cost is unknown: {plan.unknown}", *plan.workers)
         return
-    slices = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
-    _print(console, f"{plan.files}: {corpus.documents} documents, {slices}, {corpus.tokens} tokens")
+    count = f"{corpus.slices:,} slice{'s' * (corpus.slices != 1)}"
+    _print(console, f"{plan.files}: {corpus.documents} documents, {count}, {corpus.tokens} tokens")
     if plan.seconds and plan.profile:
         _print(console, f"{plan.profile.runtime}, on this machine: {duration(plan.seconds.value)}")
     if offer is None:
         return
-    _print(console, f"measured: {plan.profile}")
-    if plan.workers:
-        _print(console, plan.workers)
     _print(
         console,
+        f"measured: {plan.profile}",
+        *plan.workers,
         f"estimate: ${offer.bill.total:,.2f} (${offer.low:,.2f} to ${offer.high:,.2f}), {offer.bill.hours:.1f} hours "
-        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}; for other machines see "
-        "python -m inference.estimate_cost --help",
+        f"with at most {offer.bill.workers:,} worker{'s' * (offer.bill.workers != 1)}, whose start costs "
+        f"${offer.bill.start:,.2f} of it; for other machines see python -m inference.estimate_cost --help",
+        plan.prices,
     )
 
 
 def apply_limits(plan: Plan, checked: CheckedRun) -> None:
-    """Limit the number of workers if the user did not, and refuse a job that may cost more than --max_cost.
+    """Set the numbers of workers if the user did not, and refuse a job that may cost more than --max_cost.
 
     Raises:
         UserError: the job may cost more, or its cost is unknown.
     """
-    if plan.workers:
-        checked.beam_options.view_as(WorkerOptions).max_num_workers = plan.workers.value
+    worker = checked.beam_options.view_as(WorkerOptions)
+    for setting in plan.workers:
+        setattr(worker, setting.flag, setting.value)
     if checked.max_cost is None:
         return
     if plan.offer is None:
@@ -105,7 +137,7 @@ def apply_limits(plan: Plan, checked: CheckedRun) -> None:
         )
 
 
-def _machine(prices: Prices, job: Job, profile: Path | None) -> str:
+def _machine(job: Job, profile: Path | None) -> str:
     """Return the name of the job's machine type in the prices file.
 
     Raises:
@@ -116,14 +148,19 @@ def _machine(prices: Prices, job: Job, profile: Path | None) -> str:
             "a GPU's speed has to be measured on it; run python -m inference.estimate_cost --json there, and pass its "
             "output with --profile."
         )
-    machine = prices.find(job.machine_type, job.gpu)
+    machine = job.prices.find(job.machine_type, job.gpu)
     if machine is None:
         gpu = f" with {job.gpu}" if job.gpu else ""
-        raise UserError(f"{pricing.PRICES.name} has no machine type {job.machine_type}{gpu}; take one that it names.")
+        raise UserError(
+            f"the prices file has no machine type {job.machine_type}{gpu}; take one that it names or a custom one, or "
+            "add it to a file for --prices."
+        )
     return machine
 
 
-def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...]) -> tuple[Profile, Corpus, float]:
+def _measure_for(
+    machine: Machine, checked: CheckedRun, image: ImageFacts, models: tuple[str, ...]
+) -> tuple[Profile, Corpus, float]:
     """Return the speed of a worker, the size of the corpus, and the factor by which the speed may be wrong.
 
     Raises:
@@ -132,10 +169,14 @@ def _measure_for(machine: Machine, checked: CheckedRun, models: tuple[str, ...])
     scoring = replace(checked.options.scoring, models=models, device="cpu")
     for directory in models:
         model_files.check(directory, scoring.precision, scoring.max_tokens)
+    if machine.gpu:  # this machine only reads and counts, and need not compute as a GPU does
+        scoring = replace(scoring, runtime="auto", precision="auto")
+    elif scoring.runtime == "auto" and image.torch and "openvino" not in image.runtimes:
+        scoring = replace(scoring, runtime="torch")  # which the workers will choose
     options = replace(checked.options, scoring=estimate.equivalent_scoring(machine, scoring))
     here, corpus = estimate.measure(checked.files, options, SAMPLE_DOCUMENTS)
     if checked.profile:
-        return estimate.read_profile(checked.profile, here), corpus, 1.0
+        return profiles.read(checked.profile, here, machine), corpus, 1.0
     return here, corpus, estimate.UNMEASURED_SPREAD
 
 

@@ -36,7 +36,10 @@ The flags are those of inference.beam_runner, without those for engines and Data
 those of a storage, and ignore the rest.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but too much failed: more than --max_failure_rate, or a damaged file.
 """
-REFUSED = ("overwrite", "retry_failures", "plan", "max_cost", "profile", "accelerator", "no_wait", "resubmit")
+REFUSED = (
+    *("overwrite", "retry_failures", "plan", "max_cost", "profile", "prices", "accelerator", "no_wait"),
+    "resubmit",
+)
 LINE_SECONDS = 10.0  # between two lines about this task's progress
 
 
@@ -72,11 +75,11 @@ def work(checked: "CheckedRun") -> int:
     Raises:
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
-    from inference import execute
+    from inference import execute, logs, submission
     from inference.runs import run_folder
     from models.console import PlainConsole
 
-    execute.set_up_logging(checked)
+    logs.set_up(checked.verbosity)
     console = PlainConsole(stderr=checked.json, quiet=checked.verbosity == "quiet")
     progress = _Progress(console, verbose=checked.verbosity == "verbose")
     _, is_active = execute.job_of(checked)
@@ -86,7 +89,7 @@ def work(checked: "CheckedRun") -> int:
             wrote = _label(checked, progress)
         except Exception as error:  # each storage raises its own errors
             message = str(error) if isinstance(error, UserError) else f"{error}\n{type(error).__name__}."
-            return execute.failed(message, checked, can_resume=not isinstance(error, run_folder.RunLost))
+            return submission.failed(message, checked, can_resume=not isinstance(error, run_folder.RunLost))
         if not wrote:
             console.print("another task has written the summary and draws the report", soft_wrap=True)
         return execute.conclude(checked, progress.documents, progress.seconds, console, draw=wrote)

@@ -24,11 +24,15 @@ class Service:
         self.labels = {
             "org.labelbeam.python": images.python_version(),
             "org.labelbeam.beam": apache_beam.__version__,
+            "org.labelbeam.torch": "2.13.0+cpu",
+            "org.labelbeam.runtimes": "openvino",
             "org.labelbeam.models": f"colours={trained_model.fingerprint(model)}",
             "org.opencontainers.image.revision": "0123abc",
         }
         self.jobs: list[dict[str, Any]] = []
         self.state = "JOB_STATE_DONE"
+        self.vcpu_seconds = 0
+        self.requests: list[dict[str, Any]] = []  # changes of a job's state
         self.address = ""
 
     @property
@@ -54,6 +58,12 @@ class Service:
                 for m in ["The worker ran out of memory."]
             ]
             return {"jobMessages": messages if self.state == "JOB_STATE_FAILED" else []}
+        if path.endswith("/metrics") or "/metrics?" in path:
+            name = {"origin": "dataflow/v1b3", "name": "TotalVcpuTime"}
+            return {"metrics": [{"name": name, "scalar": self.vcpu_seconds}]}
+        if "/jobs/" in path and method == "PUT":
+            self.requests.append(json.loads(body))
+            self.state = "JOB_STATE_CANCELLED"
         return {**JOB, "currentState": self.state} if "/jobs/" in path else None
 
 

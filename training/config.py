@@ -212,8 +212,8 @@ class TrainingConfig(Section):
     early_stopping: int | None = Field(None, ge=1)  # evaluations without a better metric before training stops
     seed: int = Field(0, ge=0)  # random seed of splits, sampling, the new head and the order of the batches
     max_train_samples: int | None = Field(None, ge=1)  # largest number of training documents, for a quick look
-    # number format of the computation; auto is bf16 if the processor multiplies it in hardware, else fp32
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # number format of the computation; auto is bf16 in hardware, else fp16 on a GPU and fp32 on a CPU
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     report_to: Strings = ()  # experiment trackers, such as tensorboard, wandb or mlflow
 
     @field_validator("class_weights", mode="before")

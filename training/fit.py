@@ -26,6 +26,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from models import hardware
 from models import network as networks
 from models.decision import probabilities
 from models.errors import UserError
@@ -173,8 +174,9 @@ class _ByLength(LengthGroupedSampler):
 
 def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
-    in_hardware = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
-    bf16 = training.precision == "bf16" or (training.precision == "auto" and in_hardware)
+    device = "cuda" if cuda else "cpu"
+    bf16 = hardware.has_bf16(torch.device(device))
+    precision = hardware.floats(training.precision, "training.precision", device, bf16=bf16)
     strategy = "steps" if training.evaluate_every else "epoch"
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -189,8 +191,9 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
         max_grad_norm=training.max_grad_norm,
         train_sampling_strategy="group_by_length",
         seed=training.seed,
-        bf16=bf16,
-        use_cpu=bf16 and not cuda,  # without it, transformers refuses bf16 on a CPU
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=precision == "bf16" and not cuda,  # without it, transformers refuses bf16 on a CPU
         eval_strategy=strategy,
         eval_steps=training.evaluate_every,
         save_strategy=strategy,

@@ -28,9 +28,9 @@ from benchmarks.cost.run import comments
 from benchmarks.throughput import ours, rival_loops, rival_pipelines
 from inference.corpus.files import find_files
 from inference.corpus.slices import all_lines
-from inference.scoring.runtimes import has_bf16
 from models import trained_model, weights
 from models.decision import decide
+from models.hardware import has_bf16
 
 RESULTS = Path(__file__).parent / "results"
 REFERENCE = "torch fp32, sorted"  # whose scores the others are compared with

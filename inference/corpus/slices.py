@@ -107,8 +107,17 @@ def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:
     """
     if slice_mb:
         return max(int(slice_mb * MIB), 1)
-    expanded = sum(file.size * (4 if compression_of(file.path) else 1) for file in files)
+    expanded = sum(map(_expanded, files))
     return min(max(expanded // MIN_SLICES, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
+
+
+def expected(files: Sequence[InputFile], slice_bytes: int) -> int:
+    """Return about how many slices the files will have, by their sizes alone."""
+    return sum(-(-_expanded(file) // slice_bytes) for file in files)
+
+
+def _expanded(file: InputFile) -> int:
+    return file.size * (4 if compression_of(file.path) else 1)  # text in JSON is often compressed to a fourth
 
 
 def cut(file: InputFile, slice_bytes: int) -> list[ByteRange]:

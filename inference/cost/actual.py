@@ -79,37 +79,45 @@ def bill(job: dataflow.Job, used: Usage, prices: Prices) -> Bill:
     if gpu and gpu not in prices.gpu_hour:
         raise UserError(f"--actual {job.id}: the prices file has no GPU {gpu}; add its price to gpu_hour.")
     flexrs = job.environment.flex_resource_scheduling_goal == FLEXRS
-    discount = 1 - prices.flexrs_discount if flexrs else 1.0
     hours = (job.current_state_time - job.start_time).total_seconds() / 3600
     machine = next((pool.machine_type for pool in job.environment.worker_pools), "")
+    prices = prices.with_custom(machine, gpu)
     name = prices.find(machine, gpu)
     vcpus = prices.machines[name].vcpus if name else None
     return Bill(
         machine=name or machine,
         workers=round(used.vcpu_seconds / 3600 / hours / vcpus) if vcpus and hours else 0,
-        flexrs=flexrs,
+        rate="FlexRS" if flexrs else "standard",
         hours=hours,
-        vcpu=used.vcpu_seconds / 3600 * prices.vcpu_hour * discount,
-        memory=used.memory_mb_seconds / 1024 / 3600 * prices.memory_gb_hour * discount,
-        disk=used.disk_gb_seconds / 3600 * prices.disk_gb_hour,
-        shuffle=used.shuffle_gb * prices.shuffle_gb,
-        gpu=used.gpu_seconds / 3600 * prices.gpu_hour[gpu] if gpu else 0.0,
+        **costs(used, prices, gpu, flexrs=flexrs),
     )
+
+
+def costs(used: Usage, prices: Prices, gpu: str | None, *, flexrs: bool) -> dict[str, float]:
+    """Return the cost in dollars of what a job used, by the names in a bill. A GPU without a price costs nothing."""
+    discount = 1 - prices.flexrs_discount if flexrs else 1.0
+    return {
+        "vcpu": used.vcpu_seconds / 3600 * prices.vcpu_hour * discount,
+        "memory": used.memory_mb_seconds / 1024 / 3600 * prices.memory_gb_hour * discount,
+        "disk": used.disk_gb_seconds / 3600 * prices.disk_gb_hour,
+        "shuffle": used.shuffle_gb * prices.shuffle_gb,
+        "gpu": used.gpu_seconds / 3600 * prices.gpu_hour.get(gpu or "", 0.0),
+    }
 
 
 def show(job_bill: Bill) -> None:
     """Print the actual cost of a job."""
     parts = ", ".join(f"{name} {getattr(job_bill, name):,.2f}" for name in ("vcpu", "memory", "disk", "shuffle", "gpu"))
     print(
-        f"actual: ${job_bill.total:,.2f} ({parts}) on {job_bill.workers:,} workers {job_bill.machine}"
-        f"{', FlexRS' if job_bill.flexrs else ''}, {job_bill.hours:.1f} hours"
+        f"actual: ${job_bill.total:,.2f} ({parts}) on {job_bill.workers:,} workers {job_bill}, "
+        f"{job_bill.hours:.1f} hours"
     )
 
 
 def show_difference(job_bill: Bill, offers: Iterable[Offer]) -> None:
     """Print the estimate for the same machine type, and how far the actual cost of the job is from it."""
     for offer in offers:
-        if (offer.bill.machine, offer.bill.flexrs) == (job_bill.machine, job_bill.flexrs):
+        if str(offer.bill) == str(job_bill):
             within = "within" if offer.low <= job_bill.total <= offer.high else "outside of"
             difference = (job_bill.total / offer.bill.total - 1) * 100 if offer.bill.total else 0.0
             dollars = f"${offer.low:,.2f} to ${offer.high:,.2f}"

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
 import torch
 
+from inference.corpus import slices
 from inference.corpus.files import InputFile, compression_of
 from inference.corpus.records import Document, Documents
 from inference.corpus.slices import Slice
-from inference.cost import pricing, sample
-from inference.cost.pricing import Bill, Machine, Prices, Work
+from inference.cost import pricing, profile, sample
+from inference.cost.pricing import Bill, Machine, Prices, Rate, Work
+from inference.cost.profile import CPU, Profile
 from inference.cost.sample import Estimate, Sample
 from inference.runs import sink
 from inference.runs.handler import SliceDocuments, score_slice
@@ -23,35 +24,14 @@ from inference.runs.options import RunOptions
 from inference.runs.pipeline import document_recipe
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions
-from inference.scoring.runtimes import has_bf16
 from inference.scoring.scorer import Scorer
 from models import trained_model
 from models.errors import UserError
+from models.hardware import has_bf16
 
 WARM_UP = 32  # documents that are scored before the measurement
 UNMEASURED_SPREAD = 1.5  # factor by which a core of an unmeasured machine type may be faster or slower than one here
 PIPELINE_SECONDS = 3.0  # time in which DirectRunner builds, starts and ends, measured on two cores at 2.5 GHz
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The speed at which one machine labels with these models."""
-
-    models: dict[str, str]  # SHA-256 of each model, by name
-    runtime: str  # runtime and precision
-    cores: float  # number of physical cores that computed
-    documents: int  # documents of the sample
-    tokens: int  # tokens of the sample, of all models together
-    seconds: float  # time to read, score and write the sample
-    start_seconds: float  # time from the start of the command until the models are loaded
-
-    def __str__(self) -> str:
-        return f"{self.documents / self.seconds:.1f} docs/s, {self.runtime}"
-
-    @property
-    def core_seconds_per_token(self) -> float:
-        """Return the seconds that one core needs for a token, which makes machines comparable."""
-        return self.seconds * self.cores / max(self.tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -75,11 +55,16 @@ class Offer:
     speed: str  # speed that the bill assumes
     low: float  # low end of the total, in dollars
     high: float  # high end of the total, in dollars
+    per_million: float  # most likely cost of a million more documents, without the start of workers
     measured: bool  # whether the speed was measured on this machine type
 
 
-def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> tuple[Profile, Corpus]:
+def measure(
+    files: Sequence[InputFile], options: RunOptions, documents: int, whole: int | None = None
+) -> tuple[Profile, Corpus]:
     """Read, score and write pieces of the corpus. Return the speed, and the size of the whole corpus.
+
+    If `whole` is given, return the size of a corpus with this many documents like those in the files.
 
     Raises:
         UserError: no document of the sample could be read.
@@ -93,55 +78,54 @@ def measure(files: Sequence[InputFile], options: RunOptions, documents: int) -> 
     scorer.score(sample_documents[:: max(len(sample_documents) // WARM_UP, 1)])
     tokens = [scorer.count_tokens(piece.documents) for piece in sampled.pieces]
     directories = zip(options.model_names, model_files.all_local(options.scoring.models), strict=True)
-    profile = Profile(
+    device = scorer.runtime.device
+    measured = Profile(
         models={name: trained_model.fingerprint(directory) for name, directory in directories},
         runtime=str(scorer.runtime),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else CPU,
         cores=scorer.runtime.threads / _threads_per_core(),
         documents=len(sample_documents),
         tokens=sum(tokens),
         seconds=sampled.read_seconds + _label(sample_documents, options, scorer),
         start_seconds=start_seconds,
     )
-    return profile, _corpus(files, sampled, tokens, options.slice_bytes)
+    corpus = _corpus(files, sampled, tokens, options.slice_bytes)
+    return measured, _of_size(whole, corpus, sampled, tokens) if whole else corpus
 
 
-def estimate(  # noqa: PLR0913  (each argument is a flag of the user)
-    prices: Prices,
-    files: Sequence[InputFile],
-    options: RunOptions,
-    documents: int,
-    profiles: Mapping[str, Path],
-    workers: int | None,
-) -> tuple[Profile, Corpus, list[Offer]]:
+@dataclass(frozen=True)
+class Question:
+    """A corpus and the machines whose time and cost are to be estimated."""
+
+    files: Sequence[InputFile]  # input files of the run
+    options: RunOptions  # options of the run
+    sample: int  # approximate number of documents in the sample
+    documents: int | None  # number of documents of a corpus like the files; None for the files themselves
+    profiles: Mapping[str, Path]  # profile files by machine type; other CPUs are assumed to be as fast as the one here
+    workers: int | None  # largest number of workers; None for as many as finish in DEADLINE_HOURS
+
+
+def estimate(prices: Prices, asked: Question) -> tuple[Profile, Corpus, list[Offer]]:
     """Return this machine's speed, the size of the corpus, and offers with the cheapest first.
-
-    Args:
-        prices: The prices and machine types.
-        files: The input files of the run.
-        options: The options of the run.
-        documents: The approximate number of documents in the sample.
-        profiles: Profile files by machine type. Other types without a GPU are assumed to be as fast as this machine.
-        workers: The number of workers; None for as many as finish in DEADLINE_HOURS.
 
     Raises:
         UserError: no document of the sample could be read, or a profile was measured with other models.
     """
-    here, corpus = measure(files, options, documents)
-    measured = {machine: read_profile(path, here) for machine, path in profiles.items()}
+    here, corpus = measure(asked.files, asked.options, asked.sample, asked.documents)
+    measured = {name: profile.read(path, here, prices.machines[name]) for name, path in asked.profiles.items()}
     others = {name: machine for name, machine in prices.machines.items() if not machine.gpu and name not in measured}
-    assumed = _assume(others, here, files, options, documents)
-    by_price = sorted(offers(prices, corpus, measured, assumed, workers), key=lambda offer: offer.bill.total)
+    assumed = _assume(others, here, asked) if here.device == CPU else {}
+    by_price = sorted(offers(prices, corpus, measured, assumed, asked.workers), key=lambda offer: offer.bill.total)
     return here, corpus, by_price
 
 
-def _assume(
-    machines: Mapping[str, Machine], here: Profile, files: Sequence[InputFile], options: RunOptions, documents: int
-) -> dict[str, Profile]:
+def _assume(machines: Mapping[str, Machine], here: Profile, asked: Question) -> dict[str, Profile]:
     """Return the speed that each machine is assumed to have, which is the speed of equivalent scoring here."""
+    options = asked.options
     scorings = {name: equivalent_scoring(machine, options.scoring) for name, machine in machines.items()}
     profiles = {options.scoring: here}
     for scoring in set(scorings.values()) - profiles.keys():
-        profiles[scoring], _ = measure(files, replace(options, scoring=scoring), documents)
+        profiles[scoring], _ = measure(asked.files, replace(options, scoring=scoring), asked.sample)
     return {name: profiles[scoring] for name, scoring in scorings.items()}
 
 
@@ -154,27 +138,6 @@ def equivalent_scoring(machine: Machine, scoring: ScoringOptions) -> ScoringOpti
     if machine.bf16 or scoring.precision == "bf16" or not has_bf16(torch.device("cpu")):
         return scoring
     return replace(scoring, precision="fp32")
-
-
-def read_profile(path: Path, here: Profile) -> Profile:
-    """Read a profile that `python -m inference.estimate_cost --json` wrote on another machine.
-
-    Raises:
-        UserError: the file does not hold a profile, or the profile was measured with other models than `here`.
-    """
-    try:
-        profile = Profile(**orjson.loads(path.read_bytes())["profile"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"--profile {path}: expected the output of `python -m inference.estimate_cost --json`, found something "
-            "else; name that file."
-        ) from None
-    if profile.models != here.models:
-        raise UserError(
-            f"--profile {path}: expected a profile of the models {', '.join(here.models)} as they are now, found one "
-            f"of {', '.join(profile.models)}, or of other weights; measure again on that machine."
-        )
-    return profile
 
 
 def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> float:
@@ -194,16 +157,16 @@ def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], 
     plain_bytes = sum(file.size for file in plain)
     stored = sum(file.size for file in compressed)
     growth = (sampled.text_bytes.value - plain_bytes) / max(stored, 1)
-    slices = sum(math.ceil(file.size / slice_bytes) for file in plain)
+    pieces = slices.expected(plain, slice_bytes)
     expanded = 0.0  # decompressed bytes: the whole file to count lines, and again from its start for each slice
     for file in compressed:
         count = math.ceil(file.size * growth / slice_bytes)
-        slices += count
+        pieces += count
         expanded += file.size * growth * (1 + (count + 1) / 2)
     return Corpus(
         files=len(files),
         stored_bytes=plain_bytes + stored,
-        slices=slices,
+        slices=pieces,
         text_bytes=sampled.text_bytes,
         documents=sampled.whole([len(piece.documents) for piece in sampled.pieces]),
         tokens=sampled.whole(tokens),
@@ -211,39 +174,66 @@ def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], 
     )
 
 
-def seconds_here(profile: Profile, corpus: Corpus) -> Estimate:
+def _of_size(documents: int, corpus: Corpus, sampled: Sample, tokens: Sequence[int]) -> Corpus:
+    """Return the size of a corpus with this many documents like those of the sample, in more files of the same size."""
+    counts = [len(piece.documents) for piece in sampled.pieces]
+    factor = documents / max(corpus.documents.value, 1)
+    text_bytes = sample.ratio([piece.text_bytes for piece in sampled.pieces], counts, documents)
+    text = InputFile("", round(text_bytes.value))
+    return Corpus(
+        files=math.ceil(corpus.files * factor),
+        stored_bytes=round(corpus.stored_bytes * factor),
+        slices=slices.expected([text], slices.slice_bytes([text], None)),
+        text_bytes=text_bytes,
+        documents=Estimate(documents, documents, documents),
+        tokens=sample.ratio(tokens, counts, documents),
+        expand_seconds=corpus.expand_seconds * factor,
+    )
+
+
+def seconds_here(here: Profile, corpus: Corpus) -> Estimate:
     """Return the seconds that the run takes on this machine, including start-up."""
-    fixed = PIPELINE_SECONDS + profile.start_seconds + corpus.expand_seconds
-    each = profile.seconds / max(profile.tokens, 1)
+    fixed = PIPELINE_SECONDS + here.start_seconds + corpus.expand_seconds
+    each = here.seconds / max(here.tokens, 1)
     return Estimate(*(fixed + each * tokens for tokens in (corpus.tokens.value, corpus.tokens.low, corpus.tokens.high)))
 
 
 def offers(
     prices: Prices, corpus: Corpus, measured: Mapping[str, Profile], assumed: Mapping[str, Profile], workers: int | None
 ) -> Iterator[Offer]:
-    """Yield a standard offer for each machine type, and one with FlexRS for each machine type without a GPU."""
+    """Yield an offer for each machine type and each way to pay it."""
     for profiles, spread in ((measured, 1.0), (assumed, UNMEASURED_SPREAD)):
-        for machine, profile in profiles.items():
-            for flexrs in (False,) if prices.machines[machine].gpu else (False, True):
-                yield offer(prices, corpus, profile, machine, workers, flexrs=flexrs, spread=spread)
+        for name, speed in profiles.items():
+            for rate in prices.rates(prices.machines[name]):
+                yield offer(prices, corpus, speed, (name, rate, workers), spread)
 
 
-def offer(  # noqa: PLR0913  (each argument is a choice of the user)
-    prices: Prices, corpus: Corpus, profile: Profile, machine: str, workers: int | None, *, flexrs: bool, spread: float
-) -> Offer:
-    """Return a bill with its range. `spread` is the factor by which the machine may be faster or slower."""
-    work = _work(corpus, profile, corpus.tokens.value)
-    count = workers or pricing.workers_for(work, prices.machines[machine], pricing.DEADLINE_HOURS)
-    low, high = (
-        pricing.bill(prices, machine, count, _work(corpus, profile, tokens * factor), flexrs=flexrs).total
-        for tokens, factor in ((corpus.tokens.low, 1 / spread), (corpus.tokens.high, spread))
+def offer(prices: Prices, corpus: Corpus, speed: Profile, chosen: tuple[str, Rate, int | None], spread: float) -> Offer:
+    """Return a bill with its range.
+
+    Args:
+        prices: The prices and machine types.
+        corpus: The size of the corpus.
+        speed: The speed of the machine type.
+        chosen: The machine type, how it is paid, and the largest number of workers or None.
+        spread: The factor by which the machine may be faster or slower.
+    """
+    name, rate, workers = chosen
+    machine = prices.machines[name]
+    work, least, most = (
+        _work(corpus, speed, machine, tokens)
+        for tokens in (corpus.tokens.value, corpus.tokens.low / spread, corpus.tokens.high * spread)
     )
-    bill = pricing.bill(prices, machine, count, work, flexrs=flexrs)
-    return Offer(bill, str(profile), low, high, measured=spread == 1.0)
+    count = min(workers or pricing.workers_for(work, machine, pricing.DEADLINE_HOURS), max(corpus.slices, 1))
+    low, high = (pricing.bill(prices, name, count, end, rate).total for end in (least, most))
+    bill = pricing.bill(prices, name, count, work, rate)
+    growing = (bill.total - (bill.start or 0.0)) / max(corpus.documents.value, 1) * 1e6
+    return Offer(bill, str(speed), low, high, growing, measured=spread == 1.0)
 
 
-def _work(corpus: Corpus, profile: Profile, tokens: float) -> Work:
-    seconds = profile.core_seconds_per_token * tokens + corpus.expand_seconds
+def _work(corpus: Corpus, speed: Profile, machine: Machine, tokens: float) -> Work:
+    """Return the work on a machine type, whose cores decompress, and whose processors do everything else."""
+    seconds = speed.seconds_per_token * tokens + corpus.expand_seconds / machine.cores * machine.processors
     return Work(corpus.documents.value, corpus.slices, seconds)
 
 

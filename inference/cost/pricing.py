@@ -2,11 +2,12 @@
 
 import datetime
 import math
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,14 +17,35 @@ PRICES = Path(__file__).with_name("prices.toml")
 OLD_DAYS = 365  # age of the prices above which a warning is printed
 DEADLINE_HOURS = 6.0  # time in which the workers have to finish if the user does not give their number
 
-# Prices and flags use the short names of GPUs, and Dataflow the long ones.
-GPUS = {"l4": "nvidia-l4", "t4": "nvidia-tesla-t4", "a100": "nvidia-tesla-a100"}
+
+# How a machine is paid: by Dataflow's standard prices, by those of FlexRS, or as a spot machine of Compute Engine that
+# runs `labelbeam worker`, since Dataflow has no spot machines.
+Rate = Literal["standard", "FlexRS", "spot"]
+
+CUSTOM = re.compile(r"(?:[a-z]\w*-)?custom-([1-9]\d*)-([1-9]\d*)(?:-ext)?")  # vCPUs, and memory in MiB
 
 # These assumptions about Dataflow cannot be measured on this machine.
 START_SECONDS = 300.0  # billed time in which a worker boots and pulls its image
 DISK_GB = 50.0  # disk of each worker, which holds an image of some gigabytes both packed and unpacked
 SHUFFLED_BYTES_PER_DOCUMENT = 16.0  # hash of the id, which is written once and read once
 SHUFFLED_BYTES_PER_SLICE = 4_096.0  # name and receipt of the slice
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that workers on Dataflow can have."""
+
+    type: str  # Dataflow's name of it
+    machine: str  # machine type with one of it
+    device: str  # words in the name that its driver gives it
+    bf16: bool  # whether it multiplies bf16 in hardware
+
+
+GPUS = {
+    "l4": Gpu("nvidia-l4", "g2-standard-8", "L4", bf16=True),
+    "t4": Gpu("nvidia-tesla-t4", "n1-standard-8", "T4", bf16=False),
+    "a100": Gpu("nvidia-tesla-a100", "a2-highgpu-1g", "A100 40GB", bf16=True),
+}
 
 
 class _Strict(BaseModel):
@@ -39,6 +61,22 @@ class Machine(_Strict):
     bf16: bool = False  # whether the processor multiplies bf16 in hardware
     gpu: str | None = None  # name in gpu_hour of the GPU in each machine
 
+    @property
+    def processors(self) -> float:
+        """Return how many processors compute side by side: its one GPU, or its cores."""
+        return 1 if self.gpu else self.cores
+
+
+class Spot(_Strict):
+    """Prices in dollars of spot machines on Compute Engine."""
+
+    source: str  # publication that the prices come from
+    date: datetime.date  # day on which the prices were read
+    vcpu_hour: float = Field(ge=0)  # price of a vCPU for an hour
+    memory_gb_hour: float = Field(ge=0)  # price of a GB of memory for an hour
+    disk_gb_hour: float = Field(ge=0)  # price of a GB of disk for an hour
+    gpu_hour: dict[str, float] = Field(default_factory=dict)  # price of each GPU for an hour, by name
+
 
 class Prices(_Strict):
     """Prices in dollars, and the machine types."""
@@ -53,6 +91,7 @@ class Prices(_Strict):
     flexrs_discount: float = Field(ge=0, lt=1)  # share of the price of vCPUs and memory that FlexRS saves
     gpu_hour: dict[str, float]  # price of each GPU for an hour, by name
     machines: dict[str, Machine]  # machine types, by name
+    spot: Spot | None = None  # prices of spot machines; None if nobody gave them
 
     @model_validator(mode="after")
     def _gpus_have_prices(self) -> Self:
@@ -68,14 +107,40 @@ class Prices(_Strict):
                 return name
         return None
 
-    def warning(self, today: datetime.date) -> str | None:
-        """Return a warning if the prices are more than a year old, else None."""
-        days = (today - self.date).days
-        return (
-            f"the prices are of {self.date}, {days} days ago; compare them with {self.source}"
-            if days > OLD_DAYS
-            else None
+    def with_custom(self, machine_type: str, gpu: str | None = None) -> "Prices":
+        """Return the prices with a custom machine type, such as n2-custom-8-16384, or as they are for another name."""
+        shape = CUSTOM.fullmatch(machine_type)
+        if not shape or self.find(machine_type, gpu):
+            return self
+        vcpus, memory_mib = map(int, shape.groups())
+        machine = Machine(vcpus=vcpus, cores=vcpus / 2, memory_gb=memory_mib / 1024, gpu=gpu)
+        return self.model_copy(
+            update={"machines": {**self.machines, f"{machine_type}{f'+{gpu}' * bool(gpu)}": machine}}
         )
+
+    def rates(self, machine: Machine) -> tuple[Rate, ...]:
+        """Return how a machine type can be paid. FlexRS has no GPUs."""
+        rates: tuple[Rate, ...] = ("standard",) if machine.gpu else ("standard", "FlexRS")
+        if self.spot and (machine.gpu is None or machine.gpu in self.spot.gpu_hour):
+            return (*rates, "spot")
+        return rates
+
+    def sources(self) -> list[str]:
+        """Return a line about date and source of the prices, and one about those of spot machines."""
+        lines = [f"prices of {self.date} for {self.region}, from {self.source}"]
+        return [*lines, f"spot prices of {self.spot.date}, from {self.spot.source}"] if self.spot else lines
+
+    def warning(self, today: datetime.date) -> str | None:
+        """Return a warning if prices are more than a year old, else None."""
+        dated = [("prices", self.date, self.source)]
+        if self.spot:
+            dated.append(("spot prices", self.spot.date, self.spot.source))
+        old = [
+            f"the {what} are of {date}, {days} days ago; compare them with {source}"
+            for what, date, source in dated
+            if (days := (today - date).days) > OLD_DAYS
+        ]
+        return "; ".join(old) or None
 
 
 def load_prices(path: Path = PRICES) -> Prices:
@@ -95,12 +160,18 @@ def load_prices(path: Path = PRICES) -> Prices:
         raise UserError("\n".join(lines)) from None
 
 
+def gpus_of(service_options: Iterable[str]) -> int:
+    """Return how many GPUs Dataflow's service options give each worker."""
+    counts = (re.search(r"worker_accelerator=.*?count:(\d+)", option) for option in service_options)
+    return sum(int(count[1]) for count in counts if count)
+
+
 def gpu_of(service_options: Iterable[str]) -> str | None:
     """Return the GPU in Dataflow's service options, by its short name if it has one. Return None without a GPU."""
     for option in service_options:
         if "worker_accelerator=" in option:
             accelerator = option.split("type:")[-1].split(";")[0]
-            return next((name for name, long_name in GPUS.items() if long_name == accelerator), accelerator)
+            return next((name for name, known in GPUS.items() if known.type == accelerator), accelerator)
     return None
 
 
@@ -110,7 +181,7 @@ class Work:
 
     documents: float  # number of documents
     slices: float  # number of slices
-    core_seconds: float  # time that one physical core needs, including reading and writing
+    processor_seconds: float  # time that one processor needs, a core or a GPU, including reading and writing
 
 
 @dataclass(frozen=True)
@@ -119,18 +190,22 @@ class Bill:
 
     machine: str  # name of the machine type in the prices file
     workers: int  # number of workers; 0 if it is unknown
-    flexrs: bool  # whether the job uses FlexRS
+    rate: Rate  # how the machines are paid
     hours: float  # time from start to end
     vcpu: float  # cost of vCPUs in dollars
     memory: float  # cost of memory in dollars
     disk: float  # cost of disks in dollars
     shuffle: float  # cost of shuffled data in dollars
     gpu: float  # cost of GPUs in dollars
+    start: float | None = None  # part of the total that the workers cost before they label; None if it is unknown
 
     @property
     def total(self) -> float:
         """Return the total cost in dollars."""
         return self.vcpu + self.memory + self.disk + self.shuffle + self.gpu
+
+    def __str__(self) -> str:
+        return self.machine + (f", {self.rate}" if self.rate != "standard" else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the bill with its total, for JSON and for pages."""
@@ -138,25 +213,26 @@ class Bill:
 
 
 def workers_for(work: Work, machine: Machine, hours: float) -> int:
-    """Return the smallest number of workers that finish the work in this many hours."""
-    return max(math.ceil(work.core_seconds / machine.cores / (hours * 3600 - START_SECONDS)), 1)
+    """Return the smallest number of workers that finish the work in this many hours, and at most one a slice."""
+    needed = math.ceil(work.processor_seconds / machine.processors / (hours * 3600 - START_SECONDS))
+    return max(min(needed, math.ceil(work.slices)), 1)
 
 
-def bill(prices: Prices, machine: str, workers: int, work: Work, *, flexrs: bool = False) -> Bill:
-    """Return the bill of the work on this many workers that share it evenly."""
-    machine_type = prices.machines[machine]
-    hours = (START_SECONDS + work.core_seconds / (workers * machine_type.cores)) / 3600
+def bill(prices: Prices, name: str, workers: int, work: Work, rate: Rate = "standard") -> Bill:
+    """Return the bill of the work on this many workers that share it evenly. Spot machines are not pre-empted."""
+    machine = prices.machines[name]
+    spot = prices.spot if rate == "spot" else None
+    paid = spot or prices
+    hours = (START_SECONDS + work.processor_seconds / (workers * machine.processors)) / 3600
     machine_hours = workers * hours
-    discount = 1 - prices.flexrs_discount if flexrs else 1.0
+    discount = 1 - prices.flexrs_discount if rate == "FlexRS" else 1.0
     shuffled = work.documents * SHUFFLED_BYTES_PER_DOCUMENT + work.slices * SHUFFLED_BYTES_PER_SLICE
-    return Bill(
-        machine=machine,
-        workers=workers,
-        flexrs=flexrs,
-        hours=hours,
-        vcpu=prices.vcpu_hour * machine_type.vcpus * machine_hours * discount,
-        memory=prices.memory_gb_hour * machine_type.memory_gb * machine_hours * discount,
-        disk=prices.disk_gb_hour * DISK_GB * machine_hours,
-        shuffle=prices.shuffle_gb * shuffled / 1e9,
-        gpu=prices.gpu_hour[machine_type.gpu] * machine_hours if machine_type.gpu else 0.0,
-    )
+    costs = {
+        "vcpu": paid.vcpu_hour * machine.vcpus * machine_hours * discount,
+        "memory": paid.memory_gb_hour * machine.memory_gb * machine_hours * discount,
+        "disk": paid.disk_gb_hour * DISK_GB * machine_hours,
+        "gpu": paid.gpu_hour[machine.gpu] * machine_hours if machine.gpu else 0.0,
+    }
+    start = sum(costs.values()) * START_SECONDS / 3600 / hours
+    shuffle = 0.0 if spot else prices.shuffle_gb * shuffled / 1e9
+    return Bill(name, workers, rate, hours, **costs, shuffle=shuffle, start=start)

@@ -1,5 +1,6 @@
 """Builds the image of Dataflow's workers, and compares an image with this machine."""
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import orjson
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
 from inference.dataflow import image_context, images
+from inference.dataflow.contents import RUNTIMES, TORCH
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.dataflow.probe import probe
 from inference.scoring import model_files
@@ -74,8 +76,18 @@ def build(
             )
             for text in _steps(lines):
                 print(text, flush=True)
+            _add_labels(client, tag)
         except APIError as error:
             raise UserError(f"the engine refused to build: {error.explanation or error}.") from None
+
+
+def _add_labels(client: docker.DockerClient, tag: str) -> None:
+    """Give an image the labels that name its torch and runtimes. Only the image itself knows what was installed."""
+    command = ["-m", "inference.probe", "--labels"]
+    found = client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True).decode()
+    layer = io.BytesIO(f"FROM {tag}\nLABEL {found.strip()}\n".encode())
+    for _ in _steps(client.api.build(fileobj=layer, tag=tag, rm=True, forcerm=True, decode=True)):
+        pass
 
 
 def _steps(lines: Iterator[dict[str, Any]]) -> Iterator[str]:
@@ -97,9 +109,15 @@ def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> 
         facts = ImageFacts.from_labels(tag, client.images.get(tag).labels, "this machine's engine")
     except ImageNotFound:
         raise UserError(f"image {tag}: this machine's engine does not have it; build or pull it.") from None
+    labels = {TORCH: facts.torch, RUNTIMES: ",".join(facts.runtimes)}
     inside = _probe_inside(client, directories, tag)
     options = ScoringOptions(tuple(directories), runtime="torch", precision="fp32", device="cpu", scores="all")
     problems = list(_differences(inside, probe(options)))
+    problems += [
+        f"its label {name} is {labels[name]}, and inside is {found}"
+        for name, found in inside["labels"].items()
+        if labels[name] != found
+    ]
     labelled = {name: sha256 for name, sha256 in facts.models.items() if name.split(".")[0] in inside["scores"]}
     for name in sorted(labelled.keys() | inside["fingerprints"].keys()):
         if labelled.get(name) != inside["fingerprints"].get(name):

@@ -1,6 +1,6 @@
 """Reads the labels of a container image from its registry, or from the container engine on this machine.
 
-The build writes the labels: the versions of Python and Beam, and the name and SHA-256 of each model.
+The build writes the labels: the versions of Python, Beam and torch, the runtimes, and the SHA-256 of each model.
 """
 
 import contextlib
@@ -43,6 +43,8 @@ class ImageFacts:
     beam_version: str  # version of Apache Beam, such as 2.77.0
     commit: str  # commit of the clone that built the image
     models: dict[str, str]  # fingerprint of each model, and with int8 of each variant, as model_files.fingerprints
+    torch: str | None  # version of torch with its CUDA, such as 2.13.0+cu128, or with +cpu; None without the label
+    runtimes: tuple[str, ...]  # installed runtimes besides torch
     found_in: str  # registry or engine that gave the labels
 
     @classmethod
@@ -64,6 +66,8 @@ class ImageFacts:
             beam_version=labels[f"{PREFIX}beam"],
             commit=labels.get("org.opencontainers.image.revision", ""),
             models=models,
+            torch=labels.get(f"{PREFIX}torch"),
+            runtimes=tuple(name for name in labels.get(f"{PREFIX}runtimes", "").split(",") if name),
             found_in=found_in,
         )
 

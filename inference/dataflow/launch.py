@@ -1,5 +1,6 @@
 """Prepares a job on Dataflow: chooses settings and gives their reasons, and checks everything before the launch."""
 
+import argparse
 import hashlib
 import os
 import posixpath
@@ -23,7 +24,8 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from inference.corpus import storage
 from inference.corpus.files import InputFile
 from inference.cost import pricing
-from inference.dataflow import images
+from inference.cost.pricing import Prices
+from inference.dataflow import images, workers
 from inference.dataflow.images import MODELS_FOLDER, ImageFacts
 from inference.scoring import model_files
 from inference.scoring.options import PrecisionChoice, ScoringOptions
@@ -33,13 +35,12 @@ from models.errors import UserError
 MACHINE = "n2-highcpu-8"  # machine type of workers without a GPU
 ONE_PROCESS = "no_use_multiple_sdk_containers"  # experiment of Beam with which a worker runs a single process
 THREADS = 4  # threads of a worker's process: while one computes, others read, tokenise and write
-GPU_MACHINES = {"l4": "g2-standard-8", "t4": "n1-standard-8", "a100": "a2-highgpu-1g"}  # machine types with one GPU
 MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}  # prefix of the regions in each multi-region
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A flag of Beam that is set because the user did not set it."""
+    """A flag that is set because the user did not set it."""
 
     flag: str  # name of the flag, without dashes
     value: Any
@@ -59,34 +60,53 @@ class Job:
     machine_type: str  # machine type of the workers
     gpu: str | None  # name of the GPU in the prices file
     flexrs: bool  # whether the job uses FlexRS
+    prices: Prices  # prices and machine types, with the job's if it is a custom one
 
 
 def prepare(
     beam_options: PipelineOptions,
     scoring: ScoringOptions,
     files: Sequence[InputFile],
-    output: str,
-    accelerator: str | None,
+    flags: argparse.Namespace,
 ) -> tuple[Job | None, list[str]]:
     """Set the flags that the user did not set, and check everything. Submit nothing.
+
+    Args:
+        beam_options: Beam's options, which are changed.
+        scoring: The models and the options of their scoring.
+        files: The input files of the run.
+        flags: The flags of the command, of which output, accelerator and prices are used.
 
     Returns:
         The job, and a sentence for each problem. If there are problems, the job is None.
     """
-    settings = tuple(_set_defaults(beam_options, output, accelerator))
+    output = flags.output
+    settings = [*_set_defaults(beam_options, output, flags.accelerator)]
     cloud = beam_options.view_as(GoogleCloudOptions)
     gpu, flexrs = pricing.gpu_of(cloud.dataflow_service_options or ()), cloud.flexrs_goal == "COST_OPTIMIZED"
     problems = [*_missing(beam_options, output, files), *_region_problems(beam_options, files, output)]
+    machine_type = beam_options.view_as(WorkerOptions).machine_type
+    if gpu and scoring.device == "auto":
+        settings.append(Setting("device", "cuda", "a worker that does not see its GPU fails, instead of using its CPU"))
+    if (count := pricing.gpus_of(cloud.dataflow_service_options or ())) > 1:
+        problems.append(
+            f"--dataflow_service_options: expected count:1, found count:{count}; a worker computes on one GPU, so take "
+            "more workers instead."
+        )
     if gpu and flexrs:
         problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
     image, image_problems = _image(beam_options)
     fingerprints, model_problems = _models(scoring, image)
     problems += [*image_problems, *model_problems]
+    try:
+        prices = pricing.load_prices(flags.prices or pricing.PRICES).with_custom(machine_type, gpu)
+        problems += workers.problems(scoring, image, prices, machine_type, gpu) if image else ()
+    except UserError as error:
+        problems.append(str(error))
     problems = problems or PipelineOptionsValidator(beam_options, DataflowRunner()).validate()  # Beam's own checks
     if problems or not image:
         return None, problems
-    machine_type = beam_options.view_as(WorkerOptions).machine_type
-    return Job(settings, image, tuple(fingerprints), machine_type, gpu, flexrs), []
+    return Job(tuple(settings), image, tuple(fingerprints), machine_type, gpu, flexrs, prices), []
 
 
 def models_here(scoring: ScoringOptions, image: ImageFacts) -> tuple[str, ...]:
@@ -125,7 +145,7 @@ def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str |
         yield Setting("sdk_location", "container", "the image holds everything that workers need")
     setup.save_main_session = False  # the image holds all modules
     if not worker.machine_type:
-        worker.machine_type = GPU_MACHINES[accelerator] if accelerator else MACHINE
+        worker.machine_type = pricing.GPUS[accelerator].machine if accelerator else MACHINE
         reason = "has the GPU" if accelerator else "a run needs little memory, so more is not paid for"
         yield Setting("machine_type", worker.machine_type, reason)
     if not worker.disk_size_gb:
@@ -139,7 +159,7 @@ def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str |
         debug.add_experiment(ONE_PROCESS)
         yield Setting("experiments", ONE_PROCESS, "one process per worker holds each model in memory once")
     if accelerator and not pricing.gpu_of(cloud.dataflow_service_options or ()):
-        value = f"worker_accelerator=type:{pricing.GPUS[accelerator]};count:1;install-nvidia-driver"
+        value = f"worker_accelerator=type:{pricing.GPUS[accelerator].type};count:1;install-nvidia-driver"
         cloud.dataflow_service_options = [*(cloud.dataflow_service_options or ()), value]
         yield Setting("dataflow_service_options", f"'{value}'", "one GPU per worker, with its driver")
     if not cloud.job_name:

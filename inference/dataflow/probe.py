@@ -4,6 +4,7 @@ from importlib import metadata
 from typing import Any
 
 from inference.corpus.records import Document
+from inference.dataflow import contents
 from inference.dataflow.images import python_version
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
@@ -32,6 +33,7 @@ def probe(options: ScoringOptions) -> dict[str, Any]:
     return {
         "python": python_version(),
         "runtime": str(scorer.runtime),
+        "labels": contents.labels(),
         "versions": {name: metadata.version(name) for name in COMPARED},
         "fingerprints": model_files.fingerprints(directories),
         "scores": {

@@ -79,6 +79,11 @@ class ProgressWatcher:
         rate = self.documents / max(self.seconds, 1e-9)
         return f"{done}{rate:.1f} docs/s  {duration(self.seconds * (self._total - self._done) / gained)} left"
 
+    def state(self) -> str:
+        """Return a sentence about what is finished and what is left of the run."""
+        share = self._done / self._total if self._total else 1.0
+        return f"{share:.1%} of the run is finished, {self._documents:,} documents, and {1 - share:.1%} is left."
+
     def _update(self) -> list[Receipt]:
         """Count the receipts that are new, and return them."""
         new = []

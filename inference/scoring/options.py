@@ -8,9 +8,9 @@ from models.text import TextRecipe
 from models.trained_model import Manifest
 
 RuntimeName = Literal["torch", "compile", "openvino", "onnxruntime"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 RuntimeChoice = Literal["auto", "torch", "compile", "openvino", "onnxruntime"]
-PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 

@@ -24,7 +24,7 @@ from inference.scoring import batching, conversion_folder, conversions, runtimes
 from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
-from models import weights
+from models import hardware, weights
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.weights import TrainedModel
@@ -75,7 +75,7 @@ def check_machine() -> None:
     runtimes.choose("openvino", "int8", "cpu")
     if importlib.util.find_spec("nncf") is None:
         raise UserError("nncf, which quantizes the model, is not installed; pip install nncf.")
-    if not runtimes.has_int8():
+    if not hardware.has_int8():
         raise UserError(
             "expected a processor with int8 products (VNNI or AMX), found none, so int8 would be slower than fp32; use "
             "another machine."

@@ -22,6 +22,7 @@ from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, 
 from models import trained_model
 from models.decision import probabilities
 from models.errors import ModelError, UserError
+from models.hardware import floats, has_amx, has_bf16
 from models.weights import TrainedModel
 
 # A Forward turns token ids and mask (documents, tokens) into logits (documents, labels). The mask is 0 for padding, and
@@ -33,7 +34,8 @@ Files = Mapping[str, bytes]  # the checked files of a conversion, by name
 
 # On the probe texts, a probability may differ from torch's in fp32 by at most this much. A runtime with a larger
 # difference is broken, not merely less exact. int8 has its own proof on labelled data (inference.optimize).
-TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.3}
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.3}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONVERTERS: dict[RuntimeName, str] = {"openvino": "openvino", "onnxruntime": "onnx"}  # package that converts for it
 PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime onnx onnxscript"}
 PROBE_TEXTS = (
@@ -74,22 +76,49 @@ class Runtime:
         return f"{self.name} in {self.precision} on {processors}"
 
 
-def choose(name: RuntimeChoice, precision: PrecisionChoice, device: DeviceChoice, threads: int = 0) -> Runtime:
+@dataclass(frozen=True)
+class Host:
+    """What a machine offers to a runtime: this machine, or a worker that does not exist yet."""
+
+    gpu: bool  # whether torch sees a CUDA GPU
+    bf16: frozenset[str]  # types of its devices that multiply bf16 in hardware
+    packages: frozenset[str]  # installed runtimes besides torch
+    install: str = "pip install {}"  # how to get a missing package
+
+
+def this_host() -> Host:
+    """Return what this machine offers."""
+    gpu = torch.cuda.is_available()
+    devices = ("cpu", "cuda") if gpu else ("cpu",)
+    return Host(
+        gpu=gpu,
+        bf16=frozenset(device for device in devices if has_bf16(torch.device(device))),
+        packages=frozenset(name for name in PACKAGES if is_installed(name)),
+    )
+
+
+def choose(
+    name: RuntimeChoice, precision: PrecisionChoice, device: DeviceChoice, threads: int = 0, host: Host | None = None
+) -> Runtime:
     """Choose a runtime for the flags.
 
     Args:
         name: a RuntimeName, or `auto` for openvino on a CPU if it is installed, else for torch.
-        precision: a Precision, or `auto` for bf16 if the device and the runtime compute in it, else for fp32. `auto`
-            never chooses int8, because it changes some labels.
+        precision: a Precision, or `auto` for bf16 if the device and the runtime compute in it, else for fp16 on a GPU,
+            else for fp32. `auto` never chooses int8, because it changes some labels.
         device: cpu, cuda, or `auto` for a GPU if there is one.
         threads: number of CPU threads, or 0 for one on each core that this process may use.
+        host: the machine that will compute; None for this one.
 
     Raises:
         UserError: the runtime is not installed, the device is missing, or the choices contradict each other.
     """
-    chosen_device = _device(device)
-    chosen_name, reason = _name(name, chosen_device)
-    chosen_precision = _precision(precision, chosen_name, chosen_device)
+    host = host or this_host()
+    if device == "cuda" and not host.gpu:
+        raise UserError("--device cuda: expected a CUDA GPU, found none; check the driver and the torch build.")
+    chosen_device = torch.device("cuda" if host.gpu and device != "cpu" else "cpu")
+    chosen_name, reason = _name(name, chosen_device, host)
+    chosen_precision = _precision(precision, chosen_name, chosen_device, host)
     return Runtime(chosen_name, chosen_precision, chosen_device, threads or cores(), reason)
 
 
@@ -98,60 +127,38 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _device(asked: DeviceChoice) -> torch.device:
-    available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
-        raise UserError("--device cuda: expected a CUDA GPU, found none; check the driver and the torch build.")
-    return torch.device("cuda" if asked == "cuda" or (asked == "auto" and available) else "cpu")
-
-
-def _name(asked: RuntimeChoice, device: torch.device) -> tuple[RuntimeName, str]:
+def _name(asked: RuntimeChoice, device: torch.device, host: Host) -> tuple[RuntimeName, str]:
     if asked == "auto":
         if device.type == "cuda":
             return "torch", "the default on a GPU"
-        if is_installed("openvino"):
+        if "openvino" in host.packages:
             return "openvino", "the default on a CPU if installed"
         return "torch", "openvino is not installed"
-    if asked in ("openvino", "onnxruntime"):
-        if not is_installed(asked):
-            raise UserError(f"--runtime {asked}: the package is not installed; pip install {PACKAGES[asked]}.")
+    if asked in PACKAGES:
         if device.type == "cuda":
             raise UserError(
                 f"--runtime {asked}: expected a CPU, found a GPU; add --device cpu, or use --runtime torch."
             )
+        if asked not in host.packages:
+            raise UserError(f"--runtime {asked}: the package is not installed; {host.install.format(PACKAGES[asked])}.")
     return asked, "requested"
 
 
-def _precision(asked: PrecisionChoice, runtime: RuntimeName, device: torch.device) -> Precision:
-    if asked == "auto":
-        return "bf16" if has_bf16(device) and runtime != "onnxruntime" else "fp32"
-    if asked == "bf16" and runtime == "onnxruntime":
-        raise UserError("--precision bf16: onnxruntime computes only in fp32 on a CPU; use another --runtime.")
-    if asked == "int8" and runtime != "openvino":
+def _precision(asked: PrecisionChoice, runtime: RuntimeName, device: torch.device, host: Host) -> Precision:
+    if runtime == "onnxruntime" and asked in ("auto", "fp32", "bf16"):
+        if asked == "bf16":
+            raise UserError("--precision bf16: onnxruntime computes only in fp32 on a CPU; use another --runtime.")
+        return "fp32"
+    if asked != "int8":
+        return floats(asked, "--precision", device.type, bf16=device.type in host.bf16)
+    if runtime != "openvino":
         raise UserError(f"--precision int8: expected the runtime openvino, found {runtime}; add --runtime openvino.")
-    return asked
+    return "int8"
 
 
 def is_installed(package: str) -> bool:
     """Return whether a package can be imported."""
     return importlib.util.find_spec(package) is not None
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bf16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or has_amx())
-
-
-def has_int8() -> bool:
-    """Return whether the processor multiplies int8 in hardware (VNNI or AMX)."""
-    return bool(torch.cpu._is_vnni_supported() or has_amx())
-
-
-def has_amx() -> bool:
-    """Return whether the processor multiplies tiles of bf16 and int8 (AMX; Intel Sapphire Rapids and later)."""
-    return bool(torch.cpu._is_amx_tile_supported())
 
 
 class Started(NamedTuple):
@@ -259,9 +266,8 @@ def _on(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
 
 
 def _start_torch(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:  # noqa: ARG001
-    precision = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
     threads = runtime.threads // runtime.batches_at_once
-    return _torch_forward(model.network.to(runtime.device, precision), runtime.device, threads)
+    return _torch_forward(model.network.to(runtime.device, DTYPES[runtime.precision]), runtime.device, threads)
 
 
 def _start_compile(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:

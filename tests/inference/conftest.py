@@ -153,6 +153,13 @@ def service(colours: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]
         gc.collect()  # a connection that is still open gives a warning, which fails this test
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten all sleeps, because Beam polls Dataflow every five seconds."""
+    sleep = time.sleep
+    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
+
+
 def launch_flags(service: Service, **changes: str | None) -> list[str]:
     """Return a complete command line. A flag with the value None is left out, and one with "" has no value."""
     values: dict[str, str | None] = {

@@ -23,7 +23,8 @@ import yaml
 from docker.utils.build import exclude_paths
 
 from inference import container
-from inference.dataflow import image_build, image_context, images
+from inference import probe as probe_command
+from inference.dataflow import contents, image_build, image_context, images
 from inference.dataflow.probe import probe
 from inference.scoring import conversion_folder
 from inference.scoring.conversion_folder import FOLDER
@@ -31,7 +32,7 @@ from inference.scoring.options import ScoringOptions
 from models import trained_model
 from models.errors import UserError
 from tests.inference import engines
-from tests.inference.conftest import contents, int8_variant, jsonl, rows_of
+from tests.inference.conftest import int8_variant, jsonl, rows_of
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -192,6 +193,30 @@ def test_cloud_build_builds_with_arguments_that_the_dockerfile_knows() -> None:
     assert build["images"] == ["$_REPOSITORY/labelbeam:$COMMIT_SHA"]
 
 
+def test_cloud_build_labels_the_image_with_what_is_in_it(tmp_path: Path) -> None:
+    """Run the script in bash, with a stub of docker that notes how it was called."""
+    (tmp_path / "models/trained").mkdir(parents=True)
+    stub = tmp_path / "bin/docker"
+    stub.parent.mkdir()
+    labels = "org.labelbeam.torch=2.13.0+cpu org.labelbeam.runtimes=openvino"
+    stub.write_text(
+        f'#!/bin/sh\necho "$@" >> calls\n[ "$1" = run ] && echo {labels}\n[ "$4" = - ] && cat >> calls\nexit 0\n'
+    )
+    stub.chmod(0o755)
+    script = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())["steps"][0]["args"][-1].replace("$$", "$")
+    variables = {"COMMIT_SHA": "0123abc", "_REPOSITORY": "r", "_TORCH_INDEX": "", "_RUNTIMES": ""}
+    path = f"{stub.parent}:{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env={**variables, "PATH": path}, capture_output=True, check=True
+    )
+    assert (tmp_path / "calls").read_text().splitlines()[1:] == [
+        "run --rm --entrypoint python r/labelbeam:0123abc -m inference.probe --labels",
+        "build --tag r/labelbeam:0123abc -",
+        "FROM r/labelbeam:0123abc",
+        f"LABEL {labels}",
+    ]
+
+
 def test_cloud_build_names_the_models_as_the_builder_does(tmp_path: Path, colours: Path) -> None:
     """Run the script's own lines in bash, with Cloud Build's $$ replaced by $."""
     models = tmp_path / "models/trained"
@@ -223,6 +248,33 @@ def test_an_int8_variant_is_sent_whole_or_named(
     (variant / "model.bin").write_bytes(b"other weights")
     assert container.main(["build", "--model", str(model), "--tag", "labelbeam:1"]) == 2
     assert f"{variant}: expected the int8 variant as it was made, found model.bin changed" in capsys.readouterr().err
+
+
+class Engine:
+    """A stub of an engine whose one image holds a torch for CUDA and no other runtime."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+        self.containers = self.api = self
+
+    def run(self, tag: str, command: list[str], **_: object) -> bytes:
+        assert (tag, command) == (TAG, ["-m", "inference.probe", "--labels"])
+        return b"org.labelbeam.torch=2.13.0+cu128 org.labelbeam.runtimes=\n"
+
+    def build(self, fileobj: io.BytesIO, tag: str, **_: object) -> Iterator[dict[str, str]]:
+        self.built.append(fileobj.read().decode())
+        yield {"stream": f"Successfully tagged {tag}"}
+
+
+def test_the_labels_come_from_what_was_installed_in_the_image(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine()
+    image_build._add_labels(engine, TAG)
+    assert engine.built == [f"FROM {TAG}\nLABEL org.labelbeam.torch=2.13.0+cu128 org.labelbeam.runtimes=\n"]
+    assert probe_command.main(["--labels"]) == 0
+    found = r"org.labelbeam.torch=[\d.]+\+(cpu|cu\d+) org.labelbeam.runtimes=[a-z,]*\n"
+    assert re.fullmatch(found, capsys.readouterr().out)
+    assert probe_command.main([]) == 2
+    assert "expected trained models or --labels, found both or neither" in capsys.readouterr().err
 
 
 def test_what_an_image_computes_with_is_compared(tmp_path: Path, colours: Path) -> None:
@@ -325,6 +377,7 @@ def test_an_image_says_what_is_in_it_and_is_checked(
     facts = images.inspect(TAG)
     assert (facts.python_version, facts.found_in) == (images.python_version(), "this machine's engine")
     assert list(facts.models) == ["colours"]
+    assert (facts.torch, facts.runtimes) == (contents.labels()[contents.TORCH], ("openvino",))
     assert container.main(["check", "--model", str(built), "--tag", TAG]) == 0
     out = capsys.readouterr().out
     assert re.search(r"[\d,.]+ MB  COPY", out)
@@ -398,7 +451,7 @@ def test_a_pipeline_whose_steps_run_in_the_image_without_a_network(
 
 @pytest.mark.docker
 @pytest.mark.timeout(1800)
-@pytest.mark.engine("PortableRunner", "Prism server, pool in a container that mounts the folders; same bytes")
+@pytest.mark.engine("PortableRunner", "Prism server, pool in a container that mounts the folders; same rows")
 def test_a_pool_in_a_container_labels_for_a_job_server_here(
     built: Path, label: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -418,5 +471,5 @@ def test_a_pool_in_a_container_labels_for_a_job_server_here(
             workers = {json.loads(path.read_bytes())["worker"] for path in (run / "receipts").iterdir()}
     finally:
         run_docker("rm", "--force", started)
-    assert contents(run) == contents(label(*flags))
+    assert rows_of(run) == rows_of(label(*flags))
     assert workers

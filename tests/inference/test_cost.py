@@ -18,9 +18,11 @@ from google.cloud import dataflow_v1beta3 as dataflow
 
 from inference import estimate_cost
 from inference.corpus.files import InputFile
-from inference.corpus.records import DocumentRecipe
-from inference.cost import actual, estimate, pricing, sample
+from inference.corpus.records import Document, DocumentRecipe
+from inference.cost import actual, estimate, pricing, profile, sample
+from inference.cost.estimate import Corpus
 from inference.cost.pricing import Machine, Work
+from inference.cost.profile import Profile
 from inference.runs.options import RunOptions
 from inference.scoring.options import PrecisionChoice, ScoringOptions
 from models.errors import UserError
@@ -44,16 +46,17 @@ def test_the_bill_by_hand() -> None:
         ),
         "m",
         10,
-        Work(documents=1e9, slices=0, core_seconds=20 * 3600 - 20 * pricing.START_SECONDS),
-        flexrs=True,
+        Work(documents=1e9, slices=0, processor_seconds=10 * 3600 - 10 * pricing.START_SECONDS),
+        "FlexRS",
     )
-    assert bill.hours == pytest.approx(1)  # there are ten workers with two cores each
+    assert bill.hours == pytest.approx(1)  # there are ten workers with one GPU each
     assert bill.vcpu == pytest.approx(10 * 4 * 0.05 * 0.6)
     assert bill.memory == pytest.approx(10 * 16 * 0.003 * 0.6)
     assert bill.disk == pytest.approx(10 * 50 * 0.0001)
     assert bill.shuffle == pytest.approx(16 * 0.01)
     assert bill.gpu == pytest.approx(10 * 0.7)
     assert bill.total == pytest.approx(1.2 + 0.288 + 0.05 + 0.16 + 7)
+    assert bill.start == pytest.approx((1.2 + 0.288 + 0.05 + 7) * pricing.START_SECONDS / 3600)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +83,54 @@ def test_a_machine_without_bf16_is_measured_in_fp32(
     assert estimate.equivalent_scoring(machine, scoring) == replace(scoring, precision=measured)
 
 
+def on_gpu(result: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return the output of --json as a machine with this GPU would have written it."""
+    return {**result, "profile": {**result["profile"], "device": device, "runtime": "torch in bf16 on GPU"}}
+
+
+def test_a_gpu_is_priced_by_the_number_of_gpus_and_not_of_cores() -> None:
+    """A profile measured beside 3 cores or beside 30 says the same about a GPU."""
+    three = Profile({}, "", "NVIDIA L4", cores=3, documents=100, tokens=1000, seconds=2.0, start_seconds=1.0)
+    assert three.seconds_per_token == replace(three, cores=30).seconds_per_token == pytest.approx(0.002)
+    machine = Machine(vcpus=8, cores=4, memory_gb=32, gpu="l4")
+    dated = prices(machines={"g2": machine.model_dump(), "m": machine.model_dump() | {"gpu": None}})
+    exactly = sample.Estimate(3.6e6, 3.6e6, 3.6e6)
+    corpus = Corpus(1, 1, 9, text_bytes=exactly, documents=exactly, tokens=exactly, expand_seconds=0.0)
+    hours = [
+        estimate.offer(dated, corpus, speed, (name, "standard", workers), 1.0).bill.hours * 3600
+        for speed, name, workers in ((three, "g2", 1), (three, "g2", 2), (replace(three, device="CPU"), "m", 1))
+    ]
+    assert hours == pytest.approx([300 + 7200, 300 + 3600, 300 + 7200 * 3 / 4])
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "is_it"),
+    [
+        ("CPU", None, True),
+        ("CPU", "l4", False),
+        ("NVIDIA L4", None, False),
+        ("NVIDIA L4", "l4", True),
+        ("NVIDIA L40S", "l4", False),
+        ("Tesla T4", "t4", True),
+        ("Tesla T4", "l4", False),
+        ("NVIDIA A100-SXM4-40GB", "a100", True),
+        ("NVIDIA A100-SXM4-80GB", "a100", False),
+        ("Tesla V100-SXM2-16GB", "nvidia-tesla-v100", True),  # a name that only the user's prices file has
+        ("NVIDIA H100 80GB HBM3", "nvidia-tesla-v100", False),
+    ],
+)
+def test_a_profile_belongs_to_a_device(device: str, gpu: str | None, is_it: bool) -> None:
+    assert profile.is_of(device, gpu) is is_it
+
+
 def test_just_enough_workers_finish_in_time() -> None:
     machine = Machine(vcpus=4, cores=2, memory_gb=16)
-    work = Work(documents=1, slices=1, core_seconds=1_000_000)
+    work = Work(documents=1, slices=1_000, processor_seconds=1_000_000)
     count = pricing.workers_for(work, machine, 6)
     assert pricing.START_SECONDS + 1_000_000 / (2 * count) <= 6 * 3600
     assert pricing.START_SECONDS + 1_000_000 / (2 * (count - 1)) > 6 * 3600
     assert pricing.workers_for(Work(1, 1, 0.0), machine, 6) == 1
+    assert pricing.workers_for(replace(work, slices=7), machine, 6) == 7  # an eighth would have nothing to do
 
 
 @pytest.mark.parametrize(
@@ -170,10 +214,11 @@ def test_the_command_prints_what_a_run_costs(
     assert "n2-standard-4" in machines
     assert "g2-standard-8" not in machines  # a GPU is not priced without a measurement
 
-    (tmp_path / "profile.json").write_text(json.dumps(result))
+    (tmp_path / "profile.json").write_text(json.dumps(on_gpu(result, "NVIDIA L4")))
     assert estimate_cost.main([*flags, "--workers", "7", "--profile", f"g2-standard-8={tmp_path}/profile.json"]) == 0
     printed = capsys.readouterr().out
-    assert "on Dataflow, us-central1" in printed
+    assert f"prices of 2026-11-21 for us-central1, from {prices().source}" in printed
+    assert result["prices"] == {"source": prices().source, "region": "us-central1", "date": "2026-11-21", "spot": None}
     assert "g2-standard-8 " in printed
     assert "g2-standard-8, FlexRS" not in printed
     assert printed.count("│ * ") == 1
@@ -184,7 +229,7 @@ def test_machines_without_bf16_are_priced_by_a_measurement_in_fp32(
 ) -> None:
     measured: list[str] = []
 
-    def measure(files: Any, options: RunOptions, documents: int) -> Any:
+    def measure(files: Any, options: RunOptions, documents: int, whole: int | None = None) -> Any:
         measured.append(options.scoring.precision)
         profile, measured_corpus = measure_really(files, options, documents)
         return replace(profile, seconds=profile.tokens * {"auto": 0.001, "fp32": 0.003}[measured[-1]]), measured_corpus
@@ -204,9 +249,93 @@ def test_machines_without_bf16_are_priced_by_a_measurement_in_fp32(
     assert "Machines without bf16 in hardware are assumed to be as fast as this one in fp32" in capsys.readouterr().out
 
 
+def test_a_bill_has_a_part_that_grows_and_a_part_that_does_not(
+    corpus: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten times the price of a small corpus is not the price of one ten times as large."""
+    really = estimate.measure
+
+    def measure(*given: Any) -> Any:
+        speed, size = really(*given)
+        return replace(speed, seconds=speed.tokens * 1e-4), size
+
+    monkeypatch.setattr(estimate, "measure", measure)  # a steady speed, whatever else the machine does
+    flags = ["--model", str(colours), "--input", str(corpus), "--machine_type", "n2-highcpu-8", "--workers", "1"]
+    results = {}
+    for documents in (1_000_000, 10_000_000):
+        assert estimate_cost.main([*flags, "--documents", str(documents), "--json"]) == 0
+        results[documents] = json.loads(capsys.readouterr().out)
+    small, large = (result["offers"][0] for result in results.values())
+    assert [result["corpus"]["documents"]["value"] for result in results.values()] == [1e6, 1e7]
+    assert results[10_000_000]["corpus"]["tokens"]["value"] == pytest.approx(
+        10 * results[1_000_000]["corpus"]["tokens"]["value"]
+    )
+    assert small["bill"]["start"] == large["bill"]["start"] > 0
+    assert large["total"] == pytest.approx(large["bill"]["start"] + 10 * small["per_million"], rel=0.01)
+    assert large["total"] < 9.9 * small["total"]
+    assert results[10_000_000]["corpus"]["slices"] > results[1_000_000]["corpus"]["slices"] >= 64
+    assert estimate_cost.main([*flags, "--documents", "1000000"]) == 0
+    assert "start: the part of the total that these workers cost before they label." in capsys.readouterr().out
+
+
+def test_a_corpus_that_one_does_not_have_is_uncertain_even_if_the_sample_is_whole(tmp_path: Path) -> None:
+    pieces = [sample.Piece(1000, [Document(i, "", (), {}, b"") for i in range(n)]) for n in (10, 12, 8, 10)]
+    sampled = sample.Sample(pieces, sample.Estimate(4000, 4000, 4000), 0.0, 0.0)
+    corpus = Corpus(1, 4000, 1, sampled.text_bytes, sampled.whole([10, 12, 8, 10]), sampled.whole([5, 9, 4, 6]), 0.0)
+    assert corpus.tokens.low == corpus.tokens.high == 24
+    larger = estimate._of_size(4000, corpus, sampled, [5, 9, 4, 6])
+    assert (larger.documents.low, larger.documents.high, larger.stored_bytes) == (4000, 4000, 400_000)
+    assert larger.tokens.low < larger.tokens.value < larger.tokens.high
+    assert larger.tokens.value == pytest.approx(2400)
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "memory_gb"),
+    [("n2-custom-8-16384", 8, 16), ("custom-4-5120", 4, 5), ("n1-custom-2-26624-ext", 2, 26)],
+)
+def test_a_custom_machine_type_is_priced_by_its_shape(name: str, vcpus: int, memory_gb: float) -> None:
+    custom = prices().with_custom(name)
+    assert custom.machines[name] == Machine(vcpus=vcpus, cores=vcpus / 2, memory_gb=memory_gb)
+    bill = pricing.bill(custom, name, 1, Work(0, 0, 3300 * vcpus / 2))
+    assert (bill.vcpu, bill.memory) == pytest.approx((0.056 * vcpus, 0.003557 * memory_gb))
+    for wrong in ("n2-custom-8", "n2-custom-0-1024", "n2-standard-4", "custom"):
+        assert prices().with_custom(wrong) == prices()
+
+
+def test_spot_machines_are_priced_where_the_user_knows_their_price(
+    tmp_path: Path, corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spot = """
+        [spot]
+        source = "my contract"
+        date = 2024-01-02
+        vcpu_hour = 0.01
+        memory_gb_hour = 0.001
+        disk_gb_hour = 0.0001
+    """
+    (tmp_path / "prices.toml").write_text(pricing.PRICES.read_text() + spot)
+    mine = pricing.load_prices(tmp_path / "prices.toml")
+    bill = pricing.bill(mine, "n2-standard-4", 2, Work(1e9, 9, 2 * 2 * 3300), "spot")
+    assert bill.hours == pytest.approx(1)
+    assert (bill.shuffle, str(bill)) == (0.0, "n2-standard-4, spot")
+    assert bill.total == pytest.approx(2 * (4 * 0.01 + 16 * 0.001 + 50 * 0.0001))
+    flags = ["--model", str(colours), "--input", str(corpus), "--machine_type", "n2-standard-4"]
+    assert estimate_cost.main(flags) == 0
+    assert "spot" not in capsys.readouterr().out
+    assert estimate_cost.main([*flags, "--prices", str(tmp_path / "prices.toml")]) == 0
+    printed = capsys.readouterr()
+    assert all(f"n2-standard-4{rate} " in printed.out for rate in ("", ", FlexRS", ", spot"))
+    assert "spot prices of 2024-01-02, from my contract" in printed.out
+    assert "the spot prices are of 2024-01-02" in printed.err
+
+
 @pytest.mark.parametrize(
     ("flags", "sentences"),
     [
+        (
+            ["--machine_type", "c9-mega"],
+            ["--machine_type c9-mega: expected a machine type of the prices file or a custom"],
+        ),
         (
             ["--input", "nowhere.jsonl", "--prices", "no.toml"],
             ["expected at least one file", "--prices no.toml cannot be"],
@@ -223,6 +352,47 @@ def test_all_mistakes_are_named_at_once(
     error = capsys.readouterr().err
     assert all(sentence in error for sentence in sentences)
     assert "Traceback" not in error
+
+
+def test_a_gpu_here_says_nothing_about_the_speed_of_cpus(
+    corpus: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*given: Any) -> Any:
+        speed, size = really(*given)
+        return replace(speed, device="Tesla T4"), size
+
+    really = estimate.measure
+    monkeypatch.setattr(estimate, "measure", measure)
+    assert estimate_cost.main(["--model", str(colours), "--input", str(corpus)]) == 0
+    printed = capsys.readouterr().out
+    assert "only a measurement on such a machine tells its speed (--profile): n2-standard-2, n2-standard-4" in printed
+    assert "│ * " not in printed
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "sentence"),
+    [
+        ("CPU", "g2-standard-8", "expected one measured on l4, as the machine type has, found one measured on CPU"),
+        ("NVIDIA L4", "n2-standard-4", "expected one measured on CPU, as the machine type has, found one measured"),
+        ("Tesla T4", "g2-standard-8", "expected one measured on l4, as the machine type has, found one measured on T"),
+    ],
+)
+def test_a_profile_of_another_device_is_refused(
+    tmp_path: Path,
+    corpus: Path,
+    colours: Path,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+    machine: str,
+    sentence: str,
+) -> None:
+    flags = ["--model", str(colours), "--input", str(corpus)]
+    assert estimate_cost.main([*flags, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["profile"]["device"] == "CPU"
+    (tmp_path / "profile.json").write_text(json.dumps(on_gpu(result, device)))
+    assert estimate_cost.main([*flags, "--profile", f"{machine}={tmp_path}/profile.json"]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_profile_of_other_models_is_refused(
@@ -286,7 +456,7 @@ def test_the_bill_of_a_job_by_hand(service: None) -> None:
         vcpu_hour=0.05, memory_gb_hour=0.003, disk_gb_hour=0.0001, shuffle_gb=0.01, flexrs_discount=0.4
     )
     bill = actual.bill(*actual.fetch("p", "us-central1", "2026-11-20_1"), round_prices)
-    assert (bill.machine, bill.workers, bill.flexrs, bill.hours) == ("n2-standard-4", 10, True, 2.0)
+    assert (bill.machine, bill.workers, bill.rate, bill.hours) == ("n2-standard-4", 10, "FlexRS", 2.0)
     assert bill.vcpu == pytest.approx(80 * 0.05 * 0.6)
     assert bill.memory == pytest.approx(320 * 0.003 * 0.6)
     assert bill.disk == pytest.approx(1000 * 0.0001)

@@ -2,15 +2,17 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import apache_beam as beam
 import pytest
+from apache_beam.internal import pickler
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
 from inference import beam_runner
 from inference.corpus import slices, storage
+from inference.cost import pricing
 from inference.dataflow import images, launch
 from inference.runs import pipeline
 from inference.runs.options import RunOptions
@@ -20,13 +22,6 @@ from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, jsonl, launch_flags
 
 pytestmark = pytest.mark.usefixtures("corpus_in_the_cloud")
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten all sleeps, because Beam polls Dataflow every five seconds."""
-    sleep = time.sleep
-    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
 
 @pytest.mark.engine("DataflowRunner", "the job is submitted to a stub of the service, which runs nothing")
@@ -73,6 +68,56 @@ def test_a_job_in_int8_names_the_variant_in_the_image(
     assert "holds another run (models were colours 00ff, now colours 00fe)" in capsys.readouterr().err
 
 
+def scoring_in(graph: bytes) -> ScoringOptions:
+    """Return the options of scoring in a staged pipeline, as a worker reads them."""
+    components = beam_runner_api_pb2.Pipeline.FromString(graph).components
+    (step,) = (t for t in components.transforms.values() if t.unique_name == "RunInference/BeamML_RunInference")
+    payload = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload).do_fn.payload
+    options: ScoringOptions = pickler.loads(payload)[0]._model_handler._options
+    return options
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "machine", "torch", "device"),
+    [
+        (None, launch.MACHINE, "2.13.0+cpu", "auto"),
+        ("l4", "g2-standard-8", "2.13.0+cu128", "cuda"),
+        ("t4", "n1-standard-8", "2.13.0+cu128", "cuda"),
+        ("a100", "a2-highgpu-1g", "2.13.0+cu128", "cuda"),
+    ],
+)
+def test_the_whole_job_is_built_and_checked_without_a_service(
+    cloud: CloudStorage,
+    service: Service,
+    tmp_path: Path,
+    accelerator: str | None,
+    machine: str,
+    torch: str,
+    device: str,
+) -> None:
+    """Beam's own code writes the request that it sends into a file, and stages what the workers read."""
+    service.labels["org.labelbeam.torch"] = torch
+    file = tmp_path / "job.json"
+    flags = {"accelerator": accelerator, "dataflow_job_file": str(file), "slice_mb": "0.0001", "no_wait": ""}
+    assert beam_runner.main(launch_flags(service, **flags)) == 0
+    job = json.loads(file.read_text())
+    environment = job["environment"]
+    (pool,) = environment["workerPools"]
+    gpu = accelerator and f"worker_accelerator=type:{pricing.GPUS[accelerator].type};count:1;install-nvidia-driver"
+    assert job["type"] == "JOB_TYPE_BATCH"
+    assert (pool["machineType"], pool["diskSizeGb"]) == (machine, pricing.DISK_GB)
+    assert (pool["numWorkers"], pool["autoscalingSettings"]["maxNumWorkers"]) == (20, 20)
+    assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {service.image}
+    assert environment.get("serviceOptions") == ([gpu] if gpu else None)
+    assert launch.ONE_PROCESS in environment["experiments"]
+    assert "flexResourceSchedulingGoal" not in environment
+    options = environment["sdkPipelineOptions"]["options"]
+    assert options["number_of_worker_harness_threads"] == launch.THREADS
+    assert (options["sdk_location"], options["save_main_session"]) == ("container", False)
+    (graph,) = (content for name, content in cloud.contents(BUCKET, "tmp").items() if name.endswith("pipeline.pb"))
+    assert scoring_in(graph).device == device
+
+
 def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
     """The launcher of a flex template adds --template_location, and submits the job in that file."""
     assert beam_runner.main(launch_flags(service, no_wait="", template_location=str(tmp_path / "job.json"))) == 0
@@ -81,12 +126,78 @@ def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, ser
     assert service.jobs == []
 
 
-def test_a_gpu_comes_with_its_machine_and_driver(cloud: CloudStorage, service: Service) -> None:
+def test_a_gpu_comes_with_its_machine_and_driver(
+    cloud: CloudStorage, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.labels["org.labelbeam.torch"] = "2.13.0+cu128"
     assert beam_runner.main(launch_flags(service, no_wait="", accelerator="l4", disk_size_gb="80")) == 0
     environment = service.jobs[0]["environment"]
     assert environment["workerPools"][0]["machineType"] == "g2-standard-8"
     assert environment["workerPools"][0]["diskSizeGb"] == 80
     assert environment["serviceOptions"] == ["worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"]
+    assert "--device cuda: a worker that does not see its GPU fails" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("labels", "flags", "sentence"),
+    [
+        (
+            {"torch": "2.13.0+cpu"},
+            {"accelerator": "l4"},
+            "expected a torch for CUDA, which the l4 needs, found torch 2",
+        ),
+        ({"torch": None}, {"accelerator": "l4"}, "expected labels that name its torch and its runtimes, found none"),
+        ({"torch": None}, {"runtime": "openvino"}, "expected labels that name its torch and its runtimes, found none"),
+        (
+            {"torch": "2.13.0+cu128"},
+            {"accelerator": "l4", "device": "cpu"},
+            "--device cpu: expected the l4 that is paid",
+        ),
+        (
+            {},
+            {"device": "cuda"},
+            "--device cuda: expected --accelerator, found workers without a GPU; add one of l4, t4",
+        ),
+        ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "runtime": "openvino"}, "expected a CPU, found a GPU"),
+        ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "precision": "int8"}, "expected a CPU, found a GPU"),
+        ({"torch": "2.13.0+cu128"}, {"accelerator": "t4", "precision": "bf16"}, "expected a GPU that multiplies it"),
+        ({"runtimes": ""}, {"runtime": "openvino"}, '; build image {} again with --build_arg "RUNTIMES=openvino".'),
+        ({}, {"runtime": "onnxruntime"}, '--build_arg "RUNTIMES=onnxruntime onnx onnxscript".'),
+        ({"runtimes": ""}, {"precision": "int8"}, "--runtime openvino: the package is not installed"),
+        ({}, {"runtime": "torch", "precision": "int8"}, "expected the runtime openvino, found torch"),
+        ({}, {"precision": "bf16"}, "expected a machine type that multiplies it in hardware, found n2-highcpu-8"),
+        (
+            {"torch": "2.13.0+cu128"},
+            {"dataflow_service_options": "worker_accelerator=type:nvidia-l4;count:2;install-nvidia-driver"},
+            "expected count:1, found count:2; a worker computes on one GPU",
+        ),
+        ({}, {"precision": "fp16"}, "--precision fp16: expected a GPU, found a CPU"),
+    ],
+)
+def test_what_a_worker_would_refuse_is_refused_before_it_is_paid(
+    cloud: CloudStorage,
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    labels: dict[str, str | None],
+    flags: dict[str, str],
+    sentence: str,
+) -> None:
+    service.labels["org.labelbeam.models"] += ",colours.int8=00ff"
+    service.labels |= {f"org.labelbeam.{name}": value for name, value in labels.items() if value is not None}
+    for name, value in labels.items():
+        if value is None:
+            del service.labels[f"org.labelbeam.{name}"]
+    assert beam_runner.main(launch_flags(service, no_wait="", **flags)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence.format(service.image) in line
+    assert service.jobs == []
+
+
+def test_what_a_worker_can_do_is_launched(cloud: CloudStorage, service: Service) -> None:
+    """An image without the newer labels serves a job that asks for nothing special."""
+    assert beam_runner.main(launch_flags(service, no_wait="", precision="bf16", machine_type="c3-highcpu-8")) == 0
+    del service.labels["org.labelbeam.torch"], service.labels["org.labelbeam.runtimes"]
+    assert beam_runner.main(launch_flags(service, no_wait="", output=f"gs://{BUCKET}/other")) == 0
 
 
 def test_every_problem_is_found_before_anything_is_submitted(
@@ -113,6 +224,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
         "--temp_location gs://faraway/tmp: expected a bucket in us-central1, where the job runs, found one in europe-",
         "as on this machine, found Python 3.8",
         "as on this machine, found Beam 2.1.0",
+        "expected a torch for CUDA, which the t4 needs, found torch 2.13.0+cpu",
         f"--model /models/colors: expected a model in image {service.image} (colours), found no such model",
     ]
     assert code == 2

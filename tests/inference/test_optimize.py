@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import optimize
-from inference.scoring import conversion_folder, quantization, runtimes
+from inference.scoring import conversion_folder, quantization
 from inference.scoring.conversion_folder import FOLDER, OPENVINO, PROOF
-from models import trained_model
+from models import hardware, trained_model
 from tests.inference.conftest import rows_of, texts, write_corpus
 from tests.tiny import tiny_model
 
 pytest.importorskip("nncf")
 pytestmark = [
-    pytest.mark.skipif(not runtimes.has_int8(), reason="the processor has no int8 products"),
+    pytest.mark.skipif(not hardware.has_int8(), reason="the processor has no int8 products"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the converters raise these
 ]
 

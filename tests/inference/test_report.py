@@ -239,7 +239,7 @@ def test_a_report_that_cannot_be_drawn_costs_nothing(
 
 
 def test_what_a_job_has_cost(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    paid = Bill("n2-highcpu-8", 20, False, hours=3.0, vcpu=10.0, memory=2.0, disk=0.2, shuffle=0.14, gpu=0.0)
+    paid = Bill("n2-highcpu-8", 20, "standard", hours=3.0, vcpu=10.0, memory=2.0, disk=0.2, shuffle=0.14, gpu=0.0)
     asked: list[tuple[str, ...]] = []
 
     def fetch(*place: str) -> tuple[str, str]:

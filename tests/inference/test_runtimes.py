@@ -103,6 +103,28 @@ def memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def test_fp16_is_closer_to_fp32_than_its_tolerance(tmp_path: Path) -> None:
+    directory = tiny_model(tmp_path / "m")
+    exact, close = (runtimes.to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "fp16"))
+    assert 0 < np.abs(exact - close).max() < runtimes.TOLERANCES["fp16"]
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 9), "bf16")])
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(
+    capability: tuple[int, int], precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    for runtime in ("auto", "torch", "compile"):
+        chosen = runtimes.choose(runtime, "auto", "auto")
+        assert (chosen.device.type, chosen.precision) == ("cuda", precision)
+    assert runtimes.choose("torch", "auto", "cpu").precision in ("fp32", "bf16")
+    if precision == "fp16":
+        with pytest.raises(UserError, match="--precision bf16: expected a GPU that multiplies it, found an older one"):
+            runtimes.choose("torch", "bf16", "cuda")
+
+
 def test_bf16_is_close_to_fp32(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
     exact, close = (runtimes.to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "bf16"))

@@ -70,7 +70,10 @@ def test_overrides_replace_and_add_values_of_every_kind(tmp_path: Path) -> None:
         ("data.split.dev=0.1", "unknown key 'data.split.dev'; valid keys are validation, test."),
         ("training.epochs=0", "training.epochs: Input should be greater than 0, found 0."),
         ("training.seed=-1", "training.seed: Input should be greater than or equal to 0, found -1."),
-        ("training.precision=fp16", "training.precision: Input should be 'auto', 'fp32' or 'bf16', found 'fp16'."),
+        (
+            "training.precision=fp8",
+            "training.precision: Input should be 'auto', 'fp32', 'bf16' or 'fp16', found 'fp8'.",
+        ),
         ("model.pooling=max", "model.pooling: Input should be 'stock', 'first' or 'mean', found 'max'."),
         ("labels.task=multilabel", "labels.task: Input should be 'binary', 'multi_class' or 'multi_label'"),
         ("labels.names_file=names.txt", "found ['names', 'names_file']"),

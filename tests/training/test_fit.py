@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_bf16_is_used_on_request_and_weights_are_kept_in_fp32(tmp_path: Path, st
     assert start("binary", tmp_path / "model", "--set", "training.epochs=1", "--set", "training.precision=bf16") == 0
     state = torch.load(tmp_path / "model" / "model.pth", weights_only=True)
     assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("capability", "fp16"), [((7, 5), True), ((8, 0), False)])
+def test_a_gpu_that_only_emulates_bf16_trains_in_fp16(
+    capability: tuple[int, int], fp16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(fit, "TrainingArguments", lambda **given: SimpleNamespace(**given))
+    arguments = fit._arguments(TrainingConfig(), tmp_path)
+    assert (arguments.fp16, arguments.bf16, arguments.use_cpu) == (fp16, not fp16, False)
 
 
 def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: Callable[..., int]) -> None:

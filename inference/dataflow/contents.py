@@ -1,0 +1,16 @@
+"""Names the torch and the runtimes in an image, for its labels. The build asks for them inside the image."""
+
+import torch
+
+from inference.scoring.runtimes import PACKAGES, is_installed
+
+TORCH, RUNTIMES = "org.labelbeam.torch", "org.labelbeam.runtimes"
+
+
+def labels() -> dict[str, str]:
+    """Return the labels: the version of torch with its CUDA or `cpu`, and the installed runtimes besides torch."""
+    build = f"cu{torch.version.cuda.replace('.', '')}" if torch.version.cuda else "cpu"
+    return {
+        TORCH: f"{torch.__version__.split('+')[0]}+{build}",
+        RUNTIMES: ",".join(name for name in PACKAGES if is_installed(name)),
+    }

@@ -1,0 +1,132 @@
+"""Submits the pipeline to its engine and waits for it. Submits it again where that may succeed."""
+
+import contextlib
+import sys
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.runners.runner import PipelineResult, PipelineState
+from rich.console import Console
+
+from inference import engines
+from inference.checks import CheckedRun
+from inference.logs import INTERRUPTED
+from inference.runs import launches, pipeline, run_folder
+from inference.runs.options import RESUME
+from inference.runs.run_folder import Claim
+from inference.runs.step_errors import own_error
+from inference.scoring import faults
+from models.names import for_terminal
+
+if TYPE_CHECKING:
+    from inference.dataflow.spending import Spending
+
+REPEATED = (faults.ScoringError.__name__, faults.DeviceError.__name__)  # own errors after which a job may succeed
+
+
+def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
+    """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
+    for left in range(checked.resubmissions, -1, -1):
+        try:
+            return _submit(checked, claim, console)
+        except Exception as error:  # each runner raises errors of its own types
+            if INTERRUPTED in str(error):
+                raise KeyboardInterrupt from None
+            message, may_succeed, can_resume = _judge(error)
+            if claim.lost or not left or not may_succeed:
+                return failed(message, checked, can_resume=can_resume)
+            print(
+                for_terminal(f"failed: {message} Submitted again; --resubmit allows {left - 1} more."), file=sys.stderr
+            )
+    raise AssertionError("the last submission returns")
+
+
+def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
+    """Run the pipeline once. Return None at its end, and an exit code if a job goes on or has become too expensive."""
+    if checked.job:
+        claim.leave(to_job=True)  # whatever ends this process, the job may go on
+    result, options = None, replace(checked.options, launch=uuid.uuid4().hex)
+    try:
+        p = beam.Pipeline(options=checked.beam_options)
+        pipeline.build(p, options, check_workers=checked.engine.workers == "elsewhere")
+        result = p.run()
+        if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
+            console.print(job_line(result.job_id(), checked), soft_wrap=True)
+        if checked.wait:
+            return _wait(result, checked, claim)
+        if checked.max_cost:
+            console.print("--max_cost: with --no_wait nobody watches what the job costs", soft_wrap=True)
+        return 0
+    except KeyboardInterrupt:
+        if claim.lost:
+            raise
+        if checked.job:
+            unwatched = ", and --max_cost no longer stops it" if checked.max_cost else ""
+            print(f"\nno longer waiting: if the job was submitted, it continues{unwatched}", file=sys.stderr)
+            return 1
+        if checked.engine.endpoint and result:
+            _cancel(result, checked)
+        raise
+    finally:
+        launches.end(options.launch)
+
+
+def _wait(result: PipelineResult, checked: CheckedRun, claim: Claim) -> int | None:
+    """Wait for the end of a job. Return None, or 1 if the job was cancelled because of its cost."""
+    with _spending(checked, result) as spending:
+        try:
+            result.wait_until_finish()
+        except Exception:  # each runner raises errors of its own types
+            if spending and spending.stopped:
+                return failed(spending.stopped, checked)
+            raise
+        finally:
+            claim.leave(to_job=checked.job is not None and not PipelineState.is_terminal(result.state))
+    return None
+
+
+def _spending(checked: CheckedRun, result: PipelineResult) -> "contextlib.AbstractContextManager[Spending | None]":
+    """Return a context that cancels a job which costs more than --max_cost."""
+    if not checked.job or checked.max_cost is None:
+        return contextlib.nullcontext()
+    from inference.dataflow.spending import Spending
+
+    return Spending(result, checked.job, checked.max_cost)
+
+
+def _cancel(result: PipelineResult, checked: CheckedRun) -> None:
+    """Stop a job on a job server, and say what came of it."""
+    endpoint = checked.engine.endpoint
+    try:
+        result.cancel()
+        print(
+            f"\nthe job on {endpoint} was cancelled; a slice that is being scored may still be written", file=sys.stderr
+        )
+    except Exception as error:  # each job server has errors of its own
+        print(f"\nthe job on {endpoint} goes on: cancel it there ({error})", file=sys.stderr)
+
+
+def _judge(error: Exception) -> tuple[str, bool, bool]:
+    """Return why a job failed, whether another submission may succeed, and whether the run can be resumed at all."""
+    if own := own_error(error):
+        return own[1], own[0] in REPEATED, own[0] != run_folder.RunLost.__name__
+    return *engines.explain(f"{error}\n{type(error).__name__}."), True
+
+
+def failed(message: str, checked: CheckedRun, *, can_resume: bool = True) -> int:
+    """Print why the run failed, and the command that resumes it if one does. Return 1."""
+    hint = f" {RESUME}\n{checked.description['command']}" if can_resume else ""
+    print(for_terminal(f"failed: {message}{hint}"), file=sys.stderr)
+    return 1
+
+
+def job_line(job_id: str, checked: CheckedRun) -> str:
+    """Return the link to a job's page, and the command that stops the job. The end of this process does not stop it."""
+    cloud = checked.beam_options.view_as(GoogleCloudOptions)
+    return (
+        f"job {job_id}: https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job_id}?project={cloud.project}\n"
+        f"to stop it: gcloud dataflow jobs cancel {job_id} --region {cloud.region} --project {cloud.project}"
+    )
