@@ -47,7 +47,9 @@ class S3:
         """Return the content of every object below a prefix, by the rest of its name."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         names = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {name.removeprefix(prefix): self.client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names}
+        return {
+            name.removeprefix(prefix): self.client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names
+        }
 
     def writes(self) -> int:
         """Return how many objects were written."""

@@ -36,7 +36,7 @@ SETTINGS = {  # flags of Beam as arguments of boto3
 
 def client(options: PipelineOptions | None = None) -> Any:
     """Return the client that Beam's options describe. What they leave open, boto3 takes from its environment."""
-    given = (options or FileSystems._pipeline_options or PipelineOptions([])).view_as(S3Options)
+    given = (options or FileSystems._pipeline_options).view_as(S3Options)
     settings = {name: value for flag, name in SETTINGS.items() if (value := getattr(given, flag)) is not None}
     return _client(use_ssl=not given.s3_disable_ssl, **settings)
 
@@ -86,6 +86,8 @@ def _first_time(ask: Callable[[Any], Any], request: Any) -> Any:
 
 
 boto3_client.Client = _BeamClient
+if FileSystems._pipeline_options is None:
+    FileSystems.set_options(PipelineOptions([]))  # Beam cannot open S3 without options
 
 
 def read(path: str) -> tuple[str, bytes] | None:

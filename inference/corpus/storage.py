@@ -276,5 +276,7 @@ def explanation(path: str, error: Exception) -> str:
     for known in OBJECTS.values():
         if reason := known.explain(error):
             return f"{path}{reason}"
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300].rstrip(".")
+    reason = getattr(error, "strerror", None) or " ".join(str(getattr(error, "message", error)).split())[:300].rstrip(
+        "."
+    )
     return f"{path} cannot be reached: {reason}; check the path and the connection."

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from inference import beam_runner
+from inference import beam_runner, compare, read_failures, read_predictions, report, verify
 from inference.corpus import lease as leases
 from inference.corpus import storage
 from inference.corpus.records import Document
@@ -72,6 +72,11 @@ def test_model_input_and_output_in_a_remote_storage_give_what_local_ones_do(
     summary = json.loads(remote.contents(BUCKET, "out/")["summary.json"])
     assert (summary["predicted"], summary["failed"]) == (300, 1)
     assert json.loads(remote.contents(BUCKET, "out/")[".lock"])["left"]
+
+    out = f"{root_of(remote)}/out"
+    assert (verify.main([out, "--input"]), report.main([out]), compare.main([out, out])) == (0, 0, 0)
+    assert read_predictions(out)["id"].tolist() == [f"d{i}" for i in range(300)]
+    assert read_failures(out)["reason"].tolist() == ["not_json"]
 
 
 def test_a_run_resumes_where_it_stopped(remote: Remote, colours: Path) -> None:
@@ -172,7 +177,10 @@ def test_a_run_that_lost_its_lease_stops(
     monkeypatch.setattr(Scorer, "score", overtaken)
     assert label_with("--model", colours, "--input", corpus, "--output", f"{root_of(remote)}/out") == 1
     error = capsys.readouterr().err
-    assert f"failed: {root_of(remote)}/out/.lock: another run has taken this folder, because this one was not seen" in error
+    assert (
+        f"failed: {root_of(remote)}/out/.lock: another run has taken this folder, because this one was not seen"
+        in error
+    )
     objects = remote.contents(BUCKET, "out/")
     assert not [name for name in objects if name.startswith(("summary.json", "receipts/", "predictions/"))]
     assert json.loads(objects[".lock"])["owner"] == "another"
