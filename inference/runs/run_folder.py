@@ -65,7 +65,7 @@ class Claim:
     """A folder that belongs to a run while its launcher is at work."""
 
     options: RunOptions  # options with the identity of the run and the fingerprints of its models
-    lease: Lease | None = None  # lease in Cloud Storage
+    lease: Lease | None = None  # lease on a remote folder
 
     @property
     def lost(self) -> str | None:
@@ -193,7 +193,7 @@ def read_files(output: str) -> list[InputFile]:
 def require_own(options: RunOptions) -> None:
     """Check that the folder still belongs to a run. Every process of a run does so before it writes a slice.
 
-    In Cloud Storage the token of the lease decides, so a run also stops if another command has resumed it.
+    In a remote storage the token of the lease decides, so a run also stops if another command has resumed it.
 
     Raises:
         RunLost: it belongs to another run or command, or to none.
