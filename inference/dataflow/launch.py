@@ -232,9 +232,10 @@ def _models(scoring: ScoringOptions, image: ImageFacts | None) -> tuple[list[str
             if path.startswith(GS):
                 fingerprints.append(model_files.fingerprint(path, scoring.precision))
             elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
+                place = "in another storage" if storage.is_remote(path) else "on this machine"
                 problems.append(
-                    f"--model {path}: expected a model that every worker can reach; name one in the image, "
-                    f"{MODELS_FOLDER}/{name}, or in gs://."
+                    f"--model {path}: expected a model that every worker can reach, found one {place}; name one in the "
+                    f"image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
             elif image and name not in image.models:
                 names = ", ".join(key for key in image.models if "." not in key) or "none"

@@ -26,7 +26,7 @@ from inference.runs import lock, receipts, sink, summary
 from inference.runs.lock import LOCK, TASKS
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
-from models import seals
+from models import paths, seals
 from models.arguments import refuse
 from models.errors import UserError
 
@@ -162,6 +162,8 @@ def read(output: str) -> dict[str, Any] | None:
         UserError: `run.json` exists but is damaged, or is of another version.
     """
     storage.refuse_wildcards(output)
+    if wrong := paths.problem(output):
+        raise UserError(f"{output}: {wrong}.")
     path = FileSystems.join(output, RUN)
     if not FileSystems.exists(path):
         return None

@@ -21,8 +21,9 @@ from inference.corpus.objects import ConflictError
 from models import paths
 from models.errors import UserError
 from tests import cloud_storage
-from tests.cloud_storage import LOST
-from tests.inference.conftest import BUCKET, contents, jsonl, without_run
+from tests.cloud_storage import LOST, CloudStorage
+from tests.dataflow import Service
+from tests.inference.conftest import BUCKET, contents, jsonl, launch_flags, upload_folder, without_run
 from tests.s3_server import S3
 
 OUT = f"s3://{BUCKET}/out"
@@ -158,6 +159,20 @@ def test_a_storage_that_cannot_be_used_is_one_sentence_for_each_flag(
     without_environment(monkeypatch)
     assert all("permission denied; set AWS_ACCESS_KEY_ID" in line for line in errors(f"s3://{BUCKET}"))
     assert time.monotonic() - began < 30
+
+
+def test_a_job_on_dataflow_takes_nothing_from_s3(
+    cloud: CloudStorage, service: Service, s3: S3, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, model = s3.upload(BUCKET, "a.jsonl", jsonl(10)), upload_folder(s3, colours, "m/colours")
+    assert beam_runner.main(launch_flags(service, model=model, input=corpus, output=OUT)) == 2
+    found = sorted(line.partition(", found")[0] for line in capsys.readouterr().err.splitlines())
+    reachable = "which every worker can reach; "
+    assert found == [
+        f"error: --input {corpus}: expected a gs:// path, {reachable}copy the corpus to one.",
+        f"error: --model {model}: expected a model that every worker can reach",
+        f"error: --output {OUT}: expected a gs:// path, {reachable}name one.",
+    ]
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
