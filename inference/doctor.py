@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "google-cloud-storage"),
-    *("openvino", "onnxruntime", "datasets", "docker"),
+    *("openvino", "onnxruntime", "boto3", "datasets", "docker"),
 )
-OPTIONAL = ("openvino", "onnxruntime")
+OPTIONAL = ("openvino", "onnxruntime", "boto3")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "bf16", "i8mm")
 ENOUGH_GB = 5.0  # free disk space that holds the layers of an image, or a few converted models
 
