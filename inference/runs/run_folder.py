@@ -165,9 +165,14 @@ def read(output: str) -> dict[str, Any] | None:
     if wrong := paths.problem(output):
         raise UserError(f"{output}: {wrong}.")
     path = FileSystems.join(output, RUN)
-    if not FileSystems.exists(path):
-        return None
-    stored = storage.read_file(path)
+    try:
+        if not FileSystems.exists(path):
+            return None
+        stored = storage.read_file(path)
+    except Exception as error:  # each storage raises its own exceptions
+        if storage.is_remote(path):
+            raise UserError(storage.explanation(path, error)) from None
+        raise
     description = seals.unseal(stored)
     if description is None or description["run"] != _identity(description):
         with contextlib.suppress(ValueError, AttributeError):

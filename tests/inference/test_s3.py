@@ -156,6 +156,9 @@ def test_a_storage_that_cannot_be_used_is_one_sentence_for_each_flag(
     began = time.monotonic()
     for line in errors(f"s3://{BUCKET}"):
         assert "cannot be reached: Could not connect to the endpoint" in line
+    objects._BeamClient.answered = False
+    assert verify.main([OUT]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {OUT}/run.json cannot be reached: Could not connect")
     without_environment(monkeypatch)
     assert all("permission denied; set AWS_ACCESS_KEY_ID" in line for line in errors(f"s3://{BUCKET}"))
     assert time.monotonic() - began < 30
