@@ -8,7 +8,16 @@ import pytest
 
 from models import paths
 
-WRONG = ("hdfs://cluster/x", "az://c/x", "https://example.com/x.jsonl", "file:///tmp/x", "gs:/b/x", "s3:/b/x", "s3://")
+WRONG = (
+    "s4://b/x",
+    "hdfs://cluster/x",
+    "az://c/x",
+    "https://example.com/x.jsonl",
+    "file:///tmp/x",
+    "gs:/b/x",
+    "s3:/b/x",
+    "s3://",
+)
 LABEL = ("--model", "m", "--input", "a.jsonl", "--output", "out")
 COMMANDS = {
     "inference.beam_runner": (LABEL, ("--model", "--input", "--output")),
