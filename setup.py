@@ -48,17 +48,22 @@ REQUIREMENTS = [
 
 # Other runtimes for scoring on a CPU: inference.scoring.runtimes says what each is for.
 OPENVINO = ["openvino>=2025.4", "nncf>=2.19"]  # nncf makes int8 variants
+S3 = ["boto3>=1.36", "botocore>=1.36"]  # files in s3://; these versions write under conditions
 ONNXRUNTIME = ["onnxruntime>=1.24", "onnx>=1.17", "onnxscript>=0.5"]
 
 TOOLS = [
     *OPENVINO,
     *ONNXRUNTIME,
+    *S3,
     "build",
     "codespell",
+    "flask",  # moto's server
+    "flask-cors",
     "gcp-storage-emulator",
     "hypothesis",
     "import-linter",
     "mkdocs-material",  # the documentation's site
+    "moto[s3]>=5.1",  # a server for S3
     "mypy",
     "pytest",
     "pytest-cov",
@@ -145,5 +150,5 @@ setup(
     entry_points={"console_scripts": ["labelbeam=labelbeam:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=REQUIREMENTS,
-    extras_require={"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "dev": TOOLS},
+    extras_require={"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "s3": S3, "dev": TOOLS},
 )

@@ -11,7 +11,7 @@ from typing import get_args
 from inference.cost.pricing import GPUS
 from inference.flags import BeamParser, add_damage, add_json, add_scoring_flags, positive, share, whole
 from inference.runs.options import RESUME, FileFormat
-from models import names, secrets
+from models import names, paths, secrets
 from models.errors import exit_code
 
 PROG = "python -m inference.beam_runner"
@@ -56,11 +56,23 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         epilog=epilog,
     )
     what = parser.add_argument_group("what to run")
-    what.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
     what.add_argument(
-        "--input", action="append", required=True, metavar="GLOB", help="JSON lines files; may be repeated"
+        "--model",
+        type=paths.anywhere,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="trained model; may be repeated",
     )
-    what.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
+    what.add_argument(
+        "--input",
+        type=paths.anywhere,
+        action="append",
+        required=True,
+        metavar="GLOB",
+        help="JSON lines files; may be repeated",
+    )
+    what.add_argument("--output", type=paths.anywhere, required=True, metavar="DIR", help="folder of the run")
     what.add_argument(
         "--format", choices=get_args(FileFormat), default="jsonl", help="format of the predictions (default: jsonl)"
     )

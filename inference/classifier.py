@@ -33,7 +33,7 @@ class Classifier:
         device: DeviceChoice = "auto",
         threads: int = 0,
     ) -> None:
-        """Load a model from its directory, which may be in Cloud Storage; `threads` 0 means one for each core.
+        """Load a model from its directory, which may be remote; `threads` 0 means one for each core.
 
         Raises:
             ModelError: the directory holds no trained model, or a file of it has changed.

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import BeamParser, add_json, print_json
+from models import paths
 from models.errors import exit_code
 
 
@@ -23,8 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.collect`."""
     parser = BeamParser("python -m inference.collect", __doc__)
-    parser.add_argument("run", metavar="RUN", help="folder of the run, or of a delta with nothing to label")
-    parser.add_argument("--output", required=True, metavar="DIR", help="new folder for the labels of the whole corpus")
+    parser.add_argument(
+        "run", type=paths.anywhere, metavar="RUN", help="folder of the run, or of a delta with nothing to label"
+    )
+    parser.add_argument(
+        "--output",
+        type=paths.anywhere,
+        required=True,
+        metavar="DIR",
+        help="new folder for the labels of the whole corpus",
+    )
     add_json(parser)
     return parser
 

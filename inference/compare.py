@@ -17,6 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from inference.flags import BeamParser, add_json, print_json
+from models import paths
 from models.console import PlainConsole
 from models.errors import UserError, exit_code
 
@@ -29,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.compare`."""
     parser = BeamParser("python -m inference.compare", __doc__)
-    parser.add_argument("before", metavar="RUN_A", help="folder of the first run")
-    parser.add_argument("after", metavar="RUN_B", help="folder of the second run")
+    parser.add_argument("before", type=paths.anywhere, metavar="RUN_A", help="folder of the first run")
+    parser.add_argument("after", type=paths.anywhere, metavar="RUN_B", help="folder of the second run")
     parser.add_argument(
         "--models",
         type=_pair,
@@ -39,7 +40,9 @@ def make_parser() -> BeamParser:
         metavar="A=B",
         help="model of RUN_A and model of RUN_B to compare; may be repeated (default: models of the same name)",
     )
-    parser.add_argument("--output", metavar="FILE", help="JSON file for all counts and changes (default: none)")
+    parser.add_argument(
+        "--output", type=paths.anywhere, metavar="FILE", help="JSON file for all counts and changes (default: none)"
+    )
     add_json(parser)
     return parser
 

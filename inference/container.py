@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from models import paths
 from models.arguments import Parser
 from models.errors import exit_code
 
@@ -26,7 +27,12 @@ def make_parser() -> Parser:
     for name, text in (("build", "Build an image, then check it."), ("check", "Check an image on this machine.")):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
-            "--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated"
+            "--model",
+            type=paths.anywhere,
+            action="append",
+            required=True,
+            metavar="DIR",
+            help="trained model; may be repeated",
         )
         command.add_argument("--tag", required=True, metavar="IMAGE", help="name and tag of the image")
         if name == "build":

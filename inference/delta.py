@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import BeamParser, add_json, print_json
+from models import paths
 from models.errors import exit_code
 
 
@@ -27,17 +28,29 @@ def make_parser() -> BeamParser:
     parser = BeamParser("python -m inference.delta", __doc__)
     parser.add_argument(
         "--model",
+        type=paths.anywhere,
         action="append",
         default=[],
         metavar="DIR",
         help="trained model for the documents; may be repeated (default: the models of the earlier run)",
     )
     parser.add_argument(
-        "--input", action="append", required=True, metavar="GLOB", help="files of the new corpus; may be repeated"
+        "--input",
+        type=paths.anywhere,
+        action="append",
+        required=True,
+        metavar="GLOB",
+        help="files of the new corpus; may be repeated",
     )
-    parser.add_argument("--previous", required=True, metavar="RUN", help="folder of the earlier, finished run")
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="new folder for the documents to relabel and the rows to keep"
+        "--previous", type=paths.anywhere, required=True, metavar="RUN", help="folder of the earlier, finished run"
+    )
+    parser.add_argument(
+        "--output",
+        type=paths.anywhere,
+        required=True,
+        metavar="DIR",
+        help="new folder for the documents to relabel and the rows to keep",
     )
     add_json(parser)
     return parser

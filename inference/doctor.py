@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inference.flags import add_json, print_json
+from models import paths
 from models.arguments import Parser
 from models.console import PlainConsole
 from models.errors import UserError, exit_code
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("labelbeam", "apache-beam", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "google-cloud-storage"),
-    *("openvino", "onnxruntime", "datasets", "docker"),
+    *("openvino", "onnxruntime", "boto3", "datasets", "docker"),
 )
-OPTIONAL = ("openvino", "onnxruntime")
+OPTIONAL = ("openvino", "onnxruntime", "boto3")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "bf16", "i8mm")
 ENOUGH_GB = 5.0  # free disk space that holds the layers of an image, or a few converted models
 
@@ -45,7 +46,12 @@ def make_parser() -> Parser:
     """Return the parser of `inference.doctor`."""
     parser = Parser("python -m inference.doctor", __doc__)
     parser.add_argument(
-        "--model", action="append", default=[], metavar="DIR", help="trained model to check; may be repeated"
+        "--model",
+        type=paths.anywhere,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="trained model to check; may be repeated",
     )
     add_json(parser)
     return parser

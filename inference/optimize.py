@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import names, positive
+from models import paths
 from models.arguments import Parser
 from models.errors import exit_code
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> Parser:
     """Return the parser of `inference.optimize`."""
     parser = Parser("python -m inference.optimize", __doc__)
-    parser.add_argument("--model", required=True, metavar="DIR", help="trained model")
+    parser.add_argument("--model", type=paths.here, required=True, metavar="DIR", help="trained model")
     parser.add_argument("--data", required=True, metavar="FILE", help="labelled documents as JSON lines or Parquet")
     parser.add_argument(
         "--text_fields",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import BeamParser
+from models import paths
 from models.errors import UserError, exit_code
 
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.report`."""
     parser = BeamParser("python -m inference.report", __doc__)
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("run", type=paths.anywhere, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--actual", metavar="JOB_ID", help="finished Dataflow job whose cost the page shows (default: none)"
     )

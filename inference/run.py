@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import add_damage, add_scoring_flags, share
+from models import paths
 from models.arguments import Parser
 from models.errors import exit_code
 
@@ -27,12 +28,27 @@ def make_parser() -> Parser:
     """Return the parser of `inference.run`."""
     parser = Parser("python -m inference.run", __doc__)
     group = parser.add_argument_group("what to run")
-    group.add_argument("--model", action="append", required=True, metavar="DIR", help="trained model; may be repeated")
     group.add_argument(
-        "--input", default="-", metavar="FILE", help="JSON lines file, plain or compressed (default: -, standard input)"
+        "--model",
+        type=paths.anywhere,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="trained model; may be repeated",
     )
-    group.add_argument("--output", default="-", metavar="FILE", help="file for the rows (default: -, standard output)")
-    group.add_argument("--failures", metavar="FILE", help="file for the failures (default: standard error)")
+    group.add_argument(
+        "--input",
+        type=paths.anywhere,
+        default="-",
+        metavar="FILE",
+        help="JSON lines file, plain or compressed (default: -, standard input)",
+    )
+    group.add_argument(
+        "--output", type=paths.here, default="-", metavar="FILE", help="file for the rows (default: -, standard output)"
+    )
+    group.add_argument(
+        "--failures", type=paths.here, metavar="FILE", help="file for the failures (default: standard error)"
+    )
     group.add_argument(
         "--max_failure_rate",
         type=share,

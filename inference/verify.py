@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import BeamParser, add_json, print_json
+from models import paths
 from models.errors import exit_code
 from models.names import for_terminal
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.verify`."""
     parser = BeamParser("python -m inference.verify", __doc__)
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("run", type=paths.anywhere, metavar="RUN", help="folder of the run")
     parser.add_argument("--input", action="store_true", help="a comparison with the corpus, which is read again")
     add_json(parser)
     return parser

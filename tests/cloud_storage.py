@@ -51,6 +51,14 @@ class CloudStorage:
         self.client.bucket(bucket).blob(name).upload_from_string(content)
         return f"gs://{bucket}/{name}"
 
+    def delete(self, bucket: str, name: str) -> None:
+        """Delete an object."""
+        self.client.bucket(bucket).blob(name).delete()
+
+    def writes(self) -> int:
+        """Return how many objects were written."""
+        return sum(method == "POST" and "upload" in path for method, path in self.requests)
+
     def contents(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
         """Return the content of every object below a prefix, by the rest of its name."""
         blobs = self.client.list_blobs(bucket, prefix=prefix)

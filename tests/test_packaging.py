@@ -61,7 +61,7 @@ def requirements(wheel: zipfile.ZipFile) -> dict[str, Requirement]:
 @pytest.fixture(scope="module")
 def optional(wheel: zipfile.ZipFile) -> set[str]:
     """What its extras ask for, the tools of development aside."""
-    extras = ('extra == "openvino"', 'extra == "onnxruntime"')
+    extras = ('extra == "openvino"', 'extra == "onnxruntime"', 'extra == "s3"')
     return {canonicalize_name(r.name) for r in asked_by(wheel) if str(r.marker) in extras}
 
 
@@ -155,7 +155,7 @@ def test_every_import_is_a_named_requirement(requirements: dict[str, Requirement
 
 
 def test_what_an_extra_brings_is_imported_where_it_is_used(optional: set[str]) -> None:
-    assert optional >= {"openvino", "nncf", "onnxruntime"}
+    assert optional >= {"openvino", "nncf", "onnxruntime", "boto3"}
     at_once = {path.name for path in source_files() for n in imported(path, at_once=True) if providers(n) & optional}
     assert not at_once
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from models.arguments import Parser
 from models.errors import UserError, exit_code
+from training import output_folder
 
 PACKAGES = (
     "apache_beam",
@@ -46,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> Parser:
     """Return the parser of `training.demo_corpus`."""
     parser = Parser("python -m training.demo_corpus", __doc__)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the four files")
+    parser.add_argument(
+        "--output", type=output_folder.folder, required=True, metavar="DIR", help="folder for the four files"
+    )
     return parser
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models import trained_model
+from models import paths, trained_model
 from models.errors import UserError
 from models.names import for_terminal
 
@@ -18,9 +18,10 @@ def folder(text: str) -> Path:
     """Parse the path of a folder that a command will write.
 
     Raises:
-        ArgumentTypeError: its name is too long for the files beside it, which a training would notice at its end.
+        ArgumentTypeError: it is not on this machine, or its name is too long for the files beside it, which a
+            training would notice at its end.
     """
-    path = Path(text)
+    path = Path(paths.here(text))
     size = len(os.fsencode(path.name))
     if size > LONGEST:
         raise argparse.ArgumentTypeError(

@@ -68,7 +68,8 @@ def find_files(arguments: Iterable[str]) -> list[InputFile]:
                 f"'{argument.rstrip('/')}/*.jsonl'."
             )
         elif not found:
-            problems.append(f"--input {argument}: expected at least one file, found none; check the path and the glob.")
+            none = f"{argument}: expected at least one file, found none; check the path and the glob."
+            problems.append(f"--input {storage.bucket_problem(argument) or none}")
         for file in sorted(found, key=lambda file: file.path):
             if not is_utf8(file.path):
                 problems.append(f"--input {argument}: expected names in UTF-8, found {file.path!r}; rename it.")
@@ -103,7 +104,7 @@ def _matches(pattern: str) -> list[InputFile]:
 
 
 def _is_folder(path: str) -> bool:
-    """Return whether a path that names no file is a folder, or a prefix of objects in Cloud Storage."""
+    """Return whether a path that names no file is a folder, or a prefix of remote objects."""
     if path.endswith("/") or not storage.is_remote(path):
         return path.endswith("/") or os.path.isdir(path)
     return bool(FileSystems.match([f"{path}/**"], limits=[1])[0].metadata_list)
@@ -169,7 +170,7 @@ def read_beginning(file: InputFile, max_bytes: int) -> tuple[bytes, int]:
 
 @contextmanager
 def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
-    """Open a file on local disk or in Cloud Storage to read its decompressed bytes.
+    """Open a local or remote file to read its decompressed bytes.
 
     Raises:
         SourceError: the file cannot be opened.

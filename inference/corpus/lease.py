@@ -1,4 +1,4 @@
-"""Admits one owner at a time to a folder in Cloud Storage, by an object that its owner renews."""
+"""Admits one owner at a time to a folder in a remote storage, by an object that its owner renews."""
 
 import contextlib
 import signal
@@ -10,10 +10,9 @@ from typing import Any, Self
 
 import orjson
 from apache_beam.io.filesystems import FileSystems
-from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
-from google.cloud import storage as gcs
 
-from inference.corpus.storage import client, explanation, read_file
+from inference.corpus import storage
+from inference.corpus.objects import ConflictError
 from models.errors import UserError
 
 LEASE_SECONDS = 120.0  # a lease that is not renewed for this long is free
@@ -24,14 +23,15 @@ LOST = signal.SIGUSR1
 
 
 class Lease:
-    """A context manager that admits one owner at a time, on any machine, through an object in Cloud Storage.
+    """A context manager that admits one owner at a time, on any machine, through an object in a remote storage.
 
-    Every write names the generation of the object that it replaces, so of two writers only one succeeds. The owner
+    Every write names the version of the object that it replaces, so of two writers only one succeeds. The owner
     renews the lease while the body runs. A killed owner leaves the object behind, and another may take the lease after
     LEASE_SECONDS without a renewal, by the clock of the storage. An owner that could not renew it for so long has lost
     it: `lost` says so, and the main thread gets a KeyboardInterrupt. If the process ignores Ctrl-C, it ends.
 
-    An owner whose job may outlive it calls `leave`. Then the object stays, and names the job.
+    An owner that ends leaves an object that says so. If its job may outlive it, it calls `leave`, and the object names
+    the job.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Lease:
         self._job = job
         self._is_active = is_active
         self._left = False
+        self._version: str | None = None  # version of the object that this lease has written, or replaces
+        self._writes = 0
         self.token = uuid.uuid4().hex  # what tells this lease from all others
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -66,49 +68,50 @@ class Lease:
             UserError: another owner holds it, or the bucket cannot be written.
         """
         try:
-            self._blob = gcs.Blob.from_uri(self._path, client=client())
-            generation = self._free_generation()
-            self._write(generation)
-        except PreconditionFailed:
+            self._version = self._free_version()
+            self._write()
+        except UserError:
+            raise
+        except ConflictError:
             raise UserError(f"{self._path}: another run has just started here; wait for it or stop it.") from None
-        except GoogleAPIError as error:
-            raise UserError(explanation(self._path, error)) from None
+        except Exception as error:  # each storage raises its own exceptions
+            raise UserError(storage.explanation(self._path, error)) from None
         if threading.current_thread() is threading.main_thread():  # no other thread can be told
             signal.signal(LOST, signal.default_int_handler)
         self._renewer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the lease, or leave it to the job."""
+        """Release the lease, or leave it to the job. Its object stays, since not all storages can delete a version."""
         self._stop.set()
         self._renewer.join()
-        with contextlib.suppress(Exception):  # a lease that cannot be deleted runs out
-            if self._left:
-                self._write(self._generation, left=True)
-            else:
-                self._blob.delete(if_generation_match=self._generation)
+        if not self._left:
+            self._job, self.token = None, ""
+        with contextlib.suppress(Exception):  # a lease that cannot be released runs out
+            self._write(left=True)
 
     def refuse_held(self) -> None:
         """Raise a UserError if another owner holds the lease. Change nothing."""
         try:
-            self._blob = gcs.Blob.from_uri(self._path, client=client())
-            self._free_generation()
-        except GoogleAPIError as error:
-            raise UserError(explanation(self._path, error)) from None
+            self._free_version()
+        except UserError:
+            raise
+        except Exception as error:  # each storage raises its own exceptions
+            raise UserError(storage.explanation(self._path, error)) from None
 
     def leave(self, *, to_job: bool) -> None:
         """Say whether the lease belongs to the job when the body ends, because the job may still run then."""
         self._left = to_job
 
-    def _free_generation(self) -> int:
-        """Return the generation to replace; 0 if there is no object.
+    def _free_version(self) -> str | None:
+        """Return the version of the object to replace; None if there is no object.
 
         Raises:
             UserError: another owner holds the lease.
         """
-        generation, held = self._read()
-        if not generation:
-            return 0
+        version, held = self._read()
+        if version is None:
+            return None
         if job := held.get("job"):
             self._refuse_active(job)
         if not held.get("left") and (age := self._seconds_since_renewal()) < LEASE_SECONDS:
@@ -116,7 +119,7 @@ class Lease:
                 f"{self._path}: another run ({held.get('owner', 'unknown')}) is at work here, last seen {age:.0f} s "
                 f"ago; wait for it, stop it, or try again in {LEASE_SECONDS - age:.0f} s if it was killed."
             )
-        return generation
+        return version
 
     def _refuse_active(self, job: dict[str, str]) -> None:
         try:
@@ -130,47 +133,37 @@ class Lease:
             raise UserError(f"{self._path}: the job {job['name']} is at work here; wait for it or cancel it.")
 
     def _seconds_since_renewal(self) -> float:
-        """Return the age of the object by the storage's own clock, because two machines' clocks may differ.
+        folder, _, name = self._path.rpartition("/")
+        return storage.ages(folder, name).get(name, LEASE_SECONDS)
 
-        A second object, written and deleted at once, tells the storage's time.
+    def _write(self, *, left: bool = False) -> None:
+        """Write the object in place of the version that is known; `left` says that the owner has ended.
+
+        The number of the write tells each content from all earlier ones, since equal ones may have equal versions.
         """
-        renewed = self._blob.updated
-        now = gcs.Blob.from_uri(f"{self._path}.{self.token}", client=client())
-        now.upload_from_string(b"")
-        seconds = (now.updated - renewed).total_seconds()
-        now.delete()
-        return float(seconds)
-
-    def _write(self, generation: int, *, left: bool = False) -> None:
-        """Write the object in place of this generation; `left` says that the owner has ended and its job may not."""
-        content = orjson.dumps({"owner": self._owner, "token": self.token, "job": self._job, "left": left})
+        self._writes += 1
+        content = {"owner": self._owner, "token": self.token, "job": self._job, "left": left, "number": self._writes}
         try:
-            self._blob.upload_from_string(content, "application/json", if_generation_match=generation)
-            self._generation = int(self._blob.generation)
-        except PreconditionFailed:
+            self._version = storage.objects(self._path).write(self._path, orjson.dumps(content), self._version)
+        except ConflictError:
             current, held = self._read()
             if held.get("token") != self.token:  # with this token, the write succeeded and only its answer was lost
                 raise
-            self._generation = current
+            self._version = current
         self._renewed = time.monotonic()
 
-    def _read(self) -> tuple[int, dict[str, Any]]:
-        """Return the object's generation and content; 0 and an empty dict if there is no object."""
-        try:
-            self._blob.reload()
-            generation = int(self._blob.generation)
-            content = self._blob.download_as_bytes(if_generation_match=generation)
-        except NotFound:
-            return 0, {}
+    def _read(self) -> tuple[str | None, dict[str, Any]]:
+        """Return the object's version and content; None and an empty dict if there is no object."""
+        version, content = storage.objects(self._path).read(self._path) or (None, b"")
         with contextlib.suppress(ValueError, TypeError):  # a damaged lease says nothing, but its age counts
-            return generation, dict(orjson.loads(content))
-        return generation, {}
+            return version, dict(orjson.loads(content))
+        return version, {}
 
     def _renew(self) -> None:
         while not self.lost and not self._stop.wait(LEASE_SECONDS / RENEWALS):
             try:
-                self._write(self._generation)
-            except PreconditionFailed:
+                self._write()
+            except ConflictError:
                 self._lose(taken(self._path))
             except Exception:  # storage or network may fail; the next renewal may succeed
                 if time.monotonic() - self._renewed > LEASE_SECONDS:
@@ -187,7 +180,7 @@ class Lease:
 def holds(path: str, token: str) -> bool:
     """Return whether the object of a lease still has this token, so that no other owner has taken it."""
     try:
-        return bool(orjson.loads(read_file(path))["token"] == token)
+        return bool(orjson.loads(storage.read_file(path))["token"] == token)
     except (ValueError, KeyError, TypeError):
         return False
     except Exception:  # each storage raises its own exceptions

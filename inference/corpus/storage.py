@@ -1,4 +1,4 @@
-"""Adds to Beam's FileSystems: whole-file writes, and messages about files on disk and in Cloud Storage."""
+"""Adds to Beam's FileSystems: whole-file writes, and messages about files on disk, in Cloud Storage and in S3."""
 
 import contextlib
 import hashlib
@@ -9,22 +9,20 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import IO, BinaryIO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.io.gcp import gcsio
 from apache_beam.options.pipeline_options import PipelineOptions
-from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed, Unauthorized
-from google.auth.exceptions import DefaultCredentialsError
-from google.cloud import storage
 
+from inference.corpus import gcs, s3
+from inference.corpus.objects import ConflictError, Objects
 from models.errors import UserError
+from models.paths import GS, S3, problem
+from models.paths import is_remote as is_remote
 
-GS = "gs://"
+OBJECTS: dict[str, Objects] = {GS: gcs, S3: s3}
 PART_SUFFIX = ".part"  # suffix of a local file that is still being written
-DELETERS = 16  # threads that delete objects
 
 
 def configure(beam_flags: Sequence[str]) -> PipelineOptions:
@@ -55,9 +53,9 @@ def _forget_handlers_of(stream: IO[str]) -> None:
             root.removeHandler(handler)
 
 
-def is_remote(path: str) -> bool:
-    """Return whether a path names an object in remote storage, such as gs://bucket/name."""
-    return "://" in path
+def objects(path: str) -> Objects:
+    """Return the storage of a remote path."""
+    return OBJECTS[path[:5]]
 
 
 def open_file(path: str) -> BinaryIO:
@@ -109,8 +107,7 @@ def write_file(path: str, content: bytes | IO[bytes]) -> None:
     """
     source = io.BytesIO(content) if isinstance(content, bytes) else content
     if is_remote(path):
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            shutil.copyfileobj(source, file)
+        objects(path).upload(path, source)
         return
     _write_local(path, source, os.replace)
 
@@ -118,22 +115,17 @@ def write_file(path: str, content: bytes | IO[bytes]) -> None:
 def create_file(path: str, content: bytes) -> bool:
     """Write a file unless it exists; return whether it holds this content now.
 
-    If two processes try at once, only one succeeds, on a local disk and in Cloud Storage. Other storages have no such
-    operation, so there both may succeed, and the later one's content stays.
+    If two processes try at once, only one succeeds.
 
     Raises:
         UserError: the local disk is full, is read-only, or fails.
     """
     try:
-        if path.startswith(GS):
-            storage.Blob.from_uri(path, client=client()).upload_from_string(content, if_generation_match=0)
-        elif is_remote(path):
-            if FileSystems.exists(path):
-                raise FileExistsError(path)
-            write_file(path, content)
+        if is_remote(path):
+            objects(path).write(path, content, None)
         else:
             _write_local(path, io.BytesIO(content), _link)
-    except (PreconditionFailed, FileExistsError):
+    except (ConflictError, FileExistsError):
         return read_file(path) == content  # equal if the write succeeded and only its answer was lost
     return True
 
@@ -212,13 +204,25 @@ def times(folder: str, prefix: str = "") -> dict[str, float]:
     return written
 
 
+def ages(folder: str, prefix: str = "") -> dict[str, float]:
+    """Return how many seconds ago each file of a folder with a prefix was written, by the storage's own clock.
+
+    Two machines' clocks may differ. A file that is written now, and deleted at once, tells the storage's time.
+    """
+    probe = f"{prefix}{uuid.uuid4().hex}"
+    write_file(FileSystems.join(folder, probe), b"")
+    written = times(folder, prefix)
+    delete(folder, [probe])
+    now = written.pop(probe)
+    return {name: now - then for name, then in written.items()}
+
+
 def delete(folder: str, names: Sequence[str]) -> None:
     """Delete files of a folder. A file that is gone already is no error."""
     paths = [FileSystems.join(folder, name) for name in names]
     if is_remote(folder):
         refuse_wildcards(folder)
-        with ThreadPoolExecutor(DELETERS) as pool:  # Beam deletes one after another
-            list(pool.map(lambda path: FileSystems.delete([path]), paths))
+        objects(folder).delete(paths)
         return
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -235,54 +239,44 @@ def refuse_wildcards(path: str) -> None:
         raise UserError(f"{path}: expected the name of a folder, found a wildcard (* ? [); name one folder.")
 
 
-def bucket_of(path: str) -> str:
-    """Return the bucket of a gs:// path; an empty string for other paths."""
-    return path.removeprefix(GS).split("/")[0] if path.startswith(GS) else ""
+def require_conditions(folder: str) -> None:
+    """Check that a folder can be written and that its storage lets only one of two writers succeed.
 
-
-def bucket_location(bucket: str) -> str | None:
-    """Return the location of a bucket, such as US-CENTRAL1 or EU; None if this account may not read it.
-
-    Reading it needs buckets.get, which roles for objects alone, such as objectAdmin, do not include.
+    Raises:
+        UserError: it cannot be written, or its server ignores the conditions of writes, as old servers for S3 do.
     """
     try:
-        return str(client().get_bucket(bucket).location)
-    except Forbidden:
-        return None
+        if folder.startswith(S3):
+            s3.require_conditions(folder)
+    except UserError:
+        raise
+    except Exception as error:  # each storage raises its own exceptions
+        raise UserError(explanation(f"--output {folder}", error)) from None
 
 
 def bucket_problem(path: str) -> str | None:
     """Return what is wrong with the storage of a path; None if it is known and a bucket's objects can be listed."""
-    try:
-        FileSystems.get_filesystem(path)
-    except ValueError:
-        return f"{path}: expected a local path or one of gs://, found {path.partition('://')[0]}://; name another."
-    if not path.startswith(GS):
+    if wrong := problem(path):
+        return f"{path}: {wrong}."
+    if not is_remote(path):
         return None
     if len(path.splitlines()) > 1:
         return f"{path!r}: expected a path without line breaks, found one; name another."
     try:
-        next(iter(client().list_blobs(bucket_of(path), max_results=1)), None)
+        objects(path).touch_bucket(path)
     except Exception as error:  # credentials, network and storage raise their own exceptions
         return explanation(path, error)
     return None
-
-
-def client() -> storage.Client:
-    """Return a client with the credentials of Beam's own reads and writes, including flags such as --no_auth."""
-    return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
 
 
 def explanation(path: str, error: Exception) -> str:
     """Return one sentence about a path that storage refuses: what is wrong and what to do."""
     while details := getattr(error, "exception_details", None):  # Beam wraps the error of the storage, even twice
         error = next(iter(details.values()))
-    if isinstance(error, NotFound):
-        return f"{path}: there is no such bucket or object; check the name."
-    if isinstance(error, Forbidden | Unauthorized | DefaultCredentialsError):
-        return (
-            f"{path}: permission denied; run `gcloud auth application-default login`, or grant this account access "
-            "to the bucket."
-        )
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300].rstrip(".")
+    for known in OBJECTS.values():
+        if reason := known.explain(error):
+            return f"{path}{reason}"
+    reason = getattr(error, "strerror", None) or " ".join(str(getattr(error, "message", error)).split())[:300].rstrip(
+        "."
+    )
     return f"{path} cannot be reached: {reason}; check the path and the connection."

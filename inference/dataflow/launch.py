@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
-from inference.corpus import storage
+from inference.corpus import gcs, storage
 from inference.corpus.files import InputFile
 from inference.cost import pricing
 from inference.cost.pricing import Prices
@@ -31,6 +31,7 @@ from inference.scoring import model_files
 from inference.scoring.options import PrecisionChoice, ScoringOptions
 from models import trained_model
 from models.errors import UserError
+from models.paths import GS
 
 MACHINE = "n2-highcpu-8"  # machine type of workers without a GPU
 ONE_PROCESS = "no_use_multiple_sdk_containers"  # experiment of Beam with which a worker runs a single process
@@ -183,10 +184,10 @@ def _missing(beam_options: PipelineOptions, output: str, files: Sequence[InputFi
     ):
         if not value:
             yield f"--{flag}: expected {expected}, found nothing; add the flag."
-    for flag, path in (("output", output), ("temp_location", cloud.temp_location or storage.GS)):
-        if not path.startswith(storage.GS):
+    for flag, path in (("output", output), ("temp_location", cloud.temp_location or GS)):
+        if not path.startswith(GS):
             yield f"--{flag} {path}: expected a gs:// path, which every worker can reach; name one."
-    if local := [file.path for file in files if not file.path.startswith(storage.GS)]:
+    if local := [file.path for file in files if not file.path.startswith(GS)]:
         yield f"--input {local[0]}: expected a gs:// path, which every worker can reach; copy the corpus to one."
 
 
@@ -194,14 +195,14 @@ def _region_problems(beam_options: PipelineOptions, files: Sequence[InputFile], 
     cloud = beam_options.view_as(GoogleCloudOptions)
     staging = cloud.temp_location or ""
     paths = [("input", file.path) for file in files] + [("output", output), ("temp_location", staging)]
-    flags_by_bucket = {bucket: f"--{flag} {path}" for flag, path in paths if (bucket := storage.bucket_of(path))}
+    flags_by_bucket = {bucket: f"--{flag} {path}" for flag, path in paths if (bucket := gcs.bucket_of(path))}
     for bucket, flag in flags_by_bucket.items():
         try:
-            location = storage.bucket_location(bucket)
+            location = gcs.bucket_location(bucket)
         except Exception as error:  # credentials, network and storage raise errors of their own types
             yield storage.explanation(flag, error)
             continue
-        if location is None and bucket == storage.bucket_of(staging):
+        if location is None and bucket == gcs.bucket_of(staging):
             yield (
                 f"{flag}: this account may not read the bucket's metadata, which staging the job needs; grant it "
                 "storage.buckets.get on the bucket, which is in roles/storage.legacyBucketReader."
@@ -248,12 +249,13 @@ def _models(scoring: ScoringOptions, image: ImageFacts | None) -> tuple[list[str
         name = trained_model.model_name(path)
         key = model_files.name_of(name, scoring.precision)
         try:
-            if storage.is_remote(path):
+            if path.startswith(GS):
                 fingerprints.append(model_files.fingerprint(path, scoring.precision))
             elif posixpath.dirname(path.rstrip("/")) != MODELS_FOLDER:
+                place = "in another storage" if storage.is_remote(path) else "on this machine"
                 problems.append(
-                    f"--model {path}: expected a model that every worker can reach, found one on this machine; name "
-                    f"one in the image, {MODELS_FOLDER}/{name}, or in gs://."
+                    f"--model {path}: expected a model that every worker can reach, found one {place}; name one in the "
+                    f"image, {MODELS_FOLDER}/{name}, or in gs://."
                 )
             elif image and name not in image.models:
                 names = ", ".join(key for key in image.models if "." not in key) or "none"

@@ -5,7 +5,6 @@ import fcntl
 import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -30,15 +29,16 @@ def hold(
 ) -> Iterator[Lease | None]:
     """Let one command at a time into a folder, or any number of tasks (`shared`).
 
-    That is a lease in Cloud Storage, and a lock on disk, which the operating system releases when the process ends.
-    Other storages have neither. Tasks show themselves by files, which count where there is no lock.
+    That is a lease in a remote storage, and a lock on disk, which the operating system releases when the process ends.
+    Tasks show themselves by files, which count where there is no lock.
 
     A task waits a little for a command, because the last task to leave a run takes the folder to tidy it up.
 
     Raises:
         UserError: another command is at work in the folder, or the folder cannot be written.
     """
-    if output.startswith(storage.GS):
+    if storage.is_remote(output):
+        storage.require_conditions(output)
         owner = f"{socket.gethostname()}:{os.getpid()}"
         held = Lease(FileSystems.join(output, LOCK), owner, job, is_active)
         if shared:
@@ -48,11 +48,6 @@ def hold(
         with held:
             _refuse_tasks(output)
             yield held
-        return
-    if storage.is_remote(output):
-        if not shared:
-            _refuse_tasks(output)
-        yield None
         return
     try:
         os.makedirs(output, exist_ok=True)
@@ -108,12 +103,7 @@ def _refuse_tasks(output: str) -> None:
     folder = FileSystems.join(output, TASKS)
     if not storage.times(folder):
         return
-    probe = uuid.uuid4().hex
-    storage.write_file(FileSystems.join(folder, probe), b"")  # the storage dates it by its own clock
-    shown = storage.times(folder)
-    storage.delete(folder, [probe])
-    now = shown.pop(probe)
-    if alive := [name for name, seen in shown.items() if now - seen < lease.LEASE_SECONDS]:
+    if alive := [name for name, age in storage.ages(folder).items() if age < lease.LEASE_SECONDS]:
         raise UserError(
             f"--output {output}: {len(alive)} tasks of `inference.worker` are at work in it; wait or stop them."
         )

@@ -26,7 +26,7 @@ class RunOptions:
     retry_failures: str = ""  # reason of the failures to score again, `all` for every reason, empty for none
     run: str = ""  # identity of the run, known once its folder is claimed
     launch: str = ""  # what tells a launch of a process from its others
-    lease: str = ""  # token of the lease on a folder in Cloud Storage; empty for other folders
+    lease: str = ""  # token of the lease on a remote folder; empty for other folders
 
     @property
     def model_names(self) -> tuple[str, ...]:

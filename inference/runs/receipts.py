@@ -16,7 +16,7 @@ from models import seals
 
 RECEIPTS = "receipts"  # folder of the receipts, in the folder of the run
 
-READERS = 32  # threads that read receipts, because a receipt in Cloud Storage takes longer to arrive than to parse
+READERS = 32  # threads that read receipts, because a remote receipt takes longer to arrive than to parse
 CHUNK = 8 * READERS  # receipts that are in memory at the same time
 RUN_PART = 8  # hexadecimal digits of a run's identity in the names of its files
 

@@ -26,7 +26,7 @@ from inference.runs import lock, receipts, sink, summary
 from inference.runs.lock import LOCK, TASKS
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
-from models import seals
+from models import paths, seals
 from models.arguments import refuse
 from models.errors import UserError
 
@@ -65,7 +65,7 @@ class Claim:
     """A folder that belongs to a run while its launcher is at work."""
 
     options: RunOptions  # options with the identity of the run and the fingerprints of its models
-    lease: Lease | None = None  # lease in Cloud Storage
+    lease: Lease | None = None  # lease on a remote folder
 
     @property
     def lost(self) -> str | None:
@@ -162,10 +162,17 @@ def read(output: str) -> dict[str, Any] | None:
         UserError: `run.json` exists but is damaged, or is of another version.
     """
     storage.refuse_wildcards(output)
+    if wrong := paths.problem(output):
+        raise UserError(f"{output}: {wrong}.")
     path = FileSystems.join(output, RUN)
-    if not FileSystems.exists(path):
-        return None
-    stored = storage.read_file(path)
+    try:
+        if not FileSystems.exists(path):
+            return None
+        stored = storage.read_file(path)
+    except Exception as error:  # each storage raises its own exceptions
+        if storage.is_remote(path):
+            raise UserError(storage.explanation(path, error)) from None
+        raise
     description = seals.unseal(stored)
     if description is None or description["run"] != _identity(description):
         with contextlib.suppress(ValueError, AttributeError):
@@ -193,7 +200,7 @@ def read_files(output: str) -> list[InputFile]:
 def require_own(options: RunOptions) -> None:
     """Check that the folder still belongs to a run. Every process of a run does so before it writes a slice.
 
-    In Cloud Storage the token of the lease decides, so a run also stops if another command has resumed it.
+    In a remote storage the token of the lease decides, so a run also stops if another command has resumed it.
 
     Raises:
         RunLost: it belongs to another run or command, or to none.

@@ -1,4 +1,4 @@
-"""Brings the files of trained models to this machine and checks them; models in Cloud Storage are copied to a cache."""
+"""Brings the files of trained models to this machine and checks them; remote models are copied to a cache."""
 
 import hashlib
 import os

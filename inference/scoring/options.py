@@ -18,7 +18,7 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 class ScoringOptions:
     """The models of a run and the options of their scoring."""
 
-    models: tuple[str, ...]  # directories, local or in Cloud Storage
+    models: tuple[str, ...]  # directories, local or remote
     runtime: RuntimeChoice = "auto"
     precision: PrecisionChoice = "auto"
     device: DeviceChoice = "auto"

@@ -16,12 +16,16 @@ from apache_beam.internal.gcp.auth import _Credentials
 from google.api_core.retry import retry_unary
 
 from inference import beam_runner
+from inference.corpus import s3 as objects
 from inference.scoring import conversion_folder, conversions
 from models import seals, weights
 from models.network import PooledClassifier
-from tests import cloud_storage, dataflow
+from models.paths import GS
+from models.paths import S3 as S3_SCHEME
+from tests import cloud_storage, dataflow, s3_server
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
+from tests.s3_server import S3
 from tests.tiny import tiny_model
 
 WORDS = ("red", "green", "blue", "sky", "grass", "rose", "the", "of", "a", "is")
@@ -93,18 +97,47 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStor
                 gc.collect()
 
 
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
+    """Run a server for S3 with an empty bucket, which boto3's variables name to this process and its children."""
+    with s3_server.running(BUCKET) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.url)
+        for name, value in s3_server.CREDENTIALS.items():
+            monkeypatch.setenv("AWS_DEFAULT_REGION" if name == "region_name" else name.upper(), value)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        objects._client.cache_clear()
+        yield running
+        objects._client.cache_clear()
+        gc.collect()  # connections are closed when their client goes
+
+
+Remote = CloudStorage | S3
+
+
+@pytest.fixture(params=["cloud", "s3"])
+def remote(request: pytest.FixtureRequest) -> Remote:
+    """Return each of the remote storages in turn, with an empty bucket."""
+    storage: Remote = request.getfixturevalue(request.param)
+    return storage
+
+
+def root_of(remote: Remote) -> str:
+    """Return the path of the bucket."""
+    return f"{GS if isinstance(remote, CloudStorage) else S3_SCHEME}{BUCKET}"
+
+
 def jsonl(count: int, start: int = 0) -> bytes:
     """Return the bytes of a corpus with `count` documents."""
     rows = ({"id": f"d{start + i}", "text": text} for i, text in enumerate(texts(count)))
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def upload_folder(cloud: CloudStorage, folder: Path, name: str) -> str:
+def upload_folder(cloud: Remote, folder: Path, name: str) -> str:
     """Copy a folder into the bucket, and return its path there."""
     for file in folder.rglob("*"):
         if file.is_file():
             cloud.upload(BUCKET, f"{name}/{file.relative_to(folder)}", file.read_bytes())
-    return f"gs://{BUCKET}/{name}"
+    return f"{root_of(cloud)}/{name}"
 
 
 def rows_of(folder: Path, kind: str = "predictions") -> list[dict[str, Any]]:

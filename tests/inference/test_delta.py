@@ -21,8 +21,7 @@ from inference.corpus.slices import count_lines, cut, number
 from inference.runs import changes
 from inference.runs.changes import Planned
 from models.text import TextRecipe
-from tests.cloud_storage import CloudStorage
-from tests.inference.conftest import BUCKET, int8_variant, jsonl, rows_of, texts, upload_folder
+from tests.inference.conftest import BUCKET, Remote, int8_variant, jsonl, root_of, rows_of, texts, upload_folder
 from tests.tiny import tiny_model
 
 TEXTS = texts(60)
@@ -344,22 +343,22 @@ def test_a_collection_goes_on_after_a_stop_and_refuses_other_files(
     assert not (tmp_path / "more").exists()
 
 
-def test_a_delta_and_a_collection_in_cloud_storage(cloud: CloudStorage, label: Label, colours: Path) -> None:
-    model = upload_folder(cloud, colours, "models/colours")
-    may, bucket = cloud.upload(BUCKET, "may[1]?.jsonl", jsonl(8)), f"gs://{BUCKET}"
+def test_a_delta_and_a_collection_in_a_remote_storage(remote: Remote, label: Label, colours: Path) -> None:
+    model = upload_folder(remote, colours, "models/colours")
+    may, bucket = remote.upload(BUCKET, "may[1]?.jsonl", jsonl(8)), root_of(remote)
     assert beam_runner.main(["--model", model, "--input", may, "--output", f"{bucket}/may"]) == 0
-    cloud.upload(BUCKET, "june/a.jsonl", jsonl(9))
-    cloud.upload(BUCKET, "out/unfinished.json", b"{}")
-    cloud.upload(BUCKET, "out/documents/part-00009.jsonl", b"stale\n")
+    remote.upload(BUCKET, "june/a.jsonl", jsonl(9))
+    remote.upload(BUCKET, "out/unfinished.json", b"{}")
+    remote.upload(BUCKET, "out/documents/part-00009.jsonl", b"stale\n")
     command = ["--input", f"{bucket}/june/*", "--previous", f"{bucket}/may", "--output", f"{bucket}/out"]
     assert delta.main([*command, "--runner", "FnApiRunner"]) == 0
-    made = orjson.loads(cloud.contents(BUCKET, "out/")["delta.json"])
+    made = orjson.loads(remote.contents(BUCKET, "out/")["delta.json"])
     assert made["counts"] == {"kept": 8, "new": 1}
-    assert cloud.contents(BUCKET, "out/documents/").keys() == {"part-00000.jsonl"}
+    assert remote.contents(BUCKET, "out/documents/").keys() == {"part-00000.jsonl"}
     documents = f"{bucket}/out/documents/*.jsonl"
     assert beam_runner.main(["--model", model, "--input", documents, "--output", f"{bucket}/june_run"]) == 0
     assert collect.main([f"{bucket}/june_run", "--output", f"{bucket}/labels"]) == 0
-    written = cloud.contents(BUCKET, "labels/")
+    written = remote.contents(BUCKET, "labels/")
     rows = [line for name, content in written.items() if name.startswith("predictions/") for line in content.split()]
     assert len(rows) == 9
     assert orjson.loads(written["collection.json"])["counts"]["documents"] == 9

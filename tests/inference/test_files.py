@@ -7,13 +7,12 @@ import pytest
 
 from inference.corpus.files import find_file, find_files, read_bytes
 from models.errors import UserError
-from tests.cloud_storage import CloudStorage
-from tests.inference.conftest import BUCKET
+from tests.inference.conftest import BUCKET, Remote, root_of
 
 LITERAL = ("c[2].jsonl", "c*.jsonl", "c?.jsonl", "[!a].jsonl", "a b#1.jsonl")
 
 
-@pytest.fixture(params=["disk", "cloud"])
+@pytest.fixture(params=["disk", "cloud", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return a folder with files whose names hold wildcards, beside files that these wildcards match."""
     names = (*LITERAL, "c2.jsonl", "cd.jsonl", "b.jsonl", "deeper/x.jsonl")
@@ -22,10 +21,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         for name in names:
             (tmp_path / name).write_text(name)
         return str(tmp_path)
-    cloud: CloudStorage = request.getfixturevalue("cloud")
+    remote: Remote = request.getfixturevalue(request.param)
     for name in names:
-        cloud.upload(BUCKET, f"in/{name}", name.encode())
-    return f"gs://{BUCKET}/in"
+        remote.upload(BUCKET, f"in/{name}", name.encode())
+    return f"{root_of(remote)}/in"
 
 
 def names_of(folder: str, *patterns: str) -> list[str]:

@@ -275,7 +275,6 @@ def test_an_input_that_lies_in_the_output_by_another_name_is_not_deleted(
         ("a/run.json", "holds 'run.json', which does not belong to a run: move it away, or name a new folder."),
         ("a/predictions", "holds 'predictions', which does not belong to a run: move it away, or name a new folder."),
         ("gs://bucket/a\nb", "'gs://bucket/a\\nb': expected a path without line breaks, found one; name another."),
-        ("s4://bucket/out", "s4://bucket/out: expected a local path or one of gs://, found s4://; name another."),
     ],
 )
 def test_a_strange_output_is_a_sentence(

@@ -11,7 +11,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 
 from inference import beam_runner
-from inference.corpus import slices, storage
+from inference.corpus import gcs, slices
 from inference.cost import pricing
 from inference.dataflow import images, launch
 from inference.runs import pipeline
@@ -206,7 +206,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
     service.labels |= {"org.labelbeam.python": "3.8", "org.labelbeam.beam": "2.1.0"}
     cloud.client.create_bucket("faraway")
     locations = {BUCKET: "US-CENTRAL1", "faraway": "EUROPE-WEST1"}  # the emulator has only one location
-    monkeypatch.setattr(storage, "bucket_location", locations.__getitem__)
+    monkeypatch.setattr(gcs, "bucket_location", locations.__getitem__)
     code = beam_runner.main(
         launch_flags(
             service,
@@ -307,7 +307,7 @@ def test_a_job_that_fails_prints_why_and_how_to_resume(
     err = capsys.readouterr().err
     assert "The worker ran out of memory." in err
     assert f"python -m inference.beam_runner {' '.join(command)}" in err
-    assert ".lock" not in cloud.contents(BUCKET, "out/")
+    assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["job"] is None
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_job(

@@ -20,8 +20,7 @@ from inference.runs.options import RunOptions
 from inference.runs.tasks import Task
 from inference.scoring.options import ScoringOptions
 from models.errors import UserError
-from tests.cloud_storage import CloudStorage
-from tests.inference.conftest import BUCKET, contents, without_run, write_corpus
+from tests.inference.conftest import BUCKET, Remote, contents, root_of, without_run, write_corpus
 
 Label = Callable[..., Path]
 
@@ -225,17 +224,17 @@ def test_what_others_are_writing_stays_when_claims_go(options: RunOptions) -> No
     assert [path.name for path in folder.iterdir()] == names[1:]
 
 
-@pytest.mark.parametrize("where", ["disk", "cloud"])
+@pytest.mark.parametrize("where", ["disk", "cloud", "s3"])
 def test_tasks_and_a_run_keep_each_other_out(
     where: str,
     tmp_path: Path,
     corpus: Path,
     colours: Path,
-    cloud: CloudStorage,
+    request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    output = f"gs://{BUCKET}/run" if where == "cloud" else str(tmp_path / "run")
+    output = str(tmp_path / "run") if where == "disk" else f"{root_of(request.getfixturevalue(where))}/run"
     command = flags(colours, corpus, output)
     assert worker.main([*command, "--limit", "5"]) == 0
     options = RunOptions(output, 0, ScoringOptions((str(colours),)), run="0" * 32)
@@ -249,12 +248,12 @@ def test_tasks_and_a_run_keep_each_other_out(
     assert beam_runner.main([*command, "--overwrite"]) == 0
 
 
-def test_tasks_in_cloud_storage(cloud: CloudStorage, corpus: Path, colours: Path, tmp_path: Path, label: Label) -> None:
-    assert worker.main(flags(colours, corpus, f"gs://{BUCKET}/run")) == 0
+def test_tasks_in_a_remote_storage(remote: Remote, corpus: Path, colours: Path, tmp_path: Path, label: Label) -> None:
+    assert worker.main(flags(colours, corpus, f"{root_of(remote)}/run")) == 0
     whole = label(*flags(colours, corpus, tmp_path))
-    shared = {without_run(n): c for n, c in cloud.contents(BUCKET, "run/").items() if n.startswith("predictions/")}
+    shared = {without_run(n): c for n, c in remote.contents(BUCKET, "run/").items() if n.startswith("predictions/")}
     assert shared == {n: c for n, c in contents(whole).items() if n.startswith("predictions/")}
-    assert not [name for name in cloud.contents(BUCKET, "run/") if name.startswith(("tasks/", "claims/", "slices"))]
+    assert not [name for name in remote.contents(BUCKET, "run/") if name.startswith(("tasks/", "claims/", "slices"))]
 
 
 @pytest.mark.parametrize("more", [("--overwrite",), ("--plan",), ("--runner", "DataflowRunner"), ("--runner=x",)])

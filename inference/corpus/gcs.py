@@ -1,0 +1,93 @@
+"""Cloud Storage, with the credentials of Beam's own reads and writes."""
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.gcp import gcsio
+from apache_beam.options.pipeline_options import PipelineOptions
+from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed, Unauthorized
+from google.auth.exceptions import DefaultCredentialsError
+from google.cloud import storage
+
+from inference.corpus.objects import ConflictError
+from models.paths import GS
+
+DELETERS = 16  # threads that delete objects
+
+
+def client() -> storage.Client:
+    """Return a client with the credentials of Beam's own reads and writes, including flags such as --no_auth."""
+    return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
+
+
+def read(path: str) -> tuple[str, bytes] | None:
+    """Return the generation and the content of an object, or None if there is no object."""
+    blob = storage.Blob.from_uri(path, client=client())
+    try:
+        blob.reload()
+        return str(blob.generation), blob.download_as_bytes(if_generation_match=int(blob.generation))
+    except NotFound:
+        return None
+
+
+def write(path: str, content: bytes, version: str | None) -> str:
+    """Write an object in place of this generation, or a new one, and return its generation.
+
+    Raises:
+        ConflictError: the object has another generation.
+    """
+    blob = storage.Blob.from_uri(path, client=client())
+    try:
+        blob.upload_from_string(content, if_generation_match=int(version or 0))
+    except PreconditionFailed:
+        raise ConflictError(path) from None
+    return str(blob.generation)
+
+
+def upload(path: str, file: IO[bytes]) -> None:
+    """Write an object, which appears when its upload is complete."""
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target:
+        shutil.copyfileobj(file, target)
+
+
+def delete(paths: Sequence[str]) -> None:
+    """Delete objects. An object that is gone already is no error."""
+    with ThreadPoolExecutor(DELETERS) as pool:  # Beam deletes one after another
+        list(pool.map(lambda path: FileSystems.delete([path]), paths))
+
+
+def touch_bucket(path: str) -> None:
+    """Ask the bucket of a path for one object."""
+    next(iter(client().list_blobs(bucket_of(path), max_results=1)), None)
+
+
+def explain(error: Exception) -> str | None:
+    """Return what is wrong and what to do, if users can mend it."""
+    if isinstance(error, NotFound):
+        return ": there is no such bucket or object; check the name."
+    if isinstance(error, Forbidden | Unauthorized | DefaultCredentialsError):
+        return (
+            ": permission denied; run `gcloud auth application-default login`, or grant this account access to the "
+            "bucket."
+        )
+    return None
+
+
+def bucket_of(path: str) -> str:
+    """Return the bucket of a gs:// path; an empty string for other paths."""
+    return path.removeprefix(GS).split("/")[0] if path.startswith(GS) else ""
+
+
+def bucket_location(bucket: str) -> str | None:
+    """Return the location of a bucket, such as US-CENTRAL1 or EU; None if this account may not read it.
+
+    Reading it needs buckets.get, which roles for objects alone, such as objectAdmin, do not include.
+    """
+    try:
+        return str(client().get_bucket(bucket).location)
+    except Forbidden:
+        return None
