@@ -64,9 +64,13 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         UserError: has a line for each problem.
     """
     beam_options = storage.configure(beam_flags)
-    engine = engines.choose(beam_options, beam_flags)
+    try:
+        engine, problems = engines.choose(beam_options, beam_flags), []
+    except UserError as error:
+        engine, problems = Engine("FnApiRunner", "here"), [str(error)]
     on_dataflow = engine.workers == "dataflow"
-    scoring, problems = check_scoring(flags, here=not on_dataflow, scores=engine.workers == "here")
+    scoring, scoring_problems = check_scoring(flags, here=not on_dataflow, scores=engine.workers == "here")
+    problems += scoring_problems
     files: list[InputFile] = []
     try:
         files = find_files(flags.input)

@@ -32,6 +32,7 @@ PACKAGES = (
 )
 OPTIONAL = ("openvino", "onnxruntime", "boto3")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "bf16", "i8mm")
+SCHEDULERS = {"Slurm": "sbatch", "Grid Engine": "qsub", "Kubernetes": "kubectl"}  # command of each scheduler
 ENOUGH_GB = 5.0  # free disk space that holds the layers of an image, or a few converted models
 
 Row = tuple[str, str, bool]  # subject, finding, and whether the finding is good enough
@@ -63,6 +64,7 @@ def _main(argv: Sequence[str]) -> int:
         *_installation(),
         *_machine(),
         *_choice(),
+        *_engines(),
         *_cloud(),
         *(row for directory in flags.model for row in _model(directory)),
     ]
@@ -128,6 +130,22 @@ def _choice() -> Iterator[Row]:
     yield "--runtime auto", f"{chosen}: {chosen.reason}", True
 
 
+def _engines() -> Iterator[Row]:
+    yield "DirectRunner", "here: FnApiRunner, which is a part of Beam", True
+    prism = sorted(Path.home().glob(".apache_beam/cache/prism/bin/*prism*"))
+    yield "PrismRunner", f"{prism[-1]}" if prism else "none here; Beam downloads it, or --prism_location names it", True
+    found = [name for name, tool in SCHEDULERS.items() if shutil.which(tool)]
+    missing = "no scheduler found; the same command in several terminals does"
+    yield "labelbeam worker", f"{', '.join(found)}" if found else missing, True
+    yield "PortableRunner", "here; needs a job server (--job_endpoint) and workers (--environment_type)", True
+    java = shutil.which("java")
+    yield (
+        "FlinkRunner, SparkRunner",
+        f"Beam's job server would run in {java}" if java else "no Java for the job server",
+        True,
+    )
+
+
 def _cloud() -> Iterator[Row]:
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError
@@ -139,11 +157,25 @@ def _cloud() -> Iterator[Row]:
         yield "Google credentials", f"found, project {project or 'not set'}", True
     except DefaultCredentialsError:
         yield "Google credentials", "none (if you need them: gcloud auth application-default login)", True
+    yield "S3", _s3(), True
     try:
         with images.engine() as client:
             yield "container engine", f"running, version {client.version()['Version']}", True
     except UserError:
         yield "container engine", "none is running (needed to build an image)", True
+
+
+def _s3() -> str:
+    """Return which S3 would be used, without a request to it."""
+    from inference.runs import run_folder
+
+    if not run_folder.version_of("boto3"):
+        return "no boto3 (if you need it: pip install 'labelbeam[s3]')"
+    from boto3.session import Session
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "Amazon's"
+    given = "AWS_ACCESS_KEY_ID" in os.environ or bool(Session().available_profiles)
+    return f"endpoint: {endpoint}; credentials: {'found' if given else 'neither variables nor a profile'}"
 
 
 def _model(directory: str) -> Iterator[Row]:

@@ -12,8 +12,8 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from inference.corpus import storage
 from models.errors import UserError
 
-SLICES_AT_ONCE = 2  # on this machine: while one slice is computed, another one is read, tokenised or written
-RESUBMISSIONS = 3  # default of --resubmit for engines that do not repeat what a dead worker was at
+SLICES_AT_ONCE = 2  # default of FnApiRunner: while one slice is computed, another one is read, tokenised or written
+RESUBMISSIONS = 3  # default of --resubmit where workers are elsewhere
 CONNECT_SECONDS = 5.0  # time to wait for a job server to answer
 LOOPBACK, EXTERNAL = "LOOPBACK", "EXTERNAL"  # environments of Beam: workers in this process, or in a pool
 ENVIRONMENTS = (EXTERNAL, "DOCKER", "PROCESS", LOOPBACK)
@@ -23,12 +23,14 @@ RUNNERS = {
     for name in ("FnApiRunner", "PrismRunner", "PortableRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
 }
 CLUSTERS = ("FlinkRunner", "SparkRunner")  # runners whose workers are on several machines
-# What engines say of workers that cannot start, and the sentence for the user. Another submission would fail too.
-_CANNOT_START = {
-    r"No module named '(?:inference|models)'": "a worker cannot import labelbeam; install it, with its requirements, "
-    "for the `python` that starts the workers.",
+# What engines say of a job that another submission would not help, and the sentence for the user.
+_LASTING = {
+    r"No module named '(?:inference|models)[.']": "a worker cannot import labelbeam; install it, with its "
+    "requirements, for the `python` that starts the workers.",
     r"didn't get control connection|No module named 'apache_beam'": "no worker has answered; check that the `python` "
     "on the PATH of the worker pool can import apache_beam and labelbeam.",
+    r"in state CANCELLED": "the job was cancelled on its server.",
+    r"Service failed to start up": "Prism did not start; --verbose shows why.",
 }
 _DIED = r"SDK worker disconnected"  # what Prism says of a worker that died
 
@@ -43,8 +45,8 @@ class Engine:
 
     @property
     def resubmissions(self) -> int:
-        """Return how often a failed job is submitted again by default. Dataflow repeats the work of dead workers."""
-        return RESUBMISSIONS if self.workers == "elsewhere" or self.runner == "PrismRunner" else 0
+        """Return how often a failed job is submitted again by default. Dataflow repeats work by itself."""
+        return RESUBMISSIONS if self.workers == "elsewhere" else 0
 
 
 def choose(beam_options: PipelineOptions, beam_flags: Sequence[str]) -> Engine:
@@ -66,11 +68,12 @@ def choose(beam_options: PipelineOptions, beam_flags: Sequence[str]) -> Engine:
     if runner == "DataflowRunner":
         return Engine(runner, "dataflow")
     if runner == "FnApiRunner":
-        if not any(flag.startswith("--direct_") for flag in beam_flags):
+        if not any(flag.partition("=")[0] == "--direct_num_workers" for flag in beam_flags):
             beam_options.view_as(DirectOptions).direct_num_workers = SLICES_AT_ONCE
         return Engine(runner, "here")
-    environment = portable.environment_type or (LOOPBACK if runner == "PrismRunner" else "")
-    place: Literal["here", "elsewhere"] = "here" if environment.upper() == LOOPBACK else "elsewhere"
+    environment = (portable.environment_type or (LOOPBACK if runner == "PrismRunner" else "")).upper()
+    portable.environment_type = environment or None
+    place: Literal["here", "elsewhere"] = "here" if environment == LOOPBACK else "elsewhere"
     return Engine(runner, place, portable.job_endpoint or "")
 
 
@@ -82,20 +85,33 @@ def problems(engine: Engine, beam_options: PipelineOptions, paths: Sequence[tupl
         beam_options: The options of Beam.
         paths: The flag and the path of each folder and file of the run.
     """
-    if engine.workers != "elsewhere":
-        return
-    portable = beam_options.view_as(PortableOptions)
-    if (portable.environment_type or "").upper() not in ENVIRONMENTS:
-        yield (
-            f"--environment_type: expected one of {', '.join(ENVIRONMENTS)}, found "
-            f"{portable.environment_type or 'nothing'}; Beam's own image has no labelbeam, so say where workers run."
-        )
     if engine.runner == "PortableRunner" and not engine.endpoint:
         yield "--job_endpoint: expected the address of a job server, such as localhost:8073, found nothing; add it."
     elif engine.endpoint not in ("", "embed"):
         yield from _unreachable("job_endpoint", engine.endpoint)
-    if _is_loopback(engine.endpoint) and portable.environment_type == EXTERNAL and portable.environment_config:
-        yield from _unreachable("environment_config", portable.environment_config)
+    if engine.workers == "elsewhere":
+        yield from _environment_problems(engine, beam_options.view_as(PortableOptions))
+        yield from _path_problems(engine, paths)
+
+
+def _environment_problems(engine: Engine, portable: PortableOptions) -> Iterator[str]:
+    environment, config = portable.environment_type, portable.environment_config
+    if environment not in ENVIRONMENTS:
+        yield (
+            f"--environment_type: expected one of {', '.join(ENVIRONMENTS)}, found {environment or 'nothing'}; Beam's "
+            "own image has no labelbeam, so say where workers run."
+        )
+    elif not (config or portable.environment_options):
+        yield (
+            "--environment_config: expected the pool's address for EXTERNAL, an image for DOCKER or a command for "
+            "PROCESS, found nothing; add it."
+        )
+    # The server dials the pool, so that the address means the same here only if both are on this machine.
+    elif (engine.runner, environment) == ("PortableRunner", EXTERNAL) and _are_loopback(engine.endpoint, config or ""):
+        yield from _unreachable("environment_config", config)
+
+
+def _path_problems(engine: Engine, paths: Sequence[tuple[str, str]]) -> Iterator[str]:
     for flag, path in paths:
         if storage.is_remote(path):
             continue
@@ -115,13 +131,16 @@ def _unreachable(flag: str, address: str) -> Iterator[str]:
         yield f"--{flag} {address}: nothing answers there ({error.strerror or error}); start it, or mend the address."
 
 
-def _is_loopback(endpoint: str) -> bool:
-    return endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
+def _are_loopback(*addresses: str) -> bool:
+    return all(address.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]") for address in addresses)
 
 
-def explain(message: str) -> tuple[str, bool]:
-    """Return a sentence for an engine's message, or the message itself, and whether another submission may succeed."""
-    for pattern, sentence in _CANNOT_START.items():
+def explain(message: str) -> tuple[str, bool | None]:
+    """Return a sentence for an engine's message, or the message itself.
+
+    Return also whether another submission may succeed; None if the message does not tell.
+    """
+    for pattern, sentence in _LASTING.items():
         if re.search(pattern, message):
             return sentence, False
-    return ("a worker died." if re.search(_DIED, message) else message), True
+    return ("a worker died.", True) if re.search(_DIED, message) else (message, None)

@@ -6,7 +6,7 @@ from inference.runs.progress import Verbosity
 from models.errors import UserError
 
 INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
-# What Beam logs of Ctrl-C: of the step that it interrupts, and of a slice of another thread.
+# Texts in what Beam logs after Ctrl-C, of the interrupted step and of slices in other threads.
 _QUIET = (INTERRUPTED, "cannot schedule new futures after shutdown", "LaunchEnded")
 
 
@@ -18,7 +18,7 @@ def set_up(verbosity: Verbosity) -> None:
         return
     logging.getLogger("apache_beam.runners.common").addFilter(_is_news)
     logging.getLogger().addFilter(_is_not_of_a_job)
-    logging.getLogger("PrismJobServer").disabled = True  # it repeats what its jobs say, and announces itself
+    logging.getLogger("PrismJobServer").disabled = True  # Prism announces itself, and repeats what jobs say
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)  # it warns when Prism ends
     # It warns that several workers have no effect in one process, although two threads do overlap.
     logging.getLogger("apache_beam.runners.portability.fn_api_runner.fn_runner").setLevel(logging.ERROR)

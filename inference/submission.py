@@ -14,7 +14,7 @@ from rich.console import Console
 from inference import engines
 from inference.checks import CheckedRun
 from inference.logs import INTERRUPTED
-from inference.runs import launches, pipeline, run_folder
+from inference.runs import launches, pipeline, receipts, run_folder
 from inference.runs.options import RESUME
 from inference.runs.run_folder import Claim
 from inference.runs.step_errors import own_error
@@ -30,12 +30,15 @@ REPEATED = (faults.ScoringError.__name__, faults.DeviceError.__name__)  # own er
 def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
     for left in range(checked.resubmissions, -1, -1):
+        done = _count_slices(checked) if left else 0
         try:
             return _submit(checked, claim, console)
         except Exception as error:  # each runner raises errors of its own types
-            if INTERRUPTED in str(error):
+            if INTERRUPTED in str(error) and checked.engine.workers == "here":
                 raise KeyboardInterrupt from None
             message, may_succeed, can_resume = _judge(error)
+            if may_succeed is None:  # what stops a job that has done something may be gone the next time
+                may_succeed = left > 0 and _count_slices(checked) > done
             if claim.lost or not left or not may_succeed:
                 return failed(message, checked, can_resume=can_resume)
             print(
@@ -44,11 +47,16 @@ def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     raise AssertionError("the last submission returns")
 
 
+def _count_slices(checked: CheckedRun) -> int:
+    return sum(1 for _ in receipts.paths(checked.options.output, checked.options.run))
+
+
 def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline once. Return None at its end, and an exit code if a job goes on or has become too expensive."""
     if checked.job:
         claim.leave(to_job=True)  # whatever ends this process, the job may go on
-    result, options = None, replace(checked.options, launch=uuid.uuid4().hex)
+    result, here = None, checked.engine.workers == "here"
+    options = replace(checked.options, launch=uuid.uuid4().hex if here else "")
     try:
         p = beam.Pipeline(options=checked.beam_options)
         pipeline.build(p, options, check_workers=checked.engine.workers == "elsewhere")
@@ -67,8 +75,11 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
             unwatched = ", and --max_cost no longer stops it" if checked.max_cost else ""
             print(f"\nno longer waiting: if the job was submitted, it continues{unwatched}", file=sys.stderr)
             return 1
-        if checked.engine.endpoint and result:
-            _cancel(result, checked)
+        _cancel(result, checked)
+        raise
+    except Exception:  # each runner raises errors of its own types
+        if result is not None:
+            _cancel(result, checked)  # a connection may break while its job goes on
         raise
     finally:
         launches.end(options.launch)
@@ -97,20 +108,30 @@ def _spending(checked: CheckedRun, result: PipelineResult) -> "contextlib.Abstra
     return Spending(result, checked.job, checked.max_cost)
 
 
-def _cancel(result: PipelineResult, checked: CheckedRun) -> None:
-    """Stop a job on a job server, and say what came of it."""
-    endpoint = checked.engine.endpoint
+def _cancel(result: PipelineResult | None, checked: CheckedRun) -> None:
+    """Stop a job elsewhere unless it has ended, and say what came of it."""
+    if (
+        checked.engine.workers != "elsewhere" or checked.engine.endpoint == "embed"
+    ):  # that server ends with this process
+        return
+    where = checked.engine.endpoint or checked.engine.runner
+    if result is None:
+        print(f"\nif the job was submitted to {where}, it goes on: cancel it there.", file=sys.stderr)
+        return
     try:
+        if PipelineState.is_terminal(result.state):
+            return
         result.cancel()
         print(
-            f"\nthe job on {endpoint} was cancelled; a slice that is being scored may still be written", file=sys.stderr
+            f"\nthe job on {where} was cancelled; a slice that is being scored may still be written.", file=sys.stderr
         )
     except Exception as error:  # each job server has errors of its own
-        print(f"\nthe job on {endpoint} goes on: cancel it there ({error})", file=sys.stderr)
+        reason = " ".join(str(error).split())[:200]
+        print(for_terminal(f"\nthe job on {where} may go on: cancel it there ({reason})."), file=sys.stderr)
 
 
-def _judge(error: Exception) -> tuple[str, bool, bool]:
-    """Return why a job failed, whether another submission may succeed, and whether the run can be resumed at all."""
+def _judge(error: Exception) -> tuple[str, bool | None, bool]:
+    """Return why a job failed, whether another submission may succeed if that is known, and whether a resume may."""
     if own := own_error(error):
         return own[1], own[0] in REPEATED, own[0] != run_folder.RunLost.__name__
     return *engines.explain(f"{error}\n{type(error).__name__}."), True

@@ -3,6 +3,8 @@
 python -m inference.worker --model models/trained/demo --input data/demo/corpus.jsonl --output runs/demo
 """
 
+import os
+import re
 import signal
 import sys
 import time
@@ -11,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inference.beam_runner import make_parser
-from inference.runs.options import RESUME
 from models import secrets
 from models.arguments import refuse
 from models.errors import UserError, exit_code
@@ -40,21 +41,24 @@ REFUSED = (
     *("overwrite", "retry_failures", "plan", "max_cost", "profile", "prices", "accelerator", "no_wait"),
     "resubmit",
 )
+ENDING_SECONDS = 10.0  # time in which a task that was told to stop ignores that it is told again
+STOPPED = "Finished slices are kept, and other tasks go on: the same command joins them again."
 LINE_SECONDS = 10.0  # between two lines about this task's progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Label until the run is finished. Return 0 when done, 1 after a failure, 2 after wrong use, 3 as beam_runner."""
-    return exit_code(lambda: _main(list(sys.argv[1:] if argv is None else argv)), RESUME)
+    return exit_code(lambda: _main(list(sys.argv[1:] if argv is None else argv)), STOPPED)
 
 
 def _main(argv: list[str]) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):  # a cluster's scheduler stops a task by the first
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _interrupt)
-    flags, beam_flags = make_parser(PROG, DESCRIPTION, EPILOG).parse_with_beam(argv)
-    given = [f"--{name}" for name in REFUSED if getattr(flags, name)]
-    given += [name for flag in beam_flags if (name := flag.partition("=")[0]) == "--runner"]
+    parser = make_parser(PROG, DESCRIPTION, EPILOG)
+    flags, beam_flags = parser.parse_with_beam(argv)
+    given = [f"--{name}" for name in REFUSED if getattr(flags, name) != parser.get_default(name)]
+    given += [name for flag in beam_flags if re.match("--(runner$|direct_)", name := flag.partition("=")[0])]
     refuse([f"{', '.join(given)}: tasks have no use for it; drop it, or use inference.beam_runner."] if given else [])
     # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
     from inference import checks
@@ -63,9 +67,15 @@ def _main(argv: list[str]) -> int:
 
 
 def _interrupt(*_: object) -> None:
-    """Stop this task. Ignore what a scheduler or an impatient person sends next, because the task is ending."""
+    """Stop this task. Ignore what a scheduler or an impatient person sends next, while the task is ending."""
+    until = time.monotonic() + ENDING_SECONDS
+
+    def again(*_: object) -> None:
+        if time.monotonic() > until:  # it does not end by itself
+            os._exit(1)
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, signal.SIG_IGN)
+        signal.signal(signum, again)
     raise KeyboardInterrupt
 
 

@@ -414,3 +414,12 @@ def test_the_commands_of_readme_and_reference_work_after_the_demo(tmp_path: Path
             assert done.returncode == 0, line + done.stderr
             ran.add(module.removeprefix("inference."))
     assert ran == {"beam_runner", "doctor", "report", "verify", "compare", "estimate_cost", "run"}
+
+
+def test_what_has_run_where_was_seen_by_tests_that_exist() -> None:
+    for record in json.loads((ROOT / "docs" / "engines.json").read_text()):
+        path, _, test = record["command"].removeprefix("pytest ").partition("::")
+        source = (ROOT / path).read_text()
+        assert f"def {test.partition('[')[0]}(" in source, record
+        assert f'"{record["shown"]}"' in source, record
+        assert not record["commit"].endswith("-changed"), f"{record['command']}: record it on a clean tree"

@@ -23,6 +23,7 @@ from inference.scoring.scorer import Scorer
 from inference.scoring.tally import Counts
 
 WORKER = "apache_beam.runners.worker.sdk_worker_main"  # module that runs in a process of Beam's own
+NAMESPACE = "labelbeam"  # namespace of the counters that an engine shows
 TRUSTED_ATTEMPTS = 2  # unfinished attempts at a slice after which it is scored in a separate process
 
 _device_lost = threading.Event()  # set when no later call in this process can use the GPU
@@ -114,8 +115,8 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         return sum(len(text) for element in batch for document in element.content.documents for text in document.texts)
 
     def get_metrics_namespace(self) -> str:
-        """Return the namespace of RunInference's own metrics."""
-        return "labelbeam"
+        """Return the namespace of RunInference's own metrics, which are beside ours."""
+        return NAMESPACE
 
 
 def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:

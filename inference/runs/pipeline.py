@@ -22,29 +22,39 @@ from inference.corpus import slices
 from inference.corpus.files import SourceError
 from inference.corpus.records import DocumentRecipe, Documents, read_documents
 from inference.corpus.slices import Slice
-from inference.runs import launches, receipts, run_folder, sink, summary
-from inference.runs.handler import TRUSTED_ATTEMPTS, FinishedSlice, ScoredSlice, SliceDocuments, SliceHandler
+from inference.runs import launches, receipts, run_folder, sink, summary, worker_check
+from inference.runs.handler import (
+    NAMESPACE,
+    TRUSTED_ATTEMPTS,
+    FinishedSlice,
+    ScoredSlice,
+    SliceDocuments,
+    SliceHandler,
+)
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
-from inference.runs.worker_check import CheckWorker
+from inference.runs.worker_check import CheckWorker, Launcher
 from inference.scoring import model_files, tally
 from inference.scoring.options import text_recipes
 from models import trained_model
-
-NAMESPACE = "labelbeam"  # of the counters that an engine shows
 
 
 def build(pipeline: beam.Pipeline, options: RunOptions, *, check_workers: bool = False) -> None:
     """Add the steps of a run to a pipeline. They label the slices without a receipt and write the summary.
 
-    If `check_workers` is true, a worker first checks that it has what the run needs.
+    If `check_workers` is true, each worker first checks that it has what the run needs.
     """
     output = options.output
+    launcher = Launcher.here() if check_workers else None
     run = pipeline | "Run" >> beam.Create([output])
     if check_workers:
-        run = run | "CheckWorker" >> beam.ParDo(CheckWorker(options))
+        run = run | "CheckWorker" >> beam.ParDo(
+            CheckWorker(options)
+        )  # before anything else fails for what a worker lacks
     all_slices = run | "Files" >> beam.FlatMap(run_folder.read_files) | "Slices" >> Slices(options.slice_bytes)
-    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options)).with_outputs(ReadSlice.FINISHED, main="documents")
+    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options, launcher)).with_outputs(
+        ReadSlice.FINISHED, main="documents"
+    )
     written = (
         read.documents
         | "RunInference" >> RunInference(SliceHandler(options.scoring, options.launch))
@@ -141,12 +151,19 @@ class ReadSlice(beam.DoFn):
 
     FINISHED = "finished"
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, launcher: Launcher | None = None) -> None:
         super().__init__()
         self._options = options
+        self._launcher = launcher  # the machine that a worker elsewhere is compared with
 
     def setup(self) -> None:
-        """Read from the models how a record becomes text."""
+        """Read from the models how a record becomes text.
+
+        Raises:
+            UnfitWorker: this worker lacks something that the run needs.
+        """
+        if self._launcher:
+            worker_check.require(self._options, self._launcher)
         self._recipe = document_recipe(self._options)
 
     def process(self, piece: Slice) -> Iterator[Any]:

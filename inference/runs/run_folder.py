@@ -389,10 +389,11 @@ def join(
         options = _open(options, description)
         yield options
         _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
-    if summary.read(output, options.run) is not None:
-        with contextlib.suppress(UserError), lock.hold(output, is_active=is_active):  # others may be at work
-            _tidy_up(output)
-            _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
+    with contextlib.suppress(Exception):  # others may be at work, and each storage raises its own errors
+        if summary.read(output, options.run) is not None:
+            with lock.hold(output, is_active=is_active):
+                _tidy_up(output)
+                _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
 
 
 def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:

@@ -43,7 +43,7 @@ class CheckWorker(beam.DoFn):
     def __init__(self, options: RunOptions) -> None:
         super().__init__()
         self._options = options
-        self._launcher = Launcher.here()
+        self._launcher = Launcher.here()  # in the launching process
 
     def process(self, element: Any) -> Iterator[Any]:
         """Yield the element.
@@ -81,8 +81,8 @@ def _models(options: RunOptions) -> Iterator[str]:
     try:
         runtimes.choose(scoring.runtime, scoring.precision, scoring.device, scoring.threads)
         model_files.refuse_changed(scoring, model_files.all_local(scoring.models))
-    except UserError as error:
-        yield str(error)
+    except Exception as error:  # a disk or storage raises its own exceptions
+        yield _one_line(error)
 
 
 def _folders(options: RunOptions) -> Iterator[str]:

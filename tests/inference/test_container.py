@@ -31,7 +31,7 @@ from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.options import ScoringOptions
 from models import trained_model
 from models.errors import UserError
-from tests.inference import engines
+from tests import job_servers
 from tests.inference.conftest import int8_variant, jsonl, rows_of
 from tests.tiny import tiny_model
 
@@ -455,17 +455,17 @@ def test_a_pipeline_whose_steps_run_in_the_image_without_a_network(
 def test_a_pool_in_a_container_labels_for_a_job_server_here(
     built: Path, label: Callable[..., Path], tmp_path: Path
 ) -> None:
-    if engines.PRISM is None:
+    if job_servers.PRISM is None:
         pytest.skip("Beam's Prism is not here")
     (corpus := tmp_path / "a.jsonl").write_bytes(jsonl(200))
     flags = ("--model", built, "--input", corpus, "--slice_mb", "0.005")
-    port = engines.free_port()
+    port = job_servers.free_port()
     folders = [part for folder in (tmp_path, built.parent) for part in ("--volume", f"{folder}:{folder}")]
     pool = ("apache_beam.runners.worker.worker_pool_main", f"--service_port={port}")
     started = run_docker("run", "--detach", "--network", "host", *folders, "--entrypoint", "python", TAG, "-m", *pool)
     try:
-        with engines.job_server(tmp_path / "prism") as server:
-            engines.wait_for(port)
+        with job_servers.job_server(tmp_path / "prism") as server:
+            job_servers.wait_for(port)
             portable = ("--runner", "PortableRunner", "--job_endpoint", server, "--environment_type", "EXTERNAL")
             run = label(*flags, *portable, "--environment_config", f"127.0.0.1:{port}")
             workers = {json.loads(path.read_bytes())["worker"] for path in (run / "receipts").iterdir()}

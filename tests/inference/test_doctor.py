@@ -40,6 +40,34 @@ def test_a_machine_that_is_ready(
     assert all(finding.split()[0] in printed for finding in findings.values())
 
 
+def test_engines_are_named_with_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> dict[str, str]:
+        assert doctor.main(["--json"]) == 0
+        return {row["what"]: row["found"] for row in json.loads(capsys.readouterr().out)}
+
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    nothing = found()
+    assert nothing["PrismRunner"].startswith("none here; Beam downloads it")
+    assert nothing["labelbeam worker"].startswith("no scheduler found")
+    assert nothing["FlinkRunner, SparkRunner"] == "no Java for the job server"
+    assert nothing["S3"] == "endpoint: Amazon's; credentials: neither variables nor a profile"
+    for name in ("bin/sbatch", "bin/java", ".apache_beam/cache/prism/bin/apache_beam-v2-prism-linux-amd64"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:5000")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    some = found()
+    assert some["PrismRunner"].endswith("prism-linux-amd64")
+    assert some["labelbeam worker"] == "Slurm"
+    assert str(tmp_path / "bin" / "java") in some["FlinkRunner, SparkRunner"]
+    assert some["S3"] == "endpoint: http://localhost:5000; credentials: found"
+
+
 def test_a_model_that_was_changed(colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "colours"
     copy.mkdir()

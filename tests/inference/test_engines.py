@@ -1,30 +1,38 @@
 """Test that every engine that can be had writes the same bytes, and goes on where a run stopped."""
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from inference import beam_runner
+from inference import beam_runner, engines
+from inference.corpus import slices
 from inference.corpus.files import find_files
-from inference.runs import receipts, run_folder, worker_check
+from inference.runs import launches, pipeline, receipts, run_folder, worker_check
 from inference.runs.options import RunOptions
 from inference.runs.worker_check import Launcher, UnfitWorker
 from inference.scoring import model_files
+from inference.scoring.faults import ScoringError
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
+from models.errors import ModelError
 from tests.inference.conftest import contents, identity_of, write_corpus
-from tests.inference.engines import PRISM, job_server, pool, workers_of
+from tests.job_servers import PRISM, job_server, pool, workers_of
 
 Label = Callable[..., Path]
 needs_prism = pytest.mark.skipif(PRISM is None, reason="Beam's Prism is not here")
@@ -93,15 +101,15 @@ def test_an_engine_shows_counters(corpus: Path, colours: Path, label: Label, mon
         return {c.key.metric.name: c.committed for c in found if c.key.metric.namespace == "labelbeam"}
 
     run = label("--model", colours, "--input", corpus, "--slice_mb", 0.005, "--max_failure_rate", 1)
-    first, slices = counters(), len(list((run / "receipts").iterdir()))
+    first, count = counters(), len(list((run / "receipts").iterdir()))
     assert first["documents"] == 302
     assert first["predicted"] == 300
     assert {name for name in first if name.startswith("failed_")} == {"failed_text_not_string", "failed_not_json"}
-    assert first["slices"] == slices
+    assert first["slices"] == count
     assert first["padded_tokens"] >= first["tokens"] > 0
     assert first["truncated"] > 0
     label("--model", colours, "--input", corpus, "--slice_mb", 0.005, "--max_failure_rate", 1, output=run)
-    assert counters()["slices_found_done"] == slices
+    assert counters()["slices_found_done"] == count
     assert "documents" not in counters()
 
 
@@ -168,7 +176,8 @@ def test_a_killed_worker_of_a_pool_costs_its_slice_only(
         wait_for_receipts(run, 3)
         killed.extend(workers_of(run))
         for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     with pool(tmp_path) as address:
         killer = threading.Thread(target=kill)
@@ -190,7 +199,9 @@ def test_a_pool_without_labelbeam_is_named(
     packages = str(Path(beam.__file__).parents[1])  # a folder on PYTHONPATH installs nothing that is editable
     with pool(tmp_path, tmp_path / "bin", PYTHONPATH=packages) as address:
         label(*portable(server, address, colours, corpus), expect=1)
-    assert capsys.readouterr().err.startswith("failed: a worker cannot import labelbeam; install it")
+    error = capsys.readouterr().err
+    assert error.startswith("failed: a worker cannot import labelbeam; install it")
+    assert "Submitted again" not in error
 
 
 @pytest.mark.parametrize(
@@ -199,6 +210,8 @@ def test_a_pool_without_labelbeam_is_named(
         (["--runner", "DaskRunner"], "--runner DaskRunner: expected DirectRunner or one of"),
         (["--runner", "PortableRunner"], "--environment_type: expected one of EXTERNAL, DOCKER, PROCESS, LOOPBACK"),
         (["--runner", "PortableRunner"], "--job_endpoint: expected the address of a job server"),
+        (["--runner", "PortableRunner", "--environment_type", "LOOPBACK"], "--job_endpoint: expected the address"),
+        (["--runner", "PortableRunner", "--environment_type", "docker"], "--environment_config: expected the pool's"),
         (
             ["--runner", "PortableRunner", "--job_endpoint", "localhost:1", "--environment_type", "EXTERNAL"],
             "--job_endpoint localhost:1: nothing answers there (Connection refused)",
@@ -225,6 +238,125 @@ def test_paths_of_workers_elsewhere_are_absolute(
     error = capsys.readouterr().err
     assert f"--input {corpus.name}: expected an absolute path" in error
     assert "--output run: expected an absolute path" in error
+
+
+def test_a_pool_is_asked_only_if_it_is_here_for_the_server_too() -> None:
+    def said(runner: str, endpoint: str, config: str) -> list[str]:
+        flags = ["--runner", runner, "--job_endpoint", endpoint, "--environment_type", "external"]
+        beam_options = PipelineOptions([*flags, "--environment_config", config])
+        found = engines.problems(engines.choose(beam_options, flags), beam_options, [])
+        return [sentence for sentence in found if sentence.startswith("--environment_config")]
+
+    assert said("PortableRunner", "localhost:1", "localhost:1")
+    assert not said("PortableRunner", "localhost:1", "worker-pool:1")
+    assert not said("PortableRunner", "localhost:1", '{"url": "localhost:1"}')
+    assert not said("FlinkRunner", "localhost:1", "localhost:1")
+
+
+@pytest.mark.parametrize(
+    ("error", "slices", "submissions"),
+    [
+        (RuntimeError("SDK worker disconnected"), 0, 4),
+        (RuntimeError("something that the engine said"), 1, 4),
+        (RuntimeError("something that the engine said"), 0, 1),
+        (RuntimeError("Pipeline job-1 failed in state CANCELLED: unknown error"), 1, 1),
+        (RuntimeError("No module named 'inference.runs'"), 1, 1),
+        (UnfitWorker("worker a:1 cannot label: expected Python 3.9. [while running 'CheckWorker']"), 1, 1),
+        (ScoringError("no memory [while running 'RunInference']"), 0, 4),
+    ],
+)
+def test_what_may_succeed_is_submitted_again(
+    error: Exception,
+    slices: int,
+    submissions: int,
+    corpus: Path,
+    colours: Path,
+    label: Label,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine is a stub, which labels `slices` slices before it fails."""
+    seen: list[int] = []
+
+    def fail(self: beam.Pipeline) -> None:
+        seen.append(1)
+        raise error
+
+    monkeypatch.setattr(beam.Pipeline, "run", fail)
+    monkeypatch.setattr(receipts, "paths", lambda *_: ["receipt"] * slices * len(seen))
+    monkeypatch.setattr(receipts, "read_each", lambda *_: [])
+    label("--model", colours, "--input", corpus, "--resubmit", 3, expect=1)
+    assert len(seen) == submissions
+
+
+@pytest.mark.parametrize(
+    ("state", "cancelling", "message"),
+    [
+        ("RUNNING", None, "the job on localhost:1 was cancelled"),
+        ("RUNNING", OSError("no\nconnection"), "the job on localhost:1 may go on: cancel it there (no connection)."),
+        ("DONE", None, "stopped."),
+    ],
+)
+def test_ctrl_c_cancels_a_job_on_a_server(
+    state: str,
+    cancelling: Exception | None,
+    message: str,
+    corpus: Path,
+    colours: Path,
+    label: Label,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = Mock(state=state, wait_until_finish=Mock(side_effect=KeyboardInterrupt), cancel=Mock(side_effect=cancelling))
+    monkeypatch.setattr(beam.Pipeline, "run", lambda _: job)
+    monkeypatch.setattr(engines, "_unreachable", lambda *_: iter(()))
+    flags = portable("localhost:1", "localhost:2", colours, corpus)
+    label(*flags, expect=1)
+    assert message in capsys.readouterr().err
+    assert job.cancel.called == (state == "RUNNING")
+
+
+def test_workers_elsewhere_are_checked_and_others_are_not(options: RunOptions) -> None:
+    bad = replace(options, scoring=replace(options.scoring, sha256=("0" * 64,)))
+    with pytest.raises(UnfitWorker, match="cannot label: .* expected the model that the run began with"):
+        run_pipeline(bad, check_workers=True)
+    with pytest.raises(ModelError, match=r"expected the model that the run began with"):
+        run_pipeline(bad, check_workers=False)
+
+
+def run_pipeline(options: RunOptions, *, check_workers: bool) -> None:
+    with beam.Pipeline("FnApiRunner") as p:
+        pipeline.build(p, options, check_workers=check_workers)
+
+
+def test_a_failure_does_not_end_the_other_slices_of_a_worker_elsewhere(
+    options: RunOptions, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine gives the same slice to the same process again."""
+    (piece, *_) = slices.number(slices.count_lines(slices.cut(find_files([str(corpus)])[0], 10**9)[0]))
+    step = pipeline.ReadSlice(options)
+    step.setup()
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline, "read_documents", Mock(side_effect=OSError("503")))
+        with pytest.raises(OSError, match="503"):
+            list(step.process(piece))
+    assert [len(batch) for batch in step.process(piece)] == [1]
+
+
+def test_the_error_of_a_launch_keeps_no_model_alive() -> None:
+    class Model:
+        pass
+
+    def score() -> weakref.ref[Model]:
+        model = Model()
+        with contextlib.suppress(ValueError), launches.guard("launch"):
+            raise ValueError("the device is gone")
+        return weakref.ref(model)
+
+    gone = score()
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(ValueError, match="the device is gone"):
+        launches.require("launch")
 
 
 @pytest.fixture

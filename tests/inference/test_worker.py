@@ -68,7 +68,9 @@ def test_two_tasks_share_the_slices(
         task.join()
     assert codes == [0, 0]
     assert contents(run) == contents(label(*flags(colours, corpus, tmp_path)))
-    assert capsys.readouterr().out.count("another task has written the summary") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("another task has written the summary") == 1
+    assert printed.count("this task: 1 slices") == 2  # each has labelled some
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PRISM = next(iter(sorted(Path(__file__).parents[2].parent.glob("shared/prism/*-prism-*.zip"))), None)
+NEARBY = sorted(Path(__file__).parents[2].glob("shared/prism/*-prism-*.zip"))
+PRISM = Path(os.environ["PRISM_LOCATION"]) if "PRISM_LOCATION" in os.environ else next(iter(NEARBY), None)
 POOL = (sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main")
 
 
@@ -62,7 +63,11 @@ def _environment(pid: int) -> list[bytes]:
 @contextlib.contextmanager
 def _running(*command: object, cwd: Path, env: dict[str, str] | None = None) -> Iterator[None]:
     process = subprocess.Popen(
-        [str(part) for part in command], cwd=cwd, env=env or dict(os.environ), stdout=-3, stderr=-3
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env or dict(os.environ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield
