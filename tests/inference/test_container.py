@@ -449,27 +449,36 @@ def test_a_pipeline_whose_steps_run_in_the_image_without_a_network(
     assert len(receipts) > 2
 
 
+@contextlib.contextmanager
+def pool_in_a_container(*folders: Path) -> Iterator[str]:
+    """Run a pool of workers that sees these folders of this machine, and yield its address."""
+    volumes = [part for folder in folders for part in ("--volume", f"{folder}:{folder}")]
+    port = job_servers.free_port()
+    pool = ("apache_beam.runners.worker.worker_pool_main", f"--service_port={port}")
+    started = run_docker("run", "--detach", "--network", "host", *volumes, "--entrypoint", "python", TAG, "-m", *pool)
+    try:
+        job_servers.wait_for(port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        run_docker("rm", "--force", started)
+
+
 @pytest.mark.docker
 @pytest.mark.timeout(1800)
 @pytest.mark.engine("PortableRunner", "Prism server, pool in a container that mounts the folders; same rows")
+@pytest.mark.skipif(job_servers.PRISM is None, reason="Beam's Prism is not here")
 def test_a_pool_in_a_container_labels_for_a_job_server_here(
-    built: Path, label: Callable[..., Path], tmp_path: Path
+    built: Path, label: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if job_servers.PRISM is None:
-        pytest.skip("Beam's Prism is not here")
     (corpus := tmp_path / "a.jsonl").write_bytes(jsonl(200))
     flags = ("--model", built, "--input", corpus, "--slice_mb", "0.005")
-    port = job_servers.free_port()
-    folders = [part for folder in (tmp_path, built.parent) for part in ("--volume", f"{folder}:{folder}")]
-    pool = ("apache_beam.runners.worker.worker_pool_main", f"--service_port={port}")
-    started = run_docker("run", "--detach", "--network", "host", *folders, "--entrypoint", "python", TAG, "-m", *pool)
-    try:
-        with job_servers.job_server(tmp_path / "prism") as server:
-            job_servers.wait_for(port)
-            portable = ("--runner", "PortableRunner", "--job_endpoint", server, "--environment_type", "EXTERNAL")
-            run = label(*flags, *portable, "--environment_config", f"127.0.0.1:{port}")
-            workers = {json.loads(path.read_bytes())["worker"] for path in (run / "receipts").iterdir()}
-    finally:
-        run_docker("rm", "--force", started)
-    assert rows_of(run) == rows_of(label(*flags))
-    assert workers
+    with job_servers.job_server(tmp_path / "prism") as server:
+        portable = (*flags, "--runner", "PortableRunner", "--job_endpoint", server, "--environment_type", "EXTERNAL")
+        with pool_in_a_container(tmp_path, built.parent) as pool:
+            run = label(*portable, "--environment_config", pool)
+        assert rows_of(run) == rows_of(label(*flags))
+        with pool_in_a_container() as pool:
+            blind = label(*portable, "--environment_config", pool, expect=1)
+    assert not (blind / "predictions").exists()
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert re.match(rf"failed: worker .+ cannot label: Model '{built}'.+ --output {blind} cannot be used from", error)
