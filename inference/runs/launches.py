@@ -11,8 +11,12 @@ class LaunchEnded(Exception):
 
 
 def end(launch: str, error: BaseException | None = None) -> None:
-    """Let the threads of a launch in this process end before their next slice, with the error that ended it first."""
-    _ended.setdefault(launch, error or LaunchEnded())
+    """Let the threads of a launch in this process end before their next slice, with the error that ended it first.
+
+    A launch without a name goes on, since its engine may give a slice that failed to the same process again.
+    """
+    if launch:
+        _ended.setdefault(launch, error or LaunchEnded())
 
 
 def require(launch: str) -> None:

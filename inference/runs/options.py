@@ -25,7 +25,7 @@ class RunOptions:
     redact_failures: bool = False  # whether failures are written without any part of the texts
     retry_failures: str = ""  # reason of the failures to score again, `all` for every reason, empty for none
     run: str = ""  # identity of the run, known once its folder is claimed
-    launch: str = ""  # what tells a launch of a process from its others
+    launch: str = ""  # what tells a launch of a process from its others; empty if its workers are elsewhere
     lease: str = ""  # token of the lease on a remote folder; empty for other folders
 
     @property

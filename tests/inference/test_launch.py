@@ -14,7 +14,8 @@ from inference import beam_runner
 from inference.corpus import gcs, slices
 from inference.cost import pricing
 from inference.dataflow import images, launch
-from inference.runs import pipeline
+from inference.runs import launches, pipeline
+from inference.runs.handler import SliceHandler
 from inference.runs.options import RunOptions
 from inference.scoring.options import ScoringOptions
 from tests.cloud_storage import CloudStorage
@@ -68,13 +69,13 @@ def test_a_job_in_int8_names_the_variant_in_the_image(
     assert "holds another run (models were colours 00ff, now colours 00fe)" in capsys.readouterr().err
 
 
-def scoring_in(graph: bytes) -> ScoringOptions:
-    """Return the options of scoring in a staged pipeline, as a worker reads them."""
+def handler_in(graph: bytes) -> SliceHandler:
+    """Return the model handler in a staged pipeline, as a worker reads it."""
     components = beam_runner_api_pb2.Pipeline.FromString(graph).components
     (step,) = (t for t in components.transforms.values() if t.unique_name == "RunInference/BeamML_RunInference")
     payload = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload).do_fn.payload
-    options: ScoringOptions = pickler.loads(payload)[0]._model_handler._options
-    return options
+    handler: SliceHandler = pickler.loads(payload)[0]._model_handler
+    return handler
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,9 @@ def test_the_whole_job_is_built_and_checked_without_a_service(
     assert options["number_of_worker_harness_threads"] == launch.THREADS
     assert (options["sdk_location"], options["save_main_session"]) == ("container", False)
     (graph,) = (content for name, content in cloud.contents(BUCKET, "tmp").items() if name.endswith("pipeline.pb"))
-    assert scoring_in(graph).device == device
+    assert handler_in(graph)._options.device == device
+    launches.end(handler_in(graph)._launch, OSError("the storage was out of reach for a moment"))
+    launches.require(handler_in(graph)._launch)  # Dataflow gives the slice to the same process again
 
 
 def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
