@@ -162,16 +162,21 @@ def test_a_gpu_comes_with_its_machine_and_driver(
             "--device cuda: expected --accelerator, found workers without a GPU; add one of l4, t4",
         ),
         ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "runtime": "openvino"}, "expected a CPU, found a GPU"),
-        ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "precision": "int8"}, "expected a CPU, found a GPU"),
+        ({}, {"accelerator": "l4", "precision": "int8"}, "--precision int8: expected workers without a GPU"),
         ({"torch": "2.13.0+cu128"}, {"accelerator": "t4", "precision": "bf16"}, "expected a GPU that multiplies it"),
         ({"runtimes": ""}, {"runtime": "openvino"}, '; build image {} again with --build_arg "RUNTIMES=openvino".'),
-        ({}, {"runtime": "onnxruntime"}, '--build_arg "RUNTIMES=onnxruntime onnx onnxscript".'),
+        ({}, {"runtime": "onnxruntime"}, '--build_arg "RUNTIMES=openvino onnxruntime onnx onnxscript".'),
         ({"runtimes": ""}, {"precision": "int8"}, "--runtime openvino: the package is not installed"),
         ({}, {"runtime": "torch", "precision": "int8"}, "expected the runtime openvino, found torch"),
         ({}, {"precision": "bf16"}, "expected a machine type that multiplies it in hardware, found n2-highcpu-8"),
         (
             {"torch": "2.13.0+cu128"},
             {"dataflow_service_options": "worker_accelerator=type:nvidia-l4;count:2;install-nvidia-driver"},
+            "expected count:1, found count:2; a worker computes on one GPU",
+        ),
+        (
+            {"torch": "2.13.0+cu128"},
+            {"experiments": "worker_accelerator=type:nvidia-l4;count:2;install-nvidia-driver"},
             "expected count:1, found count:2; a worker computes on one GPU",
         ),
         ({}, {"precision": "fp16"}, "--precision fp16: expected a GPU, found a CPU"),
@@ -254,6 +259,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
             {"max_cost": "5"},
             "the cost cannot be estimated: the speed of /models/colours cannot be measured on this machine",
         ),
+        ({"max_cost": "5", "resubmit": "1"}, "--max_cost and --resubmit: expected one of them, found both"),
         ({"dataflow_endpoint": "http://127.0.0.1:1"}, "Invalid url (http://127.0.0.1:1)"),  # Beam itself checks this
     ],
 )
