@@ -28,14 +28,17 @@ FROM ${PYTHON_IMAGE}
 # A build for CPUs; for GPUs another index (https://download.pytorch.org/whl/cu128) and RUNTIMES empty. Without an index
 # torch comes from where everything else does.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# What scores on a CPU, pinned in requirements-dev.txt.
+# What scores on a CPU: openvino, onnxruntime or both. What they need is pinned in requirements-dev.txt.
 ARG RUNTIMES=openvino
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 COPY requirements.txt requirements-dev.txt requirements-torch.txt /tmp/
 RUN set -eu; cd /tmp; pip="pip install --quiet --no-cache-dir --root-user-action=ignore"; \
-    for name in $RUNTIMES; do awk "/^[a-z]/ { on = /^$name(-telemetry)?==/ } on" requirements-dev.txt >> requirements.txt; done; \
+    names=" $RUNTIMES "; \
+    case "$names" in *" openvino "*) names="$names openvino-telemetry ";; esac; \
+    case "$names" in *" onnxruntime "*) names="$names onnx onnxscript onnx-ir ml-dtypes flatbuffers ";; esac; \
+    awk -F== -v names="$names" '/^[a-z]/ { on = index(names, " " $1 " ") } on' requirements-dev.txt >> requirements.txt; \
     $pip --no-deps --require-hashes -r requirements.txt; \
     $pip ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r requirements-torch.txt; \
     pip check; rm requirements*.txt

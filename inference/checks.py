@@ -85,19 +85,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
 
         job, job_problems = launch.prepare(beam_options, scoring, files, flags)
         problems += job_problems
-    elif flags.max_cost or flags.profile or flags.prices or flags.accelerator or flags.no_wait:
-        problems.append(
-            "--max_cost, --profile, --prices, --accelerator and --no_wait need --runner DataflowRunner; add it or drop "
-            "them."
-        )
-    reasons = [reason for group in get_args(Reason) for reason in get_args(group)]
-    if flags.retry_failures not in ("", "all", *reasons):
-        problems.append(
-            f"--retry_failures {flags.retry_failures}: expected one of {', '.join(reasons)}, or no reason for all."
-        )
-    if flags.retry_failures and flags.overwrite:
-        problems.append("--retry_failures and --overwrite: expected one of them, found both; drop one.")
-    refuse(problems)
+    refuse([*problems, *_contradictions(flags, on_dataflow=on_dataflow)])
     if job and job.gpu:
         scoring = replace(scoring, device="cuda")
     delta = lineage.of_inputs(files)
@@ -141,6 +129,25 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         verbosity=flags.verbosity,
         json=flags.json,
     )
+
+
+def _contradictions(flags: argparse.Namespace, *, on_dataflow: bool) -> Iterator[str]:
+    """Yield a sentence for each flag that does not fit the others."""
+    if flags.max_cost and flags.resubmit:
+        yield (
+            "--max_cost and --resubmit: expected one of them, found both, and each submission may cost --max_cost; "
+            "drop one."
+        )
+    if not on_dataflow and (flags.max_cost or flags.profile or flags.prices or flags.accelerator or flags.no_wait):
+        yield (
+            "--max_cost, --profile, --prices, --accelerator and --no_wait need --runner DataflowRunner; add it or drop "
+            "them."
+        )
+    reasons = [reason for group in get_args(Reason) for reason in get_args(group)]
+    if flags.retry_failures not in ("", "all", *reasons):
+        yield f"--retry_failures {flags.retry_failures}: expected one of {', '.join(reasons)}, or no reason for all."
+    if flags.retry_failures and flags.overwrite:
+        yield "--retry_failures and --overwrite: expected one of them, found both; drop one."
 
 
 def check_scoring(

@@ -133,7 +133,9 @@ def _main(argv: Sequence[str]) -> None:
     options, files, prices = _checked(flags)
     job_bill = None
     if flags.actual:
-        job_bill = actual.bill(*actual.fetch(flags.project, flags.region, flags.actual), prices)
+        job, used = actual.fetch(flags.project, flags.region, flags.actual)
+        job_bill = actual.bill(job, used, prices)
+        prices = prices.with_custom(*actual.machine_of(job))
     result: dict[str, Any] = {"actual": job_bill.as_dict()} if job_bill else {}
     offers: list[Offer] = []
     if files:

@@ -15,11 +15,11 @@ from inference.cost.estimate import Corpus, Offer
 from inference.cost.pricing import Machine, Rate
 from inference.cost.profile import Profile
 from inference.cost.sample import Estimate
-from inference.dataflow import launch
-from inference.dataflow.images import ImageFacts
+from inference.dataflow import launch, workers
 from inference.dataflow.launch import Job, Setting
 from inference.runs.progress import duration
-from inference.scoring import model_files
+from inference.scoring import model_files, runtimes
+from inference.scoring.options import ScoringOptions
 from models.errors import UserError
 
 SAMPLE_DOCUMENTS = 300
@@ -57,10 +57,10 @@ def measure(checked: CheckedRun) -> Plan:
     prices = checked.job.prices
     try:
         machine = _machine(checked.job, checked.profile)
-        models = launch.models_here(checked.options.scoring, checked.job.image)
+        scoring = _scoring_here(checked, checked.job)
     except UserError as error:
         return Plan(files, unknown=str(error), workers=_unmeasured_workers(checked))
-    profile, corpus, spread = _measure_for(prices.machines[machine], checked, checked.job.image, models)
+    profile, corpus, spread = _measure_for(prices.machines[machine], checked, checked.job, scoring)
     given = _given_workers(checked)
     rate: Rate = "FlexRS" if checked.job.flexrs else "standard"
     offer = estimate.offer(prices, corpus, profile, (machine, rate, given), spread)
@@ -148,6 +148,8 @@ def _machine(job: Job, profile: Path | None) -> str:
             "a GPU's speed has to be measured on it; run python -m inference.estimate_cost --json there, and pass its "
             "output with --profile."
         )
+    if job.gpu and job.gpu not in job.prices.gpu_hour:
+        raise UserError(f"the prices file has no GPU {job.gpu}; add its price to gpu_hour in a file for --prices.")
     machine = job.prices.find(job.machine_type, job.gpu)
     if machine is None:
         gpu = f" with {job.gpu}" if job.gpu else ""
@@ -158,25 +160,42 @@ def _machine(job: Job, profile: Path | None) -> str:
     return machine
 
 
+def _scoring_here(checked: CheckedRun, job: Job) -> ScoringOptions:
+    """Return the options with which this machine measures what the workers will compute.
+
+    Raises:
+        UserError: a model cannot be read here, or this machine lacks the runtime.
+    """
+    models = launch.models_here(checked.options.scoring, job.image)
+    scoring = replace(checked.options.scoring, models=models, device="cpu")
+    if job.gpu:  # this machine only reads and counts, and need not compute as a GPU does
+        return replace(scoring, runtime="auto", precision="auto")
+    if scoring.runtime == "auto" and job.image.torch and "openvino" not in job.image.runtimes:
+        scoring = replace(scoring, runtime="torch")  # which the workers will choose
+    try:
+        runtimes.choose(scoring.runtime, scoring.precision, scoring.device)
+    except UserError as error:
+        raise UserError(f"the speed of a worker cannot be measured on this machine: {error}") from None
+    return scoring
+
+
 def _measure_for(
-    machine: Machine, checked: CheckedRun, image: ImageFacts, models: tuple[str, ...]
+    machine: Machine, checked: CheckedRun, job: Job, scoring: ScoringOptions
 ) -> tuple[Profile, Corpus, float]:
     """Return the speed of a worker, the size of the corpus, and the factor by which the speed may be wrong.
 
     Raises:
-        UserError: a model does not fit --precision or --max_tokens, or --profile was measured with other models.
+        UserError: a model does not fit --precision or --max_tokens, or --profile was measured with other models, on
+            another device, or in another runtime or precision.
     """
-    scoring = replace(checked.options.scoring, models=models, device="cpu")
-    for directory in models:
-        model_files.check(directory, scoring.precision, scoring.max_tokens)
-    if machine.gpu:  # this machine only reads and counts, and need not compute as a GPU does
-        scoring = replace(scoring, runtime="auto", precision="auto")
-    elif scoring.runtime == "auto" and image.torch and "openvino" not in image.runtimes:
-        scoring = replace(scoring, runtime="torch")  # which the workers will choose
+    asked = checked.options.scoring
+    for directory in scoring.models:
+        model_files.check(directory, asked.precision, asked.max_tokens)
     options = replace(checked.options, scoring=estimate.equivalent_scoring(machine, scoring))
     here, corpus = estimate.measure(checked.files, options, SAMPLE_DOCUMENTS)
     if checked.profile:
-        return profiles.read(checked.profile, here, machine), corpus, 1.0
+        on_worker = workers.expected(asked, job.image, job.prices, job.machine_type, job.gpu)
+        return profiles.read(checked.profile, here, machine, on_worker), corpus, 1.0
     return here, corpus, estimate.UNMEASURED_SPREAD
 
 

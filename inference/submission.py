@@ -55,8 +55,8 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline once. Return None at its end, and an exit code if a job goes on or has become too expensive."""
     if checked.job:
         claim.leave(to_job=True)  # whatever ends this process, the job may go on
-    result, here = None, checked.engine.workers == "here"
-    options = replace(checked.options, launch=uuid.uuid4().hex if here else "")
+    launch = uuid.uuid4().hex if checked.engine.workers == "here" else ""
+    result, options = None, replace(checked.options, launch=launch)
     try:
         p = beam.Pipeline(options=checked.beam_options)
         pipeline.build(p, options, check_workers=checked.engine.workers == "elsewhere")

@@ -31,7 +31,8 @@ class Lease:
     it: `lost` says so, and the main thread gets a KeyboardInterrupt. If the process ignores Ctrl-C, it ends.
 
     An owner that ends leaves an object that says so. If its job may outlive it, it calls `leave`, and the object names
-    the job.
+    the job. While the lease is left to a job, silence does not end the owner, because nobody gets the lease of an
+    active job, and because the owner watches what the job costs.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class Lease:
             except ConflictError:
                 self._lose(taken(self._path))
             except Exception:  # storage or network may fail; the next renewal may succeed
-                if time.monotonic() - self._renewed > LEASE_SECONDS:
+                if not self._left and time.monotonic() - self._renewed > LEASE_SECONDS:
                     self._lose(
                         f"{self._path}: the storage did not answer for {LEASE_SECONDS:.0f} s; this run has stopped."
                     )

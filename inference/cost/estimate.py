@@ -109,10 +109,14 @@ def estimate(prices: Prices, asked: Question) -> tuple[Profile, Corpus, list[Off
     """Return this machine's speed, the size of the corpus, and offers with the cheapest first.
 
     Raises:
-        UserError: no document of the sample could be read, or a profile was measured with other models.
+        UserError: no document of the sample could be read, or a profile does not fit the models, the machine type or
+            the options of scoring.
     """
     here, corpus = measure(asked.files, asked.options, asked.sample, asked.documents)
-    measured = {name: profile.read(path, here, prices.machines[name]) for name, path in asked.profiles.items()}
+    measured = {
+        name: profile.read(path, here, prices.machines[name], asked.options.scoring)
+        for name, path in asked.profiles.items()
+    }
     others = {name: machine for name, machine in prices.machines.items() if not machine.gpu and name not in measured}
     assumed = _assume(others, here, asked) if here.device == CPU else {}
     by_price = sorted(offers(prices, corpus, measured, assumed, asked.workers), key=lambda offer: offer.bill.total)

@@ -22,11 +22,13 @@ DEADLINE_HOURS = 6.0  # time in which the workers have to finish if the user doe
 # runs `labelbeam worker`, since Dataflow has no spot machines.
 Rate = Literal["standard", "FlexRS", "spot"]
 
-CUSTOM = re.compile(r"(?:[a-z]\w*-)?custom-([1-9]\d*)-([1-9]\d*)(?:-ext)?")  # vCPUs, and memory in MiB
+# Family, which is n1 if it is missing; vCPUs, and memory in MiB.
+CUSTOM = re.compile(r"(?:([a-z]\w*)-)?custom-([1-9]\d*)-([1-9]\d*)(?:-ext)?")
+WITHOUT_BF16 = ("n1", "n2", "n2d", "e2")  # families of custom types, none of whose processors multiply bf16
 
 # These assumptions about Dataflow cannot be measured on this machine.
 START_SECONDS = 300.0  # billed time in which a worker boots and pulls its image
-DISK_GB = 50.0  # disk of each worker, which holds an image of some gigabytes both packed and unpacked
+DISK_GB = 50.0  # default disk of each worker, which holds an image of some gigabytes both packed and unpacked
 SHUFFLED_BYTES_PER_DOCUMENT = 16.0  # hash of the id, which is written once and read once
 SHUFFLED_BYTES_PER_SLICE = 4_096.0  # name and receipt of the slice
 
@@ -58,7 +60,7 @@ class Machine(_Strict):
     vcpus: int = Field(ge=1)  # number of vCPUs
     cores: float = Field(gt=0)  # physical cores; two vCPUs share one on most machine types
     memory_gb: float = Field(gt=0)  # memory in GB
-    bf16: bool = False  # whether the processor multiplies bf16 in hardware
+    bf16: bool | None = False  # whether the processor multiplies bf16 in hardware; None if that is unknown
     gpu: str | None = None  # name in gpu_hour of the GPU in each machine
 
     @property
@@ -86,12 +88,15 @@ class Prices(_Strict):
     date: datetime.date  # day on which the prices were read
     vcpu_hour: float = Field(ge=0)  # price of a vCPU for an hour
     memory_gb_hour: float = Field(ge=0)  # price of a GB of memory for an hour
-    disk_gb_hour: float = Field(ge=0)  # price of a GB of disk for an hour
+    disk_gb_hour: float = Field(ge=0)  # price of a GB of standard disk for an hour
+    ssd_gb_hour: float = Field(ge=0)  # price of a GB of SSD for an hour
     shuffle_gb: float = Field(ge=0)  # price of a GB of shuffled data
     flexrs_discount: float = Field(ge=0, lt=1)  # share of the price of vCPUs and memory that FlexRS saves
     gpu_hour: dict[str, float]  # price of each GPU for an hour, by name
     machines: dict[str, Machine]  # machine types, by name
     spot: Spot | None = None  # prices of spot machines; None if nobody gave them
+    disk_gb: float = Field(default=DISK_GB, gt=0)  # disk of each worker in GB
+    ssd: bool = False  # whether the workers have SSDs
 
     @model_validator(mode="after")
     def _gpus_have_prices(self) -> Self:
@@ -108,15 +113,24 @@ class Prices(_Strict):
         return None
 
     def with_custom(self, machine_type: str, gpu: str | None = None) -> "Prices":
-        """Return the prices with a custom machine type, such as n2-custom-8-16384, or as they are for another name."""
+        """Return the prices with a custom machine type, such as n2-custom-8-16384.
+
+        Return them as they are for another name, and for a GPU without a price.
+        """
         shape = CUSTOM.fullmatch(machine_type)
-        if not shape or self.find(machine_type, gpu):
+        if not shape or self.find(machine_type, gpu) or (gpu and gpu not in self.gpu_hour):
             return self
-        vcpus, memory_mib = map(int, shape.groups())
-        machine = Machine(vcpus=vcpus, cores=vcpus / 2, memory_gb=memory_mib / 1024, gpu=gpu)
+        vcpus, memory_mib = int(shape[2]), int(shape[3])
+        bf16 = False if (shape[1] or "n1") in WITHOUT_BF16 else None
+        machine = Machine(vcpus=vcpus, cores=vcpus / 2, memory_gb=memory_mib / 1024, bf16=bf16, gpu=gpu)
         return self.model_copy(
             update={"machines": {**self.machines, f"{machine_type}{f'+{gpu}' * bool(gpu)}": machine}}
         )
+
+    def with_disk(self, gigabytes: float, disk_type: str | None) -> "Prices":
+        """Return the prices for workers with this disk. Each type but pd-standard counts as an SSD, the dearest one."""
+        ssd = bool(disk_type) and not str(disk_type).endswith("pd-standard")
+        return self.model_copy(update={"disk_gb": gigabytes, "ssd": ssd})
 
     def rates(self, machine: Machine) -> tuple[Rate, ...]:
         """Return how a machine type can be paid. FlexRS has no GPUs."""
@@ -160,15 +174,16 @@ def load_prices(path: Path = PRICES) -> Prices:
         raise UserError("\n".join(lines)) from None
 
 
-def gpus_of(service_options: Iterable[str]) -> int:
-    """Return how many GPUs Dataflow's service options give each worker."""
-    counts = (re.search(r"worker_accelerator=.*?count:(\d+)", option) for option in service_options)
-    return sum(int(count[1]) for count in counts if count)
+def gpus_of(options: Iterable[str]) -> int:
+    """Return how many GPUs the service options and experiments of a job give each worker, one if they do not say."""
+    accelerators = [option for option in options if "worker_accelerator=" in option]
+    counts = [re.search(r"count:(\d+)", option) for option in accelerators]
+    return sum(int(count[1]) if count else 1 for count in counts)
 
 
-def gpu_of(service_options: Iterable[str]) -> str | None:
-    """Return the GPU in Dataflow's service options, by its short name if it has one. Return None without a GPU."""
-    for option in service_options:
+def gpu_of(options: Iterable[str]) -> str | None:
+    """Return the GPU in the service options and experiments of a job, by its short name if it has one, or None."""
+    for option in options:
         if "worker_accelerator=" in option:
             accelerator = option.split("type:")[-1].split(";")[0]
             return next((name for name, known in GPUS.items() if known.type == accelerator), accelerator)
@@ -230,7 +245,7 @@ def bill(prices: Prices, name: str, workers: int, work: Work, rate: Rate = "stan
     costs = {
         "vcpu": paid.vcpu_hour * machine.vcpus * machine_hours * discount,
         "memory": paid.memory_gb_hour * machine.memory_gb * machine_hours * discount,
-        "disk": paid.disk_gb_hour * DISK_GB * machine_hours,
+        "disk": (paid.disk_gb_hour if spot or not prices.ssd else prices.ssd_gb_hour) * prices.disk_gb * machine_hours,
         "gpu": paid.gpu_hour[machine.gpu] * machine_hours if machine.gpu else 0.0,
     }
     start = sum(costs.values()) * START_SECONDS / 3600 / hours

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 
 from inference.cost.pricing import GPUS, Machine
+from inference.scoring.options import ScoringOptions
 from models.errors import UserError
 
 CPU = "CPU"
@@ -34,12 +35,18 @@ class Profile:
         return self.seconds * (self.cores if self.device == CPU else 1) / max(self.tokens, 1)
 
 
-def read(path: Path, here: Profile, machine: Machine) -> Profile:
+def read(path: Path, here: Profile, machine: Machine, scoring: ScoringOptions) -> Profile:
     """Read a profile that `python -m inference.estimate_cost --json` wrote on another machine.
 
+    Args:
+        path: The file.
+        here: The speed of this machine.
+        machine: The machine type that the profile stands for.
+        scoring: The runtime and the precision that the machine will use; `auto` if they are unknown.
+
     Raises:
-        UserError: the file does not hold a profile, or one of other models than `here`, or of a device that the
-            machine does not have.
+        UserError: the file does not hold a profile, or one of other models than `here`, of a device that the machine
+            does not have, or of another runtime or precision.
     """
     try:
         profile = Profile(**orjson.loads(path.read_bytes())["profile"])
@@ -57,6 +64,12 @@ def read(path: Path, here: Profile, machine: Machine) -> Profile:
         raise UserError(
             f"--profile {path}: expected one measured on {machine.gpu or CPU}, as the machine type has, found one "
             f"measured on {profile.device}; measure again on such a machine."
+        )
+    name, _, precision = profile.runtime.partition(" on ")[0].partition(" in ")
+    if scoring.runtime not in ("auto", name) or scoring.precision not in ("auto", precision):
+        raise UserError(
+            f"--profile {path}: expected one measured with --runtime {scoring.runtime} and --precision "
+            f"{scoring.precision}, as the workers score, found {name} in {precision}; measure again with these flags."
         )
     return profile
 

@@ -66,7 +66,8 @@ def build(
 
     Raises:
         BuildError: a step failed.
-        UserError: the engine refused to build, or the files to build from cannot be told from others.
+        UserError: the engine refused to build, the image does not work, or the files to build from cannot be told from
+            others.
     """
     with tempfile.TemporaryDirectory(prefix="labelbeam_image_") as folder:
         image_context.fill(directories, Path(folder))
@@ -83,9 +84,8 @@ def build(
 
 def _add_labels(client: docker.DockerClient, tag: str) -> None:
     """Give an image the labels that name its torch and runtimes. Only the image itself knows what was installed."""
-    command = ["-m", "inference.probe", "--labels"]
-    found = client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True).decode()
-    layer = io.BytesIO(f"FROM {tag}\nLABEL {found.strip()}\n".encode())
+    found = _run_probe(client, tag, ["--labels"]).decode().strip()
+    layer = io.BytesIO(f"FROM {tag}\nLABEL {found}\n".encode())
     for _ in _steps(client.api.build(fileobj=layer, tag=tag, rm=True, forcerm=True, decode=True)):
         pass
 
@@ -113,11 +113,12 @@ def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> 
     inside = _probe_inside(client, directories, tag)
     options = ScoringOptions(tuple(directories), runtime="torch", precision="fp32", device="cpu", scores="all")
     problems = list(_differences(inside, probe(options)))
-    problems += [
-        f"its label {name} is {labels[name]}, and inside is {found}"
-        for name, found in inside["labels"].items()
-        if labels[name] != found
-    ]
+    found = inside.get("labels")
+    if found is None:
+        problems.append("an earlier version of labelbeam built it, which names no torch and no runtimes")
+    else:
+        differing = [name for name in found if labels[name] != found[name]]
+        problems += [f"its label {name} is {labels[name]}, and inside is {found[name]}" for name in differing]
     labelled = {name: sha256 for name, sha256 in facts.models.items() if name.split(".")[0] in inside["scores"]}
     for name in sorted(labelled.keys() | inside["fingerprints"].keys()):
         if labelled.get(name) != inside["fingerprints"].get(name):
@@ -129,16 +130,26 @@ def check(client: docker.DockerClient, directories: Sequence[str], tag: str) -> 
 
 def _probe_inside(client: docker.DockerClient, directories: Sequence[str], tag: str) -> dict[str, Any]:
     models = [f"{MODELS_FOLDER}/{trained_model.model_name(directory)}" for directory in directories]
-    command = ["-m", "inference.probe", *models, "--runtime", "torch", "--precision", "fp32"]
+    probed: dict[str, Any] = orjson.loads(
+        _run_probe(client, tag, [*models, "--runtime", "torch", "--precision", "fp32"])
+    )
+    return probed
+
+
+def _run_probe(client: docker.DockerClient, tag: str, arguments: Sequence[str]) -> bytes:
+    """Run `inference.probe` in an image and return what it prints.
+
+    Raises:
+        UserError: the image cannot be started, or the command fails in it.
+    """
+    command = ["-m", "inference.probe", *arguments]
     try:
-        output = client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True)
+        return client.containers.run(tag, command, entrypoint="python", network_mode="none", remove=True)
     except ContainerError as error:
         messages = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         raise UserError(f"image {tag} does not work: {messages[-1] if messages else error}") from None
     except APIError as error:
         raise UserError(f"image {tag} cannot be started: {error.explanation or error}.") from None
-    probed: dict[str, Any] = orjson.loads(output)
-    return probed
 
 
 def _differences(inside: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:

@@ -61,7 +61,7 @@ class Job:
     machine_type: str  # machine type of the workers
     gpu: str | None  # name of the GPU in the prices file
     flexrs: bool  # whether the job uses FlexRS
-    prices: Prices  # prices and machine types, with the job's if it is a custom one
+    prices: Prices  # prices and machine types, with the job's if it is a custom one, and its disk
 
 
 def prepare(
@@ -83,16 +83,16 @@ def prepare(
     """
     output = flags.output
     settings = [*_set_defaults(beam_options, output, flags.accelerator)]
-    cloud = beam_options.view_as(GoogleCloudOptions)
-    gpu, flexrs = pricing.gpu_of(cloud.dataflow_service_options or ()), cloud.flexrs_goal == "COST_OPTIMIZED"
+    cloud, worker = beam_options.view_as(GoogleCloudOptions), beam_options.view_as(WorkerOptions)
+    gpu, flexrs = pricing.gpu_of(_accelerators(beam_options)), cloud.flexrs_goal == "COST_OPTIMIZED"
     problems = [*_missing(beam_options, output, files), *_region_problems(beam_options, files, output)]
-    machine_type = beam_options.view_as(WorkerOptions).machine_type
+    machine_type = worker.machine_type
     if gpu and scoring.device == "auto":
         settings.append(Setting("device", "cuda", "a worker that does not see its GPU fails, instead of using its CPU"))
-    if (count := pricing.gpus_of(cloud.dataflow_service_options or ())) > 1:
+    if (count := pricing.gpus_of(_accelerators(beam_options))) > 1:
         problems.append(
-            f"--dataflow_service_options: expected count:1, found count:{count}; a worker computes on one GPU, so take "
-            "more workers instead."
+            f"worker_accelerator: expected count:1, found count:{count}; a worker computes on one GPU, so take more "
+            "workers instead."
         )
     if gpu and flexrs:
         problems.append("--flexrs_goal COST_OPTIMIZED: FlexRS has no GPUs; drop this flag or the accelerator.")
@@ -101,6 +101,7 @@ def prepare(
     problems += [*image_problems, *model_problems]
     try:
         prices = pricing.load_prices(flags.prices or pricing.PRICES).with_custom(machine_type, gpu)
+        prices = prices.with_disk(worker.disk_size_gb, worker.disk_type)
         problems += workers.problems(scoring, image, prices, machine_type, gpu) if image else ()
     except UserError as error:
         problems.append(str(error))
@@ -159,7 +160,7 @@ def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str |
     if not any("use_multiple_sdk_containers" in experiment for experiment in debug.experiments or ()):
         debug.add_experiment(ONE_PROCESS)
         yield Setting("experiments", ONE_PROCESS, "one process per worker holds each model in memory once")
-    if accelerator and not pricing.gpu_of(cloud.dataflow_service_options or ()):
+    if accelerator and not pricing.gpu_of(_accelerators(beam_options)):
         value = f"worker_accelerator=type:{pricing.GPUS[accelerator].type};count:1;install-nvidia-driver"
         cloud.dataflow_service_options = [*(cloud.dataflow_service_options or ()), value]
         yield Setting("dataflow_service_options", f"'{value}'", "one GPU per worker, with its driver")
@@ -167,6 +168,12 @@ def _set_defaults(beam_options: PipelineOptions, output: str, accelerator: str |
         cloud.job_name = _job_name(output)
         reason = "derived from --output, because Dataflow refuses a second job of the same name while one is running"
         yield Setting("job_name", cloud.job_name, reason)
+
+
+def _accelerators(beam_options: PipelineOptions) -> list[str]:
+    """Return the options of Beam that may name a GPU. Older launches name it as an experiment."""
+    service_options = beam_options.view_as(GoogleCloudOptions).dataflow_service_options or ()
+    return [*service_options, *(beam_options.view_as(DebugOptions).experiments or ())]
 
 
 def _job_name(output: str) -> str:

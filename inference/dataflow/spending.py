@@ -20,7 +20,7 @@ class Spending:
 
     def __init__(self, result: Any, job: Job, limit: float) -> None:
         self._result, self._job, self._limit = result, job, limit
-        self.stopped = ""  # a sentence if the job was cancelled
+        self.stopped = ""  # a sentence once the job was told to end, although the answer may have been lost
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -39,7 +39,6 @@ class Spending:
             try:
                 self._look()
             except Exception as error:  # the service may be out of reach for a while, and the job goes on
-                self.stopped = ""
                 if not told:
                     message = " ".join(str(error).split())[:200]
                     warning = f"warning: --max_cost cannot be watched now ({message}); the job is asked again."
@@ -48,9 +47,12 @@ class Spending:
 
     def _look(self) -> None:
         """Compare the cost so far with the limit, and cancel the job if it is higher."""
-        client = self._result._runner.dataflow_client
+        client, job = self._result._runner.dataflow_client, self._job
         used = actual.usage(client.get_job_metrics(self._result.job_id()).metrics)
-        spent = sum(actual.costs(used, self._job.prices, self._job.gpu, flexrs=self._job.flexrs).values())
+        name = job.prices.find(job.machine_type, job.gpu)
+        if job.gpu and name:
+            used = used.with_gpus(job.prices.machines[name].vcpus)  # a launch allows one GPU for each worker
+        spent = sum(actual.costs(used, job.prices, job.gpu, flexrs=job.flexrs).values())
         if spent > self._limit:
             self.stopped = (
                 f"the job has cost about ${spent:,.2f} so far, more than --max_cost {self._limit:g}, and was "

@@ -15,12 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import docker
 import pytest
 import yaml
+from docker.errors import ContainerError
 from docker.utils.build import exclude_paths
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from inference import container
 from inference import probe as probe_command
@@ -29,6 +34,7 @@ from inference.dataflow.probe import probe
 from inference.scoring import conversion_folder
 from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.options import ScoringOptions
+from inference.scoring.runtimes import PACKAGES
 from models import trained_model
 from models.errors import UserError
 from tests import job_servers
@@ -288,6 +294,47 @@ def test_what_an_image_computes_with_is_compared(tmp_path: Path, colours: Path) 
     assert list(image_build._differences(without, first)) == ["model colours.int8 differs from the one here"]
     int8_variant(model, scale=1.001)
     assert list(image_build._differences(first, probe(options))) == ["model colours.int8 differs from the one here"]
+
+
+def test_an_image_of_an_earlier_version_is_named(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its probe prints no labels."""
+    options = ScoringOptions((str(colours),), runtime="torch", precision="fp32", device="cpu", scores="all")
+    inside = {name: value for name, value in probe(options).items() if name != "labels"}
+    labels = {"org.labelbeam.beam": "2.77.0", "org.labelbeam.models": f"colours={trained_model.fingerprint(colours)}"}
+    client = mock.Mock()
+    client.images.get.return_value.labels = labels
+    client.containers.run.return_value = json.dumps(inside).encode()
+    with pytest.raises(UserError, match="an earlier version of labelbeam built it, which names no torch and no runt"):
+        image_build.check(client, [str(colours)], TAG)
+
+
+def test_an_image_whose_probe_fails_is_one_sentence() -> None:
+    client = mock.Mock()
+    client.containers.run.side_effect = ContainerError(mock.Mock(), 1, [], TAG, b"Traceback\nImportError: no torch\n")
+    with pytest.raises(UserError, match=f"^image {TAG} does not work: ImportError: no torch$"):
+        image_build._add_labels(client, TAG)
+
+
+def test_a_runtime_that_lacks_a_package_is_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "is_installed", lambda name: name != "onnxscript")
+    assert contents.labels()["org.labelbeam.runtimes"] == "openvino"
+
+
+@pytest.mark.parametrize("asked", ["openvino", "openvino onnxruntime", f"openvino {PACKAGES['onnxruntime']}"])
+def test_the_image_gets_all_that_a_runtime_needs(tmp_path: Path, asked: str) -> None:
+    """The image installs the chosen pins without their dependencies, and `pip check` refuses an incomplete set."""
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (step,) = re.findall(r"^ +(names=.*?>> requirements.txt);", (ROOT / "Dockerfile").read_text(), re.S | re.M)
+    subprocess.run(["sh", "-euc", step], check=True, cwd=tmp_path, env={**os.environ, "RUNTIMES": asked})
+    always, every = ((folder / "requirements.txt").read_text() for folder in (ROOT, tmp_path))
+    added, pinned = (re.findall(r"^([a-z][a-z0-9-]*)==", part, re.M) for part in (every.removeprefix(always), every))
+    assert {name for name in PACKAGES if name in asked.split()} <= set(added)
+    assert len(added) == len(set(added))
+    for package in added:
+        for needed in map(Requirement, metadata.requires(package) or ()):
+            if not needed.marker or needed.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(needed.name) in pinned, f"{package} needs {needed}"
 
 
 @pytest.mark.parametrize(

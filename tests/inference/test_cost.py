@@ -1,28 +1,32 @@
 """Tests bills against calculations by hand, estimates from samples, and the command with its refusals."""
 
+import contextlib
 import datetime
 import gzip
 import json
 import lzma
 import random
 import re
+import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from google.api_core.exceptions import PermissionDenied
 from google.cloud import dataflow_v1beta3 as dataflow
 
-from inference import estimate_cost
+from inference import estimate_cost, plan
 from inference.corpus.files import InputFile
 from inference.corpus.records import Document, DocumentRecipe
 from inference.cost import actual, estimate, pricing, profile, sample
 from inference.cost.estimate import Corpus
 from inference.cost.pricing import Machine, Work
 from inference.cost.profile import Profile
+from inference.dataflow import images, spending, workers
 from inference.runs.options import RunOptions
 from inference.scoring.options import PrecisionChoice, ScoringOptions
 from models.errors import UserError
@@ -302,6 +306,67 @@ def test_a_custom_machine_type_is_priced_by_its_shape(name: str, vcpus: int, mem
         assert prices().with_custom(wrong) == prices()
 
 
+def test_a_custom_machine_with_a_gpu_without_a_price_is_unknown() -> None:
+    assert prices().with_custom("n1-custom-4-8192", "nvidia-tesla-v100") == prices()
+    job = mock.Mock(prices=prices(), gpu="nvidia-tesla-v100", machine_type="n1-custom-4-8192")
+    with pytest.raises(UserError, match="the prices file has no GPU nvidia-tesla-v100; add its price to gpu_hour"):
+        plan._machine(job, Path("profile.json"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ({}, None),
+        ({"runtime": "openvino", "precision": "fp32"}, None),
+        ({"runtime": "torch"}, "found openvino in fp32"),
+        ({"precision": "bf16"}, "expected one measured with --runtime auto and --precision bf16"),
+    ],
+)
+def test_a_profile_belongs_to_a_runtime_and_a_precision(
+    tmp_path: Path, flags: dict[str, Any], found: str | None
+) -> None:
+    speed = Profile({}, "openvino in fp32 on 8 threads", "CPU", 4.0, 100, 1000, 1.0, 1.0)
+    (tmp_path / "p.json").write_text(json.dumps({"profile": asdict(speed)}))
+    machine = prices().machines["n2-highcpu-8"]
+    refused = pytest.raises(UserError, match=found) if found else contextlib.nullcontext()
+    with refused:
+        assert profile.read(tmp_path / "p.json", speed, machine, ScoringOptions((), **flags)) == speed
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpu", "runtimes", "flags", "expected"),
+    [
+        ("n2-highcpu-8", None, "openvino", {}, ("openvino", "fp32")),
+        ("n2-highcpu-8", None, "", {}, ("torch", "fp32")),
+        ("c3-highcpu-8", None, "openvino", {}, ("openvino", "bf16")),
+        ("n4-custom-8-16384", None, "openvino", {}, ("openvino", "auto")),  # nobody has said whether it has bf16
+        ("n1-standard-8", "t4", "", {}, ("torch", "fp16")),
+        ("n1-standard-8", "t4", "", {"precision": "fp32"}, ("torch", "fp32")),
+        ("n2-highcpu-8", None, None, {}, ("auto", "auto")),  # an image without labels
+    ],
+)
+def test_a_launch_knows_how_workers_score(
+    machine: str, gpu: str | None, runtimes: str | None, flags: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    labels = {"org.labelbeam.beam": "2.77.0"}
+    if runtimes is not None:
+        labels |= {"org.labelbeam.torch": "2.13.0+cu128", "org.labelbeam.runtimes": runtimes}
+    image = images.ImageFacts.from_labels("i:1", labels, "a registry")
+    scoring = ScoringOptions((), **flags)
+    chosen = workers.expected(scoring, image, prices().with_custom(machine), machine, gpu)
+    assert (chosen.runtime, chosen.precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "refused"), [("n2-custom-8-16384", 1), ("custom-8-16384", 1), ("n4-custom-8-16384", 0)]
+)
+def test_a_custom_machine_of_a_new_family_may_have_bf16(machine: str, refused: int) -> None:
+    labels = {"org.labelbeam.beam": "2.77.0", "org.labelbeam.torch": "2.13.0+cpu"}
+    image = images.ImageFacts.from_labels("i:1", labels, "a registry")
+    scoring = ScoringOptions((), precision="bf16")
+    assert len([*workers.problems(scoring, image, prices().with_custom(machine), machine, None)]) == refused
+
+
 def test_spot_machines_are_priced_where_the_user_knows_their_price(
     tmp_path: Path, corpus: Path, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -474,6 +539,73 @@ def test_a_gpu_is_priced_by_its_kind() -> None:
     )
     with pytest.raises(UserError, match="no GPU tpu"):
         actual.bill(unpriced, used, prices())
+
+
+def test_the_gpus_of_a_job_cost_at_least_what_its_vcpus_imply() -> None:
+    """The service may count GPUs in another unit than seconds, or not at all."""
+    options = ["worker_accelerator=type:nvidia-l4;install-nvidia-driver"]
+    pool = {"machineType": "g2-standard-8"}
+    for where in ("serviceOptions", "experiments"):
+        job = dataflow.Job.from_json(json.dumps({**JOB, "environment": {where: options, "workerPools": [pool]}}))
+        used = actual.Usage(8 * 7200, 0, 0, 0, gpu_seconds=2.0)
+        assert actual.bill(job, used, prices()).gpu == pytest.approx(2 * 0.672)
+        assert actual.bill(job, replace(used, gpu_seconds=10_800), prices()).gpu == pytest.approx(3 * 0.672)
+
+
+def test_an_ssd_has_a_price_of_its_own() -> None:
+    used = actual.Usage(0, 0, 3600, 0, 0, ssd_gb_seconds=7200)
+    assert actual.costs(used, prices(), None, flexrs=False)["disk"] == pytest.approx(0.000054 + 2 * 0.000298)
+    hour = Work(0, 0, 3300 * 4)
+    disks = [
+        pricing.bill(prices().with_disk(gigabytes, disk_type), "n2-highcpu-8", 1, hour).disk
+        for gigabytes, disk_type in ((50, None), (200, "pd-standard"), (200, "projects/p/zones/z/diskTypes/pd-ssd"))
+    ]
+    assert disks == pytest.approx([50 * 0.000054, 200 * 0.000054, 200 * 0.000298])
+
+
+def spent(used: list[dict[str, Any]], cancel: Callable[[], None]) -> spending.Spending:
+    """Return what watches a job on T4s, which may cost 3 dollars, after one look."""
+    client = mock.Mock()
+    client.get_job_metrics.return_value = dataflow.JobMetrics.from_json(json.dumps({"metrics": used}))
+    result = mock.Mock(_runner=mock.Mock(dataflow_client=client), cancel=cancel)
+    job = mock.Mock(prices=prices(), machine_type="n1-standard-8", gpu="t4", flexrs=False)
+    watch = spending.Spending(result, job, 3.0)
+    with contextlib.suppress(OSError):
+        watch._look()
+    return watch
+
+
+def test_a_limit_counts_gpus_that_the_service_does_not() -> None:
+    """Without its T4s, the job has cost 2.24 dollars."""
+    hours = [{"name": {"name": "TotalVcpuTime"}, "scalar": 8 * 5 * 3600}]
+    assert "the job has cost about $4.34 so far" in spent(hours, lambda: None).stopped
+    assert spent([{**hours[0], "scalar": 8 * 3600}], lambda: None).stopped == ""
+
+
+def test_a_job_whose_cancellation_was_not_answered_counts_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer() -> None:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(spending, "POLL_SECONDS", 0.01)
+    hours = [{"name": {"name": "TotalVcpuTime"}, "scalar": 8 * 5 * 3600}]
+    watch = spent(hours, no_answer)
+    with watch:
+        time.sleep(0.1)
+    assert "and was cancelled" in watch.stopped
+
+
+def test_the_bill_of_a_custom_machine_stands_beside_its_estimate(
+    service: None, colours: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ACTUAL, "--model", str(colours), "--input", str(corpus), "--sample_documents", "30"]
+    for machine, printed in (
+        ("n2-custom-8-16384", r"estimate: \$0\.\d\d; actual"),
+        ("c9-mega", "estimate: none for c9-m"),
+    ):
+        environment = {"workerPools": [{"machineType": machine}]}
+        monkeypatch.setattr(Client, "job", {**JOB, "environment": environment})
+        assert estimate_cost.main(command) == 0
+        assert re.search(printed, capsys.readouterr().out)
 
 
 def test_the_actual_cost_stands_beside_the_estimate(

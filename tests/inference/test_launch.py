@@ -14,7 +14,8 @@ from inference import beam_runner
 from inference.corpus import gcs, slices
 from inference.cost import pricing
 from inference.dataflow import images, launch
-from inference.runs import pipeline
+from inference.runs import launches, pipeline
+from inference.runs.handler import SliceHandler
 from inference.runs.options import RunOptions
 from inference.scoring.options import ScoringOptions
 from tests.cloud_storage import CloudStorage
@@ -68,13 +69,13 @@ def test_a_job_in_int8_names_the_variant_in_the_image(
     assert "holds another run (models were colours 00ff, now colours 00fe)" in capsys.readouterr().err
 
 
-def scoring_in(graph: bytes) -> ScoringOptions:
-    """Return the options of scoring in a staged pipeline, as a worker reads them."""
+def handler_in(graph: bytes) -> SliceHandler:
+    """Return the model handler in a staged pipeline, as a worker reads it."""
     components = beam_runner_api_pb2.Pipeline.FromString(graph).components
     (step,) = (t for t in components.transforms.values() if t.unique_name == "RunInference/BeamML_RunInference")
     payload = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload).do_fn.payload
-    options: ScoringOptions = pickler.loads(payload)[0]._model_handler._options
-    return options
+    handler: SliceHandler = pickler.loads(payload)[0]._model_handler
+    return handler
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,9 @@ def test_the_whole_job_is_built_and_checked_without_a_service(
     assert options["number_of_worker_harness_threads"] == launch.THREADS
     assert (options["sdk_location"], options["save_main_session"]) == ("container", False)
     (graph,) = (content for name, content in cloud.contents(BUCKET, "tmp").items() if name.endswith("pipeline.pb"))
-    assert scoring_in(graph).device == device
+    assert handler_in(graph)._options.device == device
+    launches.end(handler_in(graph)._launch, OSError("the storage was out of reach for a moment"))
+    launches.require(handler_in(graph)._launch)  # Dataflow gives the slice to the same process again
 
 
 def test_a_template_launcher_writes_the_job_into_a_file(cloud: CloudStorage, service: Service, tmp_path: Path) -> None:
@@ -159,16 +162,21 @@ def test_a_gpu_comes_with_its_machine_and_driver(
             "--device cuda: expected --accelerator, found workers without a GPU; add one of l4, t4",
         ),
         ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "runtime": "openvino"}, "expected a CPU, found a GPU"),
-        ({"torch": "2.13.0+cu128"}, {"accelerator": "l4", "precision": "int8"}, "expected a CPU, found a GPU"),
+        ({}, {"accelerator": "l4", "precision": "int8"}, "--precision int8: expected workers without a GPU"),
         ({"torch": "2.13.0+cu128"}, {"accelerator": "t4", "precision": "bf16"}, "expected a GPU that multiplies it"),
         ({"runtimes": ""}, {"runtime": "openvino"}, '; build image {} again with --build_arg "RUNTIMES=openvino".'),
-        ({}, {"runtime": "onnxruntime"}, '--build_arg "RUNTIMES=onnxruntime onnx onnxscript".'),
+        ({}, {"runtime": "onnxruntime"}, '--build_arg "RUNTIMES=openvino onnxruntime onnx onnxscript".'),
         ({"runtimes": ""}, {"precision": "int8"}, "--runtime openvino: the package is not installed"),
         ({}, {"runtime": "torch", "precision": "int8"}, "expected the runtime openvino, found torch"),
         ({}, {"precision": "bf16"}, "expected a machine type that multiplies it in hardware, found n2-highcpu-8"),
         (
             {"torch": "2.13.0+cu128"},
             {"dataflow_service_options": "worker_accelerator=type:nvidia-l4;count:2;install-nvidia-driver"},
+            "expected count:1, found count:2; a worker computes on one GPU",
+        ),
+        (
+            {"torch": "2.13.0+cu128"},
+            {"experiments": "worker_accelerator=type:nvidia-l4;count:2;install-nvidia-driver"},
             "expected count:1, found count:2; a worker computes on one GPU",
         ),
         ({}, {"precision": "fp16"}, "--precision fp16: expected a GPU, found a CPU"),
@@ -251,6 +259,7 @@ def test_every_problem_is_found_before_anything_is_submitted(
             {"max_cost": "5"},
             "the cost cannot be estimated: the speed of /models/colours cannot be measured on this machine",
         ),
+        ({"max_cost": "5", "resubmit": "1"}, "--max_cost and --resubmit: expected one of them, found both"),
         ({"dataflow_endpoint": "http://127.0.0.1:1"}, "Invalid url (http://127.0.0.1:1)"),  # Beam itself checks this
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from inference import beam_runner, estimate_cost
 from inference.cost import pricing
 from inference.dataflow import launch, spending
+from inference.scoring import runtimes
 from tests.cloud_storage import CloudStorage
 from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, launch_flags, upload_folder
@@ -49,6 +50,21 @@ def test_a_plan_measures_the_runtime_that_the_image_holds(
     service.labels["org.labelbeam.runtimes"] = runtimes
     assert beam_runner.main(launch_flags(service, model=upload_folder(cloud, colours, "models/colours"), plan="")) == 0
     assert re.search(rf"measured: [\d.,]+ docs/s, {measured}", capsys.readouterr().out)
+
+
+def test_a_runtime_that_only_workers_have_leaves_the_speed_unknown(
+    cloud: CloudStorage,
+    service: Service,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(runtimes, "is_installed", lambda name: name != "onnxruntime")
+    service.labels["org.labelbeam.runtimes"] = "onnxruntime"
+    model = upload_folder(cloud, colours, "models/colours")
+    assert beam_runner.main(launch_flags(service, model=model, runtime="onnxruntime", plan="")) == 0
+    printed = capsys.readouterr().out
+    assert "the cost is unknown: the speed of a worker cannot be measured on this machine: --runtime onnxr" in printed
 
 
 def test_a_plan_takes_a_shape_and_prices_of_the_users_own(
@@ -111,6 +127,11 @@ def test_a_gpu_is_priced_by_a_profile_measured_on_it(
     assert "the prices file has no machine type c9-mega with t4" in capsys.readouterr().out
     assert beam_runner.main([*command, *profile, "--machine_type", "n1-custom-4-8192"]) == 0
     assert "estimate: $" in capsys.readouterr().out
+    assert beam_runner.main([*command, *profile, "--precision", "fp32"]) == 2
+    assert (
+        "expected one measured with --runtime torch and --precision fp32, as the workers score, found torch in fp16"
+        in (capsys.readouterr().err)
+    )
     assert beam_runner.main([*command, "--profile", str(tmp_path / "cpu.json")]) == 2
     assert "expected one measured on t4, as the machine type has, found one measured on CPU" in capsys.readouterr().err
     (tmp_path / "profile.json").write_text("{}")
@@ -170,7 +191,8 @@ def test_a_job_is_cancelled_when_it_costs_more_than_it_may(
     assert f"resumes after them.\npython -m inference.beam_runner {' '.join(command)}\n" in err
     assert "0.0% of the run is finished, 0 documents, and 100.0% is left." in err
     assert service.state == "JOB_STATE_CANCELLED"
-    assert ".lock" not in cloud.contents(BUCKET, "out/")
+    lease = json.loads(cloud.contents(BUCKET, "out/")[".lock"])
+    assert (lease["token"], lease["job"], lease["left"]) == ("", None, True)
 
 
 def test_a_job_below_its_limit_is_left_alone(

@@ -205,6 +205,23 @@ def test_a_lease_is_lost_if_the_storage_does_not_answer(
     assert "the storage did not answer for 0 s" in lease.lost
 
 
+def test_a_launcher_without_its_storage_goes_on_watching_its_job(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
+    with leases.Lease(f"{root_of(remote)}/out/.lock", "one", {"name": "labelbeam-1"}) as lease:
+        lease.leave(to_job=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "_write", lambda: 1 / 0)
+            time.sleep(1.0)
+        assert lease.lost is None
+        lease.leave(to_job=False)  # the job has ended, so another run may take the folder
+        monkeypatch.setattr(lease, "_write", lambda: 1 / 0)
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait(10)
+    assert "the storage did not answer" in (lease.lost or "")
+
+
 def test_a_lease_that_was_left_to_a_job_is_free_when_the_job_has_ended(remote: Remote) -> None:
     path, job = f"{root_of(remote)}/out/.lock", {"project": "p", "region": "r", "name": "labelbeam-1"}
     with leases.Lease(path, "one", job) as lease:
