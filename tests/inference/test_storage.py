@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,13 +15,14 @@ WRITERS = 8
 
 
 def test_one_of_many_creates_a_file_on_a_disk_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(WRITERS)
+    together, replace = threading.Barrier(WRITERS), os.replace
 
     def link(source: str, path: str) -> None:
         together.wait(30)
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(0.1), replace(*paths)))
     path = tmp_path / "run.json"
     with ThreadPoolExecutor(WRITERS) as pool:
         created = list(pool.map(lambda writer: storage.create_file(str(path), b"%d" % writer), range(WRITERS)))
