@@ -145,7 +145,7 @@ class Lease:
         """
         self._writes += 1
         fields = {"owner": self._owner, "token": self.token, "job": self._job, "left": left, "number": self._writes}
-        for again in (True, False):
+        for _ in range(2):
             try:
                 self._version = storage.objects(self._path).write(self._path, orjson.dumps(fields), self._version)
                 break
@@ -156,8 +156,6 @@ class Lease:
                 self._version = current
                 if held.get("number") == self._writes:
                     break
-                if not again:
-                    raise
         self._renewed = time.monotonic()
 
     def _read(self) -> tuple[str | None, dict[str, Any]]:

@@ -21,8 +21,12 @@ def test_one_of_many_creates_a_file_on_a_disk_without_links(tmp_path: Path, monk
         together.wait(30)
         raise OSError(errno.EPERM, "Operation not permitted")
 
+    def replace_later(source: str, path: str) -> None:
+        time.sleep(0.1)
+        replace(source, path)
+
     monkeypatch.setattr(os, "link", link)
-    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(0.1), replace(*paths)))
+    monkeypatch.setattr(os, "replace", replace_later)
     path = tmp_path / "run.json"
     with ThreadPoolExecutor(WRITERS) as pool:
         created = list(pool.map(lambda writer: storage.create_file(str(path), b"%d" % writer), range(WRITERS)))
