@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    S3Options,
+    StandardOptions,
+)
 
 from inference.corpus import storage
 from models.errors import UserError
@@ -92,6 +98,7 @@ def problems(engine: Engine, beam_options: PipelineOptions, paths: Sequence[tupl
     if engine.workers == "elsewhere":
         yield from _environment_problems(engine, beam_options.view_as(PortableOptions))
         yield from _path_problems(engine, paths)
+        yield from _flags_of_s3(beam_options)
 
 
 def _environment_problems(engine: Engine, portable: PortableOptions) -> Iterator[str]:
@@ -119,6 +126,18 @@ def _path_problems(engine: Engine, paths: Sequence[tuple[str, str]]) -> Iterator
             yield f"--{flag} {path}: expected a remote path such as gs://, which every worker can reach; name one."
         elif not os.path.isabs(path):
             yield f"--{flag} {path}: expected an absolute path, because workers have another working folder; name one."
+
+
+def _flags_of_s3(beam_options: PipelineOptions) -> Iterator[str]:
+    """Yield a sentence if flags of S3 are given that do not reach the workers of a pool."""
+    if (beam_options.view_as(PortableOptions).environment_type or "").upper() != EXTERNAL:
+        return
+    given = beam_options.view_as(S3Options).get_all_options(drop_default=True, current_only=True)
+    if flags := " ".join(f"--{name}" for name in sorted(given) if name.startswith("s3_")):
+        yield (
+            f"{flags}: expected no flag of S3 with --environment_type {EXTERNAL}, because none reaches a worker pool; "
+            "set variables such as AWS_ENDPOINT_URL_S3 and AWS_ACCESS_KEY_ID here and where the pool starts."
+        )
 
 
 def _unreachable(flag: str, address: str) -> Iterator[str]:

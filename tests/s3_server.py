@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.cloud_storage import LOST, Fault
@@ -28,6 +29,14 @@ class S3:
         self.failed = 0
         self.at_once = threading.Lock()  # moto compares and writes in two steps
         self.app = DomainDispatcherApplication(create_backend_app)
+
+    def reset(self, bucket: str) -> None:
+        """Forget everything, and make one bucket."""
+        with self.at_once:
+            s3_backends.reset()
+        self.fault, self.ignored, self.failed = lambda method, path: None, (), 0
+        self.client.create_bucket(Bucket=bucket)
+        self.requests.clear()
 
     @cached_property
     def client(self) -> Any:
@@ -82,21 +91,16 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def running(bucket: str) -> Iterator[S3]:
-    """Run the server with one bucket. The caller has to set AWS_ENDPOINT_URL_S3 and the credentials."""
+def running() -> Iterator[S3]:
+    """Run the server without a bucket. The caller has to set AWS_ENDPOINT_URL_S3 and the credentials."""
     state = S3()
     server = make_server("127.0.0.1", 0, state, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        state.client.create_bucket(Bucket=bucket)
-        state.requests.clear()
         yield state
     finally:
-        from moto.s3.models import s3_backends
-
-        s3_backends.reset()
         server.shutdown()
         server.server_close()
         thread.join()

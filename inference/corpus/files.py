@@ -88,10 +88,9 @@ def find_files(arguments: Iterable[str]) -> list[InputFile]:
 
 def find_file(path: str) -> InputFile | None:
     """Return the file with exactly this path, in which no character is a wildcard; None if there is no such file."""
-    filesystem = FileSystems.get_filesystem(path)
-    if path.endswith("/") or os.path.isdir(path) or not filesystem.exists(path):
+    if path.endswith("/") or os.path.isdir(path) or not storage.exists(path):
         return None
-    metadata = filesystem.metadata(path)
+    metadata = FileSystems.get_filesystem(path).metadata(path)
     return InputFile(metadata.path, metadata.size_in_bytes)
 
 
@@ -99,15 +98,15 @@ def _matches(pattern: str) -> list[InputFile]:
     if pattern.endswith("/") or os.path.isdir(pattern):
         return []
     here = "" if storage.is_remote(pattern) or os.path.dirname(pattern) else "./"  # Beam needs the name of a folder
-    matched = FileSystems.match([here + pattern])[0].metadata_list
-    return [InputFile(metadata.path.removeprefix(here), metadata.size_in_bytes) for metadata in matched]
+    found = storage.match(here + pattern)
+    return [InputFile(metadata.path.removeprefix(here), metadata.size_in_bytes) for metadata in found]
 
 
 def _is_folder(path: str) -> bool:
     """Return whether a path that names no file is a folder, or a prefix of remote objects."""
     if path.endswith("/") or not storage.is_remote(path):
         return path.endswith("/") or os.path.isdir(path)
-    return bool(FileSystems.match([f"{path}/**"], limits=[1])[0].metadata_list)
+    return bool(storage.match(f"{path}/**", 1))
 
 
 def _is_readable_name(path: str) -> bool:

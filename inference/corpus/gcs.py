@@ -1,5 +1,6 @@
 """Cloud Storage, with the credentials of Beam's own reads and writes."""
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +27,15 @@ def client() -> storage.Client:
 
 def read(path: str) -> tuple[str, bytes] | None:
     """Return the generation and the content of an object, or None if there is no object."""
-    blob = storage.Blob.from_uri(path, client=client())
-    try:
-        blob.reload()
-        return str(blob.generation), blob.download_as_bytes(if_generation_match=int(blob.generation))
-    except NotFound:
-        return None
+    reader = client()
+    while True:
+        blob = storage.Blob.from_uri(path, client=reader)
+        try:
+            blob.reload()
+        except NotFound:
+            return None
+        with contextlib.suppress(NotFound, PreconditionFailed):  # another generation has come in between
+            return str(blob.generation), blob.download_as_bytes(if_generation_match=int(blob.generation))
 
 
 def write(path: str, content: bytes, version: str | None) -> str:

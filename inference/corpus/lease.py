@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import orjson
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.corpus.objects import ConflictError
@@ -17,6 +16,7 @@ from models.errors import UserError
 
 LEASE_SECONDS = 120.0  # a lease that is not renewed for this long is free
 RENEWALS = 4  # number of renewals in LEASE_SECONDS
+RELEASE_SECONDS = 15.0  # most time to wait for the storage when the owner ends
 # Signal to the main thread when a lease is lost. It ends a wait for other threads, which `interrupt_main` does not, and
 # a script's background command ignores SIGINT.
 LOST = signal.SIGUSR1
@@ -83,13 +83,14 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the lease, or leave it to the job. Its object stays, since not all storages can delete a version."""
-        self._stop.set()
-        self._renewer.join()
+        """Release the lease, or leave it to the job. Its object stays, since not all storages can delete a version.
+
+        A storage that does not answer keeps nobody waiting, and the lease runs out.
+        """
         if not self._left:
-            self._job, self.token = None, ""
-        with contextlib.suppress(Exception):  # a lease that cannot be released runs out
-            self._write(left=True)
+            self._job = None
+        self._stop.set()
+        self._renewer.join(RELEASE_SECONDS)
 
     def refuse_held(self) -> None:
         """Raise a UserError if another owner holds the lease. Change nothing."""
@@ -140,17 +141,22 @@ class Lease:
     def _write(self, *, left: bool = False) -> None:
         """Write the object in place of the version that is known; `left` says that the owner has ended.
 
-        The number of the write tells each content from all earlier ones, since equal ones may have equal versions.
+        The number of the write tells each content from all earlier ones, since equal ones may have equal versions. A
+        write may have succeeded although its answer was lost: this one, or an earlier one that raised an error.
         """
         self._writes += 1
-        content = {"owner": self._owner, "token": self.token, "job": self._job, "left": left, "number": self._writes}
-        try:
-            self._version = storage.objects(self._path).write(self._path, orjson.dumps(content), self._version)
-        except ConflictError:
-            current, held = self._read()
-            if held.get("token") != self.token:  # with this token, the write succeeded and only its answer was lost
-                raise
-            self._version = current
+        fields = {"owner": self._owner, "token": self.token, "job": self._job, "left": left, "number": self._writes}
+        for _ in range(2):
+            try:
+                self._version = storage.objects(self._path).write(self._path, orjson.dumps(fields), self._version)
+                break
+            except ConflictError:
+                current, held = self._read()
+                if held.get("token") != self.token:
+                    raise
+                self._version = current
+                if held.get("number") == self._writes:
+                    break
         self._renewed = time.monotonic()
 
     def _read(self) -> tuple[str | None, dict[str, Any]]:
@@ -161,6 +167,7 @@ class Lease:
         return version, {}
 
     def _renew(self) -> None:
+        """Renew the lease until the owner ends, and then say so."""
         while not self.lost and not self._stop.wait(LEASE_SECONDS / RENEWALS):
             try:
                 self._write()
@@ -171,6 +178,9 @@ class Lease:
                     self._lose(
                         f"{self._path}: the storage did not answer for {LEASE_SECONDS:.0f} s; this run has stopped."
                     )
+        self._stop.wait()
+        with contextlib.suppress(Exception):  # a lease that cannot be released runs out
+            self._write(left=True)
 
     def _lose(self, sentence: str) -> None:
         self.lost = sentence
@@ -179,14 +189,15 @@ class Lease:
 
 
 def holds(path: str, token: str) -> bool:
-    """Return whether the object of a lease still has this token, so that no other owner has taken it."""
+    """Return whether a lease still has this token, so that no other owner has taken it, and was not released.
+
+    One request reads it, since between two of them its owner may renew it.
+    """
+    _, content = storage.objects(path).read(path) or (None, b"")
     try:
-        return bool(orjson.loads(storage.read_file(path))["token"] == token)
+        held = orjson.loads(content)
+        return bool(held["token"] == token and (held["job"] or not held["left"]))
     except (ValueError, KeyError, TypeError):
-        return False
-    except Exception:  # each storage raises its own exceptions
-        if FileSystems.exists(path):
-            raise
         return False
 
 

@@ -4,6 +4,7 @@ Beam 2.77 makes a new client for each operation, which takes 0.1 s, and repeats 
 endpoint or the credentials are wrong. It cannot write an empty object, and completes an object whose writer failed.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ from models.paths import problem
 CONNECTIONS = 64  # most connections of a process that are kept open
 BATCH = 1000  # most objects that one request deletes
 PAUSES = (0.1, 0.3, 1.0)  # seconds before a write is repeated that met another one
+# Together they end a request that gets no answer before a lease runs out, and boto3's own values do not.
+TIMEOUTS = {"connect_timeout": 10, "read_timeout": 20}  # seconds
+ATTEMPTS = 4  # number of times that a request is tried, unless the user's settings of AWS say otherwise
 SETTINGS = {  # flags of Beam as arguments of boto3
     "s3_region_name": "region_name",
     "s3_api_version": "api_version",
@@ -36,7 +40,7 @@ SETTINGS = {  # flags of Beam as arguments of boto3
 
 def client(options: PipelineOptions | None = None) -> Any:
     """Return the client that Beam's options describe. What they leave open, boto3 takes from its environment."""
-    given = (options or FileSystems._pipeline_options).view_as(S3Options)
+    given = (options or FileSystems._pipeline_options or PipelineOptions([])).view_as(S3Options)
     settings = {name: value for flag, name in SETTINGS.items() if (value := getattr(given, flag)) is not None}
     return _client(use_ssl=not given.s3_disable_ssl, **settings)
 
@@ -47,19 +51,25 @@ def _client(**settings: Any) -> Any:
         raise UserError(f"{missing}.")
     import boto3
     from botocore.config import Config
+    from botocore.session import Session
 
-    return boto3.session.Session().client("s3", config=Config(max_pool_connections=CONNECTIONS), **settings)
+    retries = None if Session().get_config_variable("max_attempts") else {"total_max_attempts": ATTEMPTS}
+    config = Config(max_pool_connections=CONNECTIONS, retries=retries, **TIMEOUTS)
+    return boto3.session.Session().client("s3", config=config, **settings)
 
 
 class _BeamClient(boto3_client.Client):
     """The client of one operation of Beam, which shares boto3's client with all others.
 
-    Until the storage has answered for the first time, a request without an answer is not repeated by Beam.
+    Until the storage has answered for the first time, Beam does not repeat a request after boto3 has given up.
     """
 
     answered = False
 
-    def __init__(self, options: PipelineOptions) -> None:
+    def __init__(self, options: PipelineOptions | dict[str, Any]) -> None:
+        if isinstance(options, dict):  # as some runners of Beam hand them on
+            super().__init__(options)
+            return
         self.client = client(options)
         self._download_request = self._download_stream = None
         self._download_pos = 0
@@ -77,17 +87,27 @@ def _first_time(ask: Callable[[Any], Any], request: Any) -> Any:
     try:
         answer = ask(request)
     except S3ClientError as error:
-        if error.code is None and not _BeamClient.answered:
-            error.code = 0  # None would tell Beam to repeat it
-        _BeamClient.answered |= bool(error.code)
+        if error.code is not None and error.code < 500:
+            _BeamClient.answered = True
+        elif not _BeamClient.answered:
+            error.code = 0  # Beam would repeat it
         raise
     _BeamClient.answered = True
     return answer
 
 
-boto3_client.Client = _BeamClient
-if FileSystems._pipeline_options is None:
-    FileSystems.set_options(PipelineOptions([]))  # Beam cannot open S3 without options
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status of an error; None if there was no answer, on which Beam's own function fails."""
+    response = getattr(error, "response", None)
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+
+
+def adopt() -> None:
+    """Let Beam's access to S3 in this process use the client of this module."""
+    if boto3_client.Client is not _BeamClient:
+        boto3_client.Client, boto3_client.get_http_error_code = _BeamClient, _status
+    if FileSystems._pipeline_options is None:
+        FileSystems.set_options(PipelineOptions([]))  # Beam cannot open S3 without options
 
 
 def read(path: str) -> tuple[str, bytes] | None:
@@ -114,7 +134,7 @@ def write(path: str, content: bytes, version: str | None) -> str:
         try:
             return str(client().put_object(Bucket=bucket, Key=key, Body=content, **condition)["ETag"])
         except client().exceptions.ClientError as error:
-            status = boto3_client.get_http_error_code(error)
+            status = _status(error)
             if status == 412 or (version and status == 404):
                 raise ConflictError(path) from None
             if status != 409 or pause is None:  # 409: another conditional write was under way
@@ -147,7 +167,7 @@ def delete(paths: Sequence[str]) -> None:
 
 def touch_bucket(path: str) -> None:
     """Ask the bucket of a path for one object."""
-    client().list_objects_v2(Bucket=parse_s3_path(f"{path}/")[0], MaxKeys=1)
+    client().list_objects_v2(Bucket=parse_s3_path(f"{path}/", object_optional=True)[0], MaxKeys=1)
 
 
 def require_conditions(folder: str) -> None:
@@ -157,8 +177,9 @@ def require_conditions(folder: str) -> None:
         UserError: a write succeeded whose condition was not met.
     """
     path = f"{folder.rstrip('/')}/.lock.{uuid.uuid4().hex}"
-    write(path, b"", None)
     try:
+        with contextlib.suppress(ConflictError):  # the object is there, but the first answer was lost
+            write(path, b"", None)
         for condition, version in (("If-None-Match", None), ("If-Match", f'"{uuid.uuid4().hex}"')):
             try:
                 write(path, condition.encode(), version)
@@ -174,7 +195,7 @@ def require_conditions(folder: str) -> None:
 
 def explain(error: Exception) -> str | None:
     """Return what is wrong and what to do, if users can mend it."""
-    code = error.code if isinstance(error, S3ClientError) else boto3_client.get_http_error_code(error)
+    code = error.code if isinstance(error, S3ClientError) else _status(error)
     if code == 404:
         return ": there is no such bucket or object; check the name."
     if code in (401, 403) or "Unable to locate credentials" in str(error):

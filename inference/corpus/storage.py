@@ -7,11 +7,12 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, BinaryIO, cast
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -23,6 +24,7 @@ from models.paths import is_remote as is_remote
 
 OBJECTS: dict[str, Objects] = {GS: gcs, S3: s3}
 PART_SUFFIX = ".part"  # suffix of a local file that is still being written
+SETTLE_SECONDS = 1.0  # most time to wait for the content of a local file that another process has just created
 
 
 def configure(beam_flags: Sequence[str]) -> PipelineOptions:
@@ -42,6 +44,7 @@ def configure(beam_flags: Sequence[str]) -> PipelineOptions:
     finally:
         _forget_handlers_of(stderr)
     FileSystems.set_options(options)
+    s3.adopt()
     return options
 
 
@@ -58,8 +61,27 @@ def objects(path: str) -> Objects:
     return OBJECTS[path[:5]]
 
 
+def exists(path: str) -> bool:
+    """Return whether a path is that of a file."""
+    _prepare(path)
+    return bool(FileSystems.exists(path))
+
+
+def match(pattern: str, limit: int | None = None) -> list[FileMetadata]:
+    """Return what the storage knows of each file, or of the first ones, whose path matches a pattern of Beam."""
+    _prepare(pattern)
+    return list(FileSystems.match([pattern], limits=[limit])[0].metadata_list)
+
+
+def _prepare(path: str) -> None:
+    """Prepare Beam for a storage. Workers and programs in Python never call `configure`."""
+    if path.startswith(S3):
+        s3.adopt()
+
+
 def open_file(path: str) -> BinaryIO:
     """Open a file to read its bytes as they are stored, without decompression."""
+    _prepare(path)
     return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
@@ -84,7 +106,7 @@ def lines_checked(path: str, sha256: str, remedy: str = "put it back as it was")
     Raises:
         UserError: the file is gone; or, after its last line, it has another SHA-256. The error ends with the remedy.
     """
-    if not FileSystems.exists(path):
+    if not exists(path):
         raise UserError(f"{path}: expected this file, as its run or delta wrote it, found none; {remedy}.")
     digest = hashlib.sha256()
     with open_file(path) as file:
@@ -126,8 +148,16 @@ def create_file(path: str, content: bytes) -> bool:
         else:
             _write_local(path, io.BytesIO(content), _link)
     except (ConflictError, FileExistsError):
-        return read_file(path) == content  # equal if the write succeeded and only its answer was lost
+        return read_settled(path) == content  # equal if the write succeeded and only its answer was lost
     return True
+
+
+def read_settled(path: str) -> bytes:
+    """Return the content of a file, which `_link` may give to a local one a moment after its name."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while not (content := read_file(path)) and not is_remote(path) and time.monotonic() < end:
+        time.sleep(0.01)
+    return content
 
 
 def _write_local(path: str, source: IO[bytes], publish: Callable[[str, str], None]) -> None:
@@ -165,9 +195,8 @@ def _link(staging: str, path: str) -> None:
         os.link(staging, path)
     except FileExistsError:
         raise
-    except OSError:  # some file systems have no links; there, two processes at the same moment both succeed
-        if os.path.exists(path):
-            raise FileExistsError(path) from None
+    except OSError:  # some file systems have no links; there, a file is empty for a moment
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
         os.replace(staging, path)
 
 
@@ -182,8 +211,7 @@ def listing(folder: str, prefix: str = "") -> Iterator[str]:
     """
     if is_remote(folder):
         refuse_wildcards(folder + prefix)
-        for match in FileSystems.match([FileSystems.join(folder, f"{prefix}*")]):
-            yield from (metadata.path.rpartition("/")[2] for metadata in match.metadata_list)
+        yield from (found.path.rpartition("/")[2] for found in match(FileSystems.join(folder, f"{prefix}*")))
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         yield from (
@@ -195,8 +223,8 @@ def times(folder: str, prefix: str = "") -> dict[str, float]:
     """Return when each file of a folder with a prefix was last written, by name, in seconds by the storage's clock."""
     if is_remote(folder):
         refuse_wildcards(folder + prefix)
-        (match,) = FileSystems.match([FileSystems.join(folder, f"{prefix}*")])
-        return {found.path.rpartition("/")[2]: found.last_updated_in_seconds for found in match.metadata_list}
+        found = match(FileSystems.join(folder, f"{prefix}*"))
+        return {file.path.rpartition("/")[2]: file.last_updated_in_seconds for file in found}
     written = {}
     for name in listing(folder, prefix):
         with contextlib.suppress(FileNotFoundError):
@@ -273,8 +301,8 @@ def explanation(path: str, error: Exception) -> str:
     """Return one sentence about a path that storage refuses: what is wrong and what to do."""
     while details := getattr(error, "exception_details", None):  # Beam wraps the error of the storage, even twice
         error = next(iter(details.values()))
-    for known in OBJECTS.values():
-        if reason := known.explain(error):
+    for scheme, known in OBJECTS.items():
+        if scheme in path and (reason := known.explain(error)):  # the name of a flag may precede the path
             return f"{path}{reason}"
     reason = getattr(error, "strerror", None) or " ".join(str(getattr(error, "message", error)).split())[:300].rstrip(
         "."

@@ -90,7 +90,7 @@ def _file_problems(receipt: Receipt, output: str) -> Iterator[str]:
         yield f"{receipt.slice}: the counts of its receipt do not add up."
     for name, sha256 in receipt.sha256.items():
         path = FileSystems.join(output, name)
-        if not FileSystems.exists(path):
+        if not storage.exists(path):
             yield f"{path}: is missing."
             continue
         content = storage.read_file(path)

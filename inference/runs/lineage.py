@@ -95,7 +95,7 @@ def find_labels(path: str) -> Labels:
     Raises:
         UserError: the folder holds neither, or the delta of the run is gone or has been made again.
     """
-    if FileSystems.exists(FileSystems.join(path, DELTA)):
+    if storage.exists(FileSystems.join(path, DELTA)):
         delta = read(path)
         if delta.documents:
             raise UserError(
@@ -109,7 +109,7 @@ def find_labels(path: str) -> Labels:
     if reference is None:
         return Labels(run=path, delta=None, description=description, kept=None)
     folder = reference["path"]
-    if not FileSystems.exists(FileSystems.join(folder, DELTA)):
+    if not storage.exists(FileSystems.join(folder, DELTA)):
         raise UserError(
             f"{path}: expected the delta of this run in {folder}, found no {DELTA} there; put it back, or start in the "
             "folder in which the run was started."
@@ -162,9 +162,9 @@ def of_inputs(files: Sequence[InputFile]) -> dict[str, str] | None:
         UserError: the input is a part of a delta's documents, or holds other files too.
     """
     folders = sorted({folder for file in files if (folder := _delta_folder(file.path)) is not None})
-    folder = next((folder for folder in folders if FileSystems.exists(FileSystems.join(folder, DELTA))), None)
+    folder = next((folder for folder in folders if storage.exists(FileSystems.join(folder, DELTA))), None)
     if folder is None:
-        unfinished = [folder for folder in folders if FileSystems.exists(FileSystems.join(folder, UNFINISHED))]
+        unfinished = [folder for folder in folders if storage.exists(FileSystems.join(folder, UNFINISHED))]
         if unfinished:
             raise UserError(f"--input: {unfinished[0]} holds an unfinished delta; repeat the command of the delta.")
         return None
@@ -229,8 +229,7 @@ def contents(output: str) -> list[str]:
     if find_file(output):
         raise UserError(f"--output {output}: expected a folder, found a file; name another.")
     folder = output.rstrip("/") + "/"
-    found = FileSystems.match([f"{folder}**"])[0].metadata_list
-    return sorted(metadata.path.removeprefix(folder) for metadata in found)
+    return sorted(found.path.removeprefix(folder) for found in storage.match(f"{folder}**"))
 
 
 def _sha256(folder: str) -> str:

@@ -14,11 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import RunInference
 
-from inference.corpus import slices
+from inference.corpus import slices, storage
 from inference.corpus.files import SourceError
 from inference.corpus.records import DocumentRecipe, Documents, read_documents
 from inference.corpus.slices import Slice
@@ -191,7 +190,7 @@ def read_slice(piece: Slice, options: RunOptions, recipe: DocumentRecipe) -> Rec
     """
     run_folder.require_own(options)
     path = receipts.path_of(options.output, options.run, piece.name)
-    has_receipt = FileSystems.exists(path)
+    has_receipt = storage.exists(path)
     receipt = receipts.read(path, options.run) if has_receipt else None
     if receipt is not None:
         if receipt.checksum != piece.checksum:

@@ -87,7 +87,7 @@ def replace_with(receipt: Receipt, output: str) -> None:
 def find(output: str, run: str, slice_name: str) -> Receipt | None:
     """Return the receipt of a slice in a run, or None if the slice is not finished."""
     path = path_of(output, run, slice_name)
-    return read(path, run) if FileSystems.exists(path) else None
+    return read(path, run) if storage.exists(path) else None
 
 
 def read(path: str, run: str) -> Receipt | None:

@@ -166,9 +166,9 @@ def read(output: str) -> dict[str, Any] | None:
         raise UserError(f"{output}: {wrong}.")
     path = FileSystems.join(output, RUN)
     try:
-        if not FileSystems.exists(path):
+        if not storage.exists(path):
             return None
-        stored = storage.read_file(path)
+        stored = storage.read_settled(path)
     except Exception as error:  # each storage raises its own exceptions
         if storage.is_remote(path):
             raise UserError(storage.explanation(path, error)) from None
@@ -214,7 +214,7 @@ def require_own(options: RunOptions) -> None:
     try:
         found = re.search(rb'"run": "([0-9a-f]{32})"', storage.read_file(path, 100))
     except Exception:  # each storage raises its own exceptions
-        if FileSystems.exists(path):
+        if storage.exists(path):
             raise
         found = None
     if found is None or found[1].decode() != options.run:
@@ -403,7 +403,7 @@ def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
     schema = records.predictions_schema(options.keep_fields, options.model_names)
     fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
     content, path = orjson.dumps(fields, option=orjson.OPT_INDENT_2), FileSystems.join(output, SCHEMA)
-    if not FileSystems.exists(path) or storage.read_file(path) != content:  # many tasks may begin at once
+    if not storage.exists(path) or storage.read_file(path) != content:  # many tasks may begin at once
         storage.write_file(path, content)
     fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
     scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))

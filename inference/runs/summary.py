@@ -9,6 +9,7 @@ from apache_beam.io.filesystems import FileSystems
 from rich.console import Console
 from rich.table import Table
 
+from inference.corpus import storage
 from inference.corpus.storage import read_file, write_file
 from inference.runs import sink
 from inference.runs.options import RunOptions
@@ -64,7 +65,7 @@ def write(summary: dict[str, Any], options: RunOptions) -> None:
 def read(output: str, run: str) -> dict[str, Any] | None:
     """Read `summary.json`; return None if there is none, or if it is damaged or of another run."""
     path = FileSystems.join(output, SUMMARY)
-    if not FileSystems.exists(path):
+    if not storage.exists(path):
         return None
     summary = seals.unseal(read_file(path))
     return summary if summary and summary["run"] == run else None

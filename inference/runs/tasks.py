@@ -148,9 +148,9 @@ class Task:
         now, path = shown.get(self.name, 0.0), FileSystems.join(self._folder, claim)
         if claim not in self._owners:
             try:
-                self._owners[claim] = storage.read_file(path).decode(errors="replace")
+                self._owners[claim] = storage.read_settled(path).decode(errors="replace")
             except Exception:  # each storage raises its own errors
-                if FileSystems.exists(path):
+                if storage.exists(path):
                     raise
                 return True  # the run was finished just now, and claims are gone
         last_seen = shown.get(self._owners[claim])
@@ -232,9 +232,9 @@ def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], N
 def _read_slices(path: str, run: str, files: Sequence[InputFile]) -> list[Slice]:
     """Return the slices that a task of this run has written down, or an empty list if none has."""
     try:
-        content = seals.unseal(storage.read_file(path)) if FileSystems.exists(path) else None
+        content = seals.unseal(storage.read_file(path)) if storage.exists(path) else None
     except Exception:  # each storage raises its own errors
-        if FileSystems.exists(path):
+        if storage.exists(path):
             raise
         return []  # the run was finished just now, and the file is gone
     if content is None or content["run"] != run:

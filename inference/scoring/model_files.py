@@ -139,7 +139,7 @@ def cached(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
 
 def _read_manifest(directory: str) -> bytes:
     path = FileSystems.join(directory, MANIFEST)
-    if not FileSystems.exists(path):
+    if not storage.exists(path):
         if problem := storage.bucket_problem(directory):
             raise ModelError(f"Model {problem}")
         raise ModelError(
@@ -156,7 +156,7 @@ def _read_variant(directory: str, content: bytes) -> bytes:
     except ValidationError:  # the check of the copy says what is wrong
         return b""
     path = FileSystems.join(directory, FOLDER, variant.name, conversion_folder.MANIFEST)
-    return storage.read_file(path) if FileSystems.exists(path) else b""
+    return storage.read_file(path) if storage.exists(path) else b""
 
 
 def _copy(directory: str, content: bytes, variant: bytes, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from apache_beam.internal.gcp.auth import _Credentials
+from apache_beam.io.filesystems import FileSystems
 from google.api_core.retry import retry_unary
 
 from inference import beam_runner
@@ -97,18 +98,38 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CloudStor
                 gc.collect()
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
-    """Run a server for S3 with an empty bucket, which boto3's variables name to this process and its children."""
-    with s3_server.running(BUCKET) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.url)
-        for name, value in s3_server.CREDENTIALS.items():
-            monkeypatch.setenv("AWS_DEFAULT_REGION" if name == "region_name" else name.upper(), value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        objects._client.cache_clear()
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[S3]:
+    """Run one server for all tests. The thread of a run that has failed may ask it once more in a later test."""
+    with s3_server.running() as running:
         yield running
-        objects._client.cache_clear()
-        gc.collect()  # connections are closed when their client goes
+        forget_clients()
+
+
+@pytest.fixture
+def s3(s3_service: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
+    """Run a server for S3 with an empty bucket, which boto3's variables name to this process and its children."""
+    s3_service.reset(BUCKET)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_service.url)
+    for name, value in s3_server.CREDENTIALS.items():
+        monkeypatch.setenv("AWS_DEFAULT_REGION" if name == "region_name" else name.upper(), value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    return s3_service
+
+
+def forget_clients() -> None:
+    """Let later requests to S3 see another environment."""
+    objects._client.cache_clear()
+    gc.collect()  # connections are closed when their client goes
+
+
+@pytest.fixture
+def other_environments(s3: S3) -> Iterator[None]:
+    """Keep clients that a test makes in another environment of boto3 from all other tests."""
+    forget_clients()
+    yield
+    forget_clients()
 
 
 Remote = CloudStorage | S3

@@ -218,6 +218,10 @@ def test_a_pool_without_labelbeam_is_named(
         ),
         (["--runner", "PortableRunner", "--job_endpoint", "here"], "--job_endpoint here: expected HOST:PORT"),
         (["--runner", "FlinkRunner", "--environment_type", "PROCESS"], "expected a remote path such as gs://"),
+        (
+            ["--runner", "PortableRunner", "--environment_type", "external", "--s3_region_name", "r"],
+            "--s3_region_name: expected no flag of S3 with --environment_type EXTERNAL",
+        ),
         (["--resubmit", "-1"], "expected a whole number from 0, found '-1'"),
     ],
 )

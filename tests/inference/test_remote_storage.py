@@ -12,10 +12,13 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import requests
+from botocore.exceptions import ClientError, ReadTimeoutError
+from google.api_core.exceptions import BadRequest, ServiceUnavailable
 
 from inference import beam_runner, compare, read_failures, read_predictions, report, verify
+from inference.corpus import gcs, storage
 from inference.corpus import lease as leases
-from inference.corpus import storage
 from inference.corpus.records import Document
 from inference.scoring import conversion_folder, model_files
 from inference.scoring.conversion_folder import FOLDER
@@ -141,8 +144,8 @@ def test_a_lease_is_renewed_and_an_abandoned_one_is_taken_over(remote: Remote, m
     monkeypatch.setattr(leases, "LEASE_SECONDS", seconds)
     with leases.Lease(path, "one"):
         uploads = len(remote.requests)
-        while len(remote.requests) < uploads + 8:
-            pass
+        while len(remote.requests) < uploads + 3:
+            time.sleep(0.01)
         with pytest.raises(UserError, match="at work here"):
             leases.Lease(path, "two").__enter__()
     remote.upload(BUCKET, "out/.lock", b'{"owner": "killed"}')
@@ -257,10 +260,9 @@ def test_a_wildcard_in_the_output_is_refused(
     remote: Remote, colours: Path, capsys: pytest.CaptureFixture[str], flag: tuple[str, ...]
 ) -> None:
     corpus = remote.upload(BUCKET, "a.jsonl", jsonl(10))
-    for name in ("run", "run2"):
-        assert label_with("--model", colours, "--input", corpus, "--output", f"{root_of(remote)}/{name}") == 0
+    for name in ("run/run.json", "run/receipts/00000-0.00000000.json", "run2/run.json"):
+        remote.upload(BUCKET, name, b"{}")
     before = remote.contents(BUCKET)
-    capsys.readouterr()
     for name in ("ru*", "ru[n]", "run?"):
         assert label_with("--model", colours, "--input", corpus, "--output", f"{root_of(remote)}/{name}", *flag) == 2
         assert "expected the name of a folder, found a wildcard" in capsys.readouterr().err
@@ -295,6 +297,31 @@ def test_a_lease_whose_answer_was_lost_is_held(cloud: CloudStorage) -> None:
     assert json.loads(cloud.contents(BUCKET, "out/")[".lock"])["left"]
 
 
+@pytest.mark.parametrize("status", [404, 412])
+def test_an_object_that_is_replaced_while_it_is_read_is_read(cloud: CloudStorage, status: int) -> None:
+    """The service answers 404 or 412 for a generation that is gone."""
+    path = cloud.upload(BUCKET, "x", b"first")
+
+    def replaced(method: str, asked: str) -> int | None:
+        if "alt=media" not in asked:
+            return None
+        cloud.fault = lambda method, path: None
+        cloud.upload(BUCKET, "x", b"second")
+        return status
+
+    cloud.fault = replaced
+    found = gcs.read(path)
+    assert found
+    assert found[1] == b"second"
+    assert cloud.failed == 1
+    assert gcs.read(f"gs://{BUCKET}/none") is None
+
+
+def test_the_output_may_be_a_whole_bucket(remote: Remote, colours: Path, corpus: Path) -> None:
+    assert label_with("--model", colours, "--input", corpus, "--output", root_of(remote)) == 0
+    assert "summary.json" in remote.contents(BUCKET)
+
+
 def test_a_file_is_created_once(remote: Remote) -> None:
     path = f"{root_of(remote)}/run.json"
     assert [storage.create_file(path, b"first"), storage.create_file(path, b"second")] == [True, False]
@@ -303,7 +330,11 @@ def test_a_file_is_created_once(remote: Remote) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
-    [(None, "there is no such bucket or object"), (403, "permission denied; run `gcloud auth")],
+    [
+        (None, "there is no such bucket or object"),
+        (403, "permission denied; run `gcloud auth"),
+        (400, "cannot be reached: "),
+    ],
 )
 def test_a_bucket_that_cannot_be_used_is_one_sentence_for_each_flag(
     cloud: CloudStorage, capsys: pytest.CaptureFixture[str], fault: int | None, sentence: str
@@ -318,6 +349,22 @@ def test_a_bucket_that_cannot_be_used_is_one_sentence_for_each_flag(
         "error: --output ",
         "error: Model ",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("gs://b/x", ServiceUnavailable("down", response=requests.Response())),  # type: ignore[no-untyped-call]
+        ("--output gs://B/x", BadRequest("down", response=requests.Response())),  # type: ignore[no-untyped-call]
+        ("gs://b/x", requests.ConnectionError("down")),
+        ("s3://b/x", ReadTimeoutError(endpoint_url="down")),
+        ("Model s3://b/x", ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "down")),
+    ],
+)
+def test_every_error_of_a_storage_becomes_one_sentence(path: str, error: Exception) -> None:
+    sentence = storage.explanation(path, error)
+    assert sentence.startswith(f"{path} cannot be reached: ")
+    assert "down" in sentence
 
 
 def test_an_output_that_may_not_be_written_is_one_sentence(

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from apache_beam.io.aws.clients.s3 import boto3_client
+from apache_beam.io.aws.clients.s3.messages import S3ClientError
+from apache_beam.io.filesystems import FileSystems
 
 from inference import beam_runner, verify
 from inference.corpus import lease, storage
@@ -49,18 +53,22 @@ def without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
 
 
-def test_more_objects_than_one_answer_lists(s3: S3) -> None:
-    names = [f"part-{number:04d}.jsonl" for number in range(1005)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: s3.upload(BUCKET, f"many/{name}", b"{}\n"), [*names, "deeper/x.jsonl"]))
+def test_more_objects_than_one_answer_lists(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    monkeypatch.setattr(objects, "BATCH", 10)
+    names = [f"part-{number:04d}.jsonl" for number in range(985, 1005)]
+    for name in [*names, "deeper/x.jsonl"]:
+        s3.upload(BUCKET, f"many/{name}", b"{}\n")
     folder = f"s3://{BUCKET}/many"
     assert [file.path for file in find_files([f"{folder}/*.jsonl"])] == [f"{folder}/{name}" for name in names]
     assert sorted(storage.listing(folder)) == names
-    assert sorted(storage.listing(folder, "part-100")) == names[1000:]
+    assert sorted(storage.listing(folder, "part-100")) == names[-5:]
     ages = storage.ages(folder)
     assert ages.keys() == set(names)
     assert all(-1 <= age < 600 for age in ages.values())
+    s3.requests.clear()
     storage.delete(folder, [*names, "gone"])
+    assert len(s3.requests) == 3
     assert s3.contents(BUCKET).keys() == {"many/deeper/x.jsonl"}
 
 
@@ -116,6 +124,60 @@ def test_a_server_that_ignores_conditions_is_refused(
     assert s3.contents(BUCKET).keys() == {"a.jsonl"}
 
 
+def test_a_lost_answer_does_not_refuse_a_server(s3: S3) -> None:
+    lost = cloud_storage.every(1, LOST, r"\.lock\.")
+    s3.fault = lambda method, path: None if s3.failed else lost(method, path)
+    storage.require_conditions(OUT)
+    assert s3.failed == 1
+    assert s3.contents(BUCKET) == {}
+
+
+def test_a_renewal_without_an_answer_ends_before_its_lease(
+    s3: S3, other_environments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = objects.client().meta.config
+    pauses = sum(2**number for number in range(objects.ATTEMPTS - 1))  # the longest of boto3
+    longest = objects.ATTEMPTS * max(config.connect_timeout, config.read_timeout) + pauses
+    assert longest < lease.LEASE_SECONDS * (1 - 1 / lease.RENEWALS)
+    assert config.retries["total_max_attempts"] == objects.ATTEMPTS
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "10")
+    objects._client.cache_clear()
+    assert objects.client().meta.config.retries["total_max_attempts"] == 10
+
+
+@pytest.mark.parametrize("fault", [0.5, 503])
+def test_a_storage_without_an_answer_is_not_asked_for_minutes(
+    s3: S3, other_environments: None, monkeypatch: pytest.MonkeyPatch, fault: float | int
+) -> None:
+    monkeypatch.setattr(objects._BeamClient, "answered", False)
+    monkeypatch.setattr(objects, "TIMEOUTS", {"connect_timeout": 1, "read_timeout": 0.1})
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3.fault = lambda method, path: fault
+    with pytest.raises(S3ClientError, match=r"Read timeout on endpoint URL|\(503\)"):
+        storage.read_file(f"{OUT}/x")
+
+
+def test_an_import_leaves_beam_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3_client, "Client", objects._BeamClient.__base__)
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    runpy.run_path(str(objects.__file__))
+    assert boto3_client.Client is objects._BeamClient.__base__
+    assert FileSystems._pipeline_options is None
+
+
+def test_a_program_that_has_set_no_options_reads_s3(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3_client, "Client", objects._BeamClient.__base__)
+    assert storage.exists(s3.upload(BUCKET, "x", b"x"))
+    assert boto3_client.Client is objects._BeamClient
+
+
+def test_beam_may_hand_on_its_options_as_a_dict(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {"s3_endpoint_url": s3.url, "s3_access_key_id": "dict", "s3_secret_access_key": SECRET}
+    client = objects._BeamClient(flags).client
+    assert client.meta.endpoint_url == s3.url
+    assert client._request_signer._credentials.access_key == "dict"
+
+
 def test_flags_of_beam_stand_for_the_environment_and_secrets_are_not_kept(
     s3: S3, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +192,7 @@ def test_flags_of_beam_stand_for_the_environment_and_secrets_are_not_kept(
     assert "--s3_secret_access_key '***'" in json.loads(written["run.json"])["command"]
 
 
+@pytest.mark.usefixtures("other_environments")
 def test_a_storage_that_cannot_be_used_is_one_sentence_for_each_flag(
     s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +241,7 @@ def test_a_job_on_dataflow_takes_nothing_from_s3(
     ]
 
 
+@pytest.mark.usefixtures("other_environments")
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(paths, "find_spec", lambda name: None if name == "boto3" else find(name))
@@ -189,6 +253,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, caps
         storage.create_file(f"{OUT}/x", b"")
 
 
+@pytest.mark.slow
 def test_one_of_two_commands_goes_on_and_a_killed_one_resumes(
     s3: S3,
     colours: Path,
