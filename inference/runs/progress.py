@@ -97,6 +97,13 @@ class ProgressWatcher:
                 new.append(receipt)
         return new
 
+    def _look(self) -> list[Receipt]:
+        """Count the receipts that are new, and return them; none if the storage is out of reach for a while."""
+        try:
+            return self._update()
+        except Exception:  # each storage raises its own exceptions; the next look counts what this one missed
+            return []
+
     def _print(self, line: str) -> None:
         if self._verbosity != "quiet":
             print(for_terminal(line), file=sys.stderr, flush=True)
@@ -114,16 +121,16 @@ class ProgressWatcher:
             self._watch_terminal()
         else:
             while not self._stop.wait(LINE_SECONDS):
-                self._print_slices(self._update())
+                self._print_slices(self._look())
                 self._print(self.line())
-        self._print_slices(self._update())
+        self._print_slices(self._look())
 
     def _watch_terminal(self) -> None:
         columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task("starting", total=self._total or 1)
             while not self._stop.wait(POLL_SECONDS):
-                self._print_slices(self._update())  # rich prints these lines above the bar
+                self._print_slices(self._look())  # rich prints these lines above the bar
                 bar.update(task, completed=self._done, description=self.line())
 
 
