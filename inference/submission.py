@@ -78,8 +78,8 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
         _cancel(result, checked)
         raise
     except Exception:  # each runner raises errors of its own types
-        if result is not None:
-            _cancel(result, checked)  # a connection may break while its job goes on
+        if result is not None:  # a connection may break while its job goes on
+            _warn_of_job(result, checked) if checked.job else _cancel(result, checked)
         raise
     finally:
         launches.end(options.launch)
@@ -106,6 +106,17 @@ def _spending(checked: CheckedRun, result: PipelineResult) -> "contextlib.Abstra
     from inference.dataflow.spending import Spending
 
     return Spending(result, checked.job, checked.max_cost)
+
+
+def _warn_of_job(result: PipelineResult, checked: CheckedRun) -> None:
+    """Say that a job on Dataflow goes on, unless the service says that it has ended."""
+    with contextlib.suppress(Exception):  # the service may be out of reach
+        if PipelineState.is_terminal(result.state):
+            return
+    print(
+        f"warning: nobody waits for the job any more, but it may go on.\n{job_line(result.job_id(), checked)}",
+        file=sys.stderr,
+    )
 
 
 def _cancel(result: PipelineResult | None, checked: CheckedRun) -> None:

@@ -87,6 +87,7 @@ def handler_in(graph: bytes) -> SliceHandler:
         ("a100", "a2-highgpu-1g", "2.13.0+cu128", "cuda"),
     ],
 )
+@pytest.mark.engine("DataflowRunner", "the whole job, with and without a GPU, is built offline and checked")
 def test_the_whole_job_is_built_and_checked_without_a_service(
     cloud: CloudStorage,
     service: Service,

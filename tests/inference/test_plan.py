@@ -192,7 +192,7 @@ def test_a_job_is_cancelled_when_it_costs_more_than_it_may(
     assert "0.0% of the run is finished, 0 documents, and 100.0% is left." in err
     assert service.state == "JOB_STATE_CANCELLED"
     lease = json.loads(cloud.contents(BUCKET, "out/")[".lock"])
-    assert (lease["token"], lease["job"], lease["left"]) == ("", None, True)
+    assert (lease["job"], lease["left"]) == (None, True)
 
 
 def test_a_job_below_its_limit_is_left_alone(

@@ -52,6 +52,7 @@ def written(remote: Remote, prefix: str = "out/") -> dict[str, bytes]:
     return {without_run(name): content for name, content in of_rows.items()}
 
 
+@pytest.mark.engine("FnApiRunner", "an emulator of Cloud Storage and a stand-in for S3; same bytes")
 def test_model_input_and_output_in_a_remote_storage_give_what_local_ones_do(
     remote: Remote, colours: Path, label: Callable[..., Path], tmp_path: Path
 ) -> None:
