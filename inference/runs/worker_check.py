@@ -81,8 +81,10 @@ def _models(options: RunOptions) -> Iterator[str]:
     try:
         runtimes.choose(scoring.runtime, scoring.precision, scoring.device, scoring.threads)
         model_files.refuse_changed(scoring, model_files.all_local(scoring.models))
-    except Exception as error:  # a disk or storage raises its own exceptions
+    except UserError as error:
         yield _one_line(error)
+    except Exception as error:  # a disk or storage raises its own exceptions
+        yield f"a model cannot be read from there: {_one_line(error)}"
 
 
 def _folders(options: RunOptions) -> Iterator[str]:
