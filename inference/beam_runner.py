@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import get_args
 
 from inference.cost.pricing import GPUS
-from inference.flags import BeamParser, add_damage, add_json, add_scoring_flags, positive, share, whole
+from inference.flags import (
+    BeamParser,
+    add_damage,
+    add_input,
+    add_json,
+    add_model,
+    add_scoring_flags,
+    positive,
+    share,
+    whole,
+)
 from inference.runs.options import RESUME, FileFormat
 from models import names, paths, secrets
 from models.errors import exit_code
@@ -56,22 +66,8 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         epilog=epilog,
     )
     what = parser.add_argument_group("what to run")
-    what.add_argument(
-        "--model",
-        type=paths.anywhere,
-        action="append",
-        required=True,
-        metavar="DIR",
-        help="trained model; may be repeated",
-    )
-    what.add_argument(
-        "--input",
-        type=paths.anywhere,
-        action="append",
-        required=True,
-        metavar="GLOB",
-        help="JSON lines files; may be repeated",
-    )
+    add_model(what)
+    add_input(what)
     what.add_argument("--output", type=paths.anywhere, required=True, metavar="DIR", help="folder of the run")
     what.add_argument(
         "--format", choices=get_args(FileFormat), default="jsonl", help="format of the predictions (default: jsonl)"

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from models import paths
+from inference.flags import add_model
 from models.arguments import Parser
 from models.errors import exit_code
 
@@ -26,14 +26,7 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="build|check")
     for name, text in (("build", "Build an image, then check it."), ("check", "Check an image on this machine.")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument(
-            "--model",
-            type=paths.anywhere,
-            action="append",
-            required=True,
-            metavar="DIR",
-            help="trained model; may be repeated",
-        )
+        add_model(command)
         command.add_argument("--tag", required=True, metavar="IMAGE", help="name and tag of the image")
         if name == "build":
             command.add_argument(

@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from inference.flags import BeamParser, add_json, print_json
+from inference.flags import BeamParser, add_input, add_json, add_model, print_json
 from models import paths
 from models.errors import exit_code
 
@@ -26,22 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.delta`."""
     parser = BeamParser("python -m inference.delta", __doc__)
-    parser.add_argument(
-        "--model",
-        type=paths.anywhere,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="trained model for the documents; may be repeated (default: the models of the earlier run)",
+    add_model(
+        parser,
+        "trained model for the documents; may be repeated (default: the models of the earlier run)",
+        required=False,
     )
-    parser.add_argument(
-        "--input",
-        type=paths.anywhere,
-        action="append",
-        required=True,
-        metavar="GLOB",
-        help="files of the new corpus; may be repeated",
-    )
+    add_input(parser, "files of the new corpus; may be repeated")
     parser.add_argument(
         "--previous", type=paths.anywhere, required=True, metavar="RUN", help="folder of the earlier, finished run"
     )

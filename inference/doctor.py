@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from inference.flags import add_json, print_json
-from models import paths
+from inference.flags import add_json, add_model, print_json
 from models.arguments import Parser
 from models.console import PlainConsole
 from models.errors import UserError, exit_code
@@ -46,14 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> Parser:
     """Return the parser of `inference.doctor`."""
     parser = Parser("python -m inference.doctor", __doc__)
-    parser.add_argument(
-        "--model",
-        type=paths.anywhere,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="trained model to check; may be repeated",
-    )
+    add_model(parser, "trained model to check; may be repeated", required=False)
     add_json(parser)
     return parser
 

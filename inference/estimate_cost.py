@@ -28,8 +28,7 @@ from rich.table import Table
 
 from inference.cost import pricing
 from inference.cost.pricing import Prices
-from inference.flags import add_json, add_scoring_flags, positive, print_json
-from models import paths
+from inference.flags import add_input, add_json, add_model, add_scoring_flags, positive, print_json
 from models.arguments import Parser, refuse
 from models.console import PlainConsole
 from models.errors import UserError, exit_code
@@ -52,22 +51,8 @@ def make_parser() -> Parser:
     """Return the parser of `inference.estimate_cost`."""
     parser = Parser("python -m inference.estimate_cost", __doc__)
     group = parser.add_argument_group("what would run")
-    group.add_argument(
-        "--model",
-        type=paths.anywhere,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="trained model; may be repeated",
-    )
-    group.add_argument(
-        "--input",
-        type=paths.anywhere,
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="JSON lines files; may be repeated",
-    )
+    add_model(group, required=False)
+    add_input(group, required=False)
     add_scoring_flags(parser)
     cost = parser.add_argument_group("estimate and prices")
     cost.add_argument(

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import orjson
 
 from inference.scoring.options import DeviceChoice, PrecisionChoice, RuntimeChoice
+from models import paths
 from models.arguments import Parser, refuse
 
 BEAM_FLAGS = Path(__file__).with_name("beam_flags.txt")
@@ -35,6 +36,27 @@ def known_to_beam() -> dict[str, bool]:
     """Return each flag of Apache Beam, and whether a value follows it. A test compares the list with Beam's own."""
     lines = BEAM_FLAGS.read_text(encoding="utf-8").splitlines()
     return {line.split()[0]: line.endswith(" VALUE") for line in lines}
+
+
+def add_model(
+    parser: argparse._ActionsContainer, about: str = "trained model; may be repeated", *, required: bool = True
+) -> None:
+    """Add --model, whose value is a list of folders; empty if it is not required and not given."""
+    _add_paths(parser, "--model", "DIR", about, required=required)
+
+
+def add_input(
+    parser: argparse._ActionsContainer, about: str = "JSON lines files; may be repeated", *, required: bool = True
+) -> None:
+    """Add --input, whose value is a list of patterns; empty if it is not required and not given."""
+    _add_paths(parser, "--input", "GLOB", about, required=required)
+
+
+def _add_paths(parser: argparse._ActionsContainer, flag: str, metavar: str, about: str, *, required: bool) -> None:
+    default: list[str] | None = None if required else []
+    parser.add_argument(
+        flag, type=paths.anywhere, action="append", required=required, default=default, metavar=metavar, help=about
+    )
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:

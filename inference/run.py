@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from inference.flags import add_damage, add_scoring_flags, share
+from inference.flags import add_damage, add_model, add_scoring_flags, share
 from models import paths
 from models.arguments import Parser
 from models.errors import exit_code
@@ -28,14 +28,7 @@ def make_parser() -> Parser:
     """Return the parser of `inference.run`."""
     parser = Parser("python -m inference.run", __doc__)
     group = parser.add_argument_group("what to run")
-    group.add_argument(
-        "--model",
-        type=paths.anywhere,
-        action="append",
-        required=True,
-        metavar="DIR",
-        help="trained model; may be repeated",
-    )
+    add_model(group)
     group.add_argument(
         "--input",
         type=paths.anywhere,

@@ -26,7 +26,7 @@ from inference import beam_runner
 from inference.corpus import storage
 from inference.corpus.records import Failure, Reason
 from inference.flags import BeamParser, known_to_beam
-from inference.runs import run_folder, summary
+from inference.runs import own_files, run_folder, summary
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring.options import ScoringOptions
@@ -271,7 +271,7 @@ def test_the_files_are_described_as_they_are_written() -> None:
     totals = summary.summarise(receipt.totals(), 1, 0)
     failure = Failure(1, None, "not_json", "d", "raw").row("file")
     assert not [name for name in (*run, *run["options"], *totals, *failure) if f"`{name}`" not in text]
-    assert not [name for name in (*run_folder.FILES, *run_folder.FOLDERS) if name not in text]
+    assert not [name for name in (*own_files.FILES, *own_files.FOLDERS) if name not in text]
 
 
 def test_every_reason_of_failures_is_explained() -> None:

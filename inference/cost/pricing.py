@@ -17,9 +17,8 @@ PRICES = Path(__file__).with_name("prices.toml")
 OLD_DAYS = 365  # age of the prices above which a warning is printed
 DEADLINE_HOURS = 6.0  # time in which the workers have to finish if the user does not give their number
 
-
-# How a machine is paid: by Dataflow's standard prices, by those of FlexRS, or as a spot machine of Compute Engine that
-# runs `labelbeam worker`, since Dataflow has no spot machines.
+# Ways to pay a machine: Dataflow's standard prices, those of FlexRS, or those of Compute Engine's spot machines, which
+# can run `labelbeam worker`. Dataflow has no spot machines.
 Rate = Literal["standard", "FlexRS", "spot"]
 
 # Family, which is n1 if it is missing; vCPUs, and memory in MiB.

@@ -11,7 +11,7 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import records, storage
-from inference.runs import lineage, run_folder, sink
+from inference.runs import lineage, own_files, run_folder, sink
 from inference.runs.lineage import Labels
 from inference.runs.receipts import Receipt
 from models.errors import UserError
@@ -57,7 +57,7 @@ def collect(source: str, output: str) -> dict[str, Any]:
         if labels.delta:
             list(pool.map(lambda file: storage.read_checked(*file), lineage.document_files(labels.delta)))
         list(pool.map(lambda copy: _copy(copy, output), copies))
-    storage.write_file(FileSystems.join(output, run_folder.SCHEMA), _json(_schema(labels)))
+    storage.write_file(FileSystems.join(output, own_files.SCHEMA), _json(_schema(labels)))
     storage.write_file(FileSystems.join(output, COLLECTION), _json(content))
     return content
 
@@ -67,7 +67,7 @@ def _check_output(output: str, content: dict[str, Any]) -> None:
     names = lineage.contents(output)
     if COLLECTION in names and storage.read_file(FileSystems.join(output, COLLECTION)) != _json(content):
         raise UserError(f"--output {output}: expected a new folder, found another collection in it; name another.")
-    own = {*content["files"], run_folder.SCHEMA, COLLECTION}
+    own = {*content["files"], own_files.SCHEMA, COLLECTION}
     half_written = [name for name in names if HALF_WRITTEN.sub("", name) in own and name not in own]
     if foreign := sorted(set(names) - own - set(half_written)):
         raise UserError(f"--output {output}: expected a new folder, found {foreign[0]!r} in it; name another.")

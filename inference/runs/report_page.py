@@ -11,9 +11,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.runs import drift, receipts, run_folder, sink, summary
+from inference.runs.own_files import REPORT
 from inference.runs.progress import duration
 from inference.runs.receipts import Receipt
-from inference.runs.run_folder import REPORT
 from inference.scoring import tally
 from inference.scoring.tally import BINS
 from models import page

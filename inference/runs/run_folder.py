@@ -19,19 +19,18 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import lease as leases
-from inference.corpus import records, slices, storage
+from inference.corpus import records, storage
 from inference.corpus.files import InputFile
 from inference.corpus.lease import Lease
-from inference.runs import lock, receipts, sink, summary
-from inference.runs.lock import LOCK, TASKS
+from inference.runs import lock, own_files, receipts, summary
+from inference.runs.lock import LOCK
 from inference.runs.options import RunOptions
+from inference.runs.own_files import FOLDERS, RUN, SCHEMA
 from inference.runs.receipts import Receipt
 from models import paths, seals
 from models.arguments import refuse
 from models.errors import UserError
 
-RUN, SCHEMA, REPORT = "run.json", "schema.json", "report.html"
-SLICES, CLAIMS = "slices.json", "claims"  # of a run that is shared between tasks
 FORMAT_VERSION = 2
 # The packages whose versions decide the scores.
 DECISIVE_PACKAGES = (
@@ -43,17 +42,6 @@ DECISIVE_PACKAGES = (
     "onnxruntime",
 )
 PACKAGES = (*DECISIVE_PACKAGES, "apache-beam", "pyarrow")
-FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY, SLICES)
-# The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
-FOLDERS = {
-    receipts.RECEIPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}\.json",
-    sink.PREDICTIONS: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.(jsonl|parquet)",
-    sink.FAILURES: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.jsonl",
-    sink.ATTEMPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}",
-    TASKS: r"[0-9a-f]{32}",
-    CLAIMS: rf"({slices.NAME}|slices|summary)\.[0-9a-f]{{8}}\.\d{{3}}",
-}
-PARTIAL = rf"\.[0-9a-f]{{32}}{re.escape(storage.PART_SUFFIX)}"  # end of the name of a local file that is being written
 
 
 class RunLost(UserError):
@@ -236,14 +224,14 @@ def _reasons(description: dict[str, Any], output: str, overwrite: bool) -> list[
     storage.refuse_wildcards(output)
     if not storage.is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         return [f"--output {output}: expected a folder, found a file; name another."]
-    if stranger := next(_strangers(output, overwrite), None):
+    if stranger := next(own_files.strangers(output, overwrite), None):
         return [
             f"--output {output} holds {stranger!r}, which does not belong to a run: move it away, or name a new folder."
         ]
     if overwrite:
         return []
     previous = read(output)
-    if previous is None and any(next(_own_files(output, folder), None) for folder in FOLDERS):
+    if previous is None and any(next(own_files.of(output, folder), None) for folder in FOLDERS):
         previous = read(output)  # another task may have begun the run in between
         if previous is None:
             return [f"--output {output} holds files of a run without its {RUN}: put it back, or --overwrite them."]
@@ -255,48 +243,6 @@ def _reasons(description: dict[str, Any], output: str, overwrite: bool) -> list[
             f"--previous {output}` to label only what is new since that run, or --overwrite to delete it."
         ]
     return []
-
-
-def _strangers(output: str, overwrite: bool) -> Iterator[str]:
-    """Yield what does not belong to a run. A remote folder is only searched where files will be deleted."""
-    if storage.is_remote(output):
-        folders = FOLDERS if overwrite else ()
-    elif os.path.isdir(output):
-        folders = FOLDERS
-        for entry in sorted(os.scandir(output), key=lambda entry: entry.name):
-            if (
-                entry.name not in FOLDERS
-                if entry.is_dir()
-                else not (_is_own_file(entry.name) or _is_of_nfs(entry.name))
-            ):
-                yield entry.name
-    else:
-        return
-    for folder in folders:
-        names = storage.listing(FileSystems.join(output, folder))
-        yield from (f"{folder}/{name}" for name in sorted(names) if not (_is_own(name, folder) or _is_of_nfs(name)))
-
-
-def _own_files(output: str, folder: str) -> Iterator[str]:
-    """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
-    return (name for name in storage.listing(FileSystems.join(output, folder)) if _is_own(name, folder))
-
-
-def _is_own(name: str, folder: str) -> bool:
-    return re.fullmatch(rf"{FOLDERS[folder]}({PARTIAL})?", name) is not None
-
-
-def _is_of_nfs(name: str) -> bool:
-    """Return whether NFS keeps a deleted file under this name, because a process still has it open."""
-    return name.startswith(".nfs")
-
-
-def _is_own_file(name: str) -> bool:
-    return name in FILES or _is_partial(name, FILES)
-
-
-def _is_partial(name: str, wholes: Sequence[str]) -> bool:
-    return any(re.fullmatch(re.escape(whole) + PARTIAL, name) for whole in wholes)
 
 
 def _differences(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
@@ -364,12 +310,12 @@ def claim(
     with lock.hold(output, job, is_active) as lease:
         _refuse(description, output, overwrite)  # again, because another run may have written since the first check
         if overwrite:
-            _clear(output)
+            own_files.clear(output)
         else:
-            _tidy_up(output)
+            own_files.tidy_up(output)
         opened = _open(options, description)
         yield Claim(replace(opened, lease=lease.token) if lease else opened, lease)
-        _delete_empty(output, sink.ATTEMPTS)
+        own_files.delete_empty_folders(output)
 
 
 @contextlib.contextmanager
@@ -388,12 +334,12 @@ def join(
         _refuse(description, output)
         options = _open(options, description)
         yield options
-        _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
+        own_files.delete_empty_folders(output)
     with contextlib.suppress(Exception):  # others may be at work, and each storage raises its own errors
         if summary.read(output, options.run) is not None:
             with lock.hold(output, is_active=is_active):
-                _tidy_up(output)
-                _delete_empty(output, sink.ATTEMPTS, CLAIMS, TASKS)
+                own_files.tidy_up(output)
+                own_files.delete_empty_folders(output)
 
 
 def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
@@ -422,39 +368,3 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
         return content
     _refuse(description, output)  # another process was faster
     return require(output)
-
-
-def delete_claims(output: str) -> None:
-    """Delete what tasks have shared, once nobody needs it any more, but not what others are writing."""
-    for folder in (CLAIMS, TASKS):
-        names = [name for name in _own_files(output, folder) if not name.endswith(storage.PART_SUFFIX)]
-        storage.delete(FileSystems.join(output, folder), names)
-    storage.delete(output, [SLICES])
-
-
-def _delete_empty(output: str, *folders: str) -> None:
-    """Delete local folders of the run, unless files are in them: slices are unfinished, or other tasks at work."""
-    if not storage.is_remote(output):
-        for folder in folders:
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(output, folder))
-
-
-def _tidy_up(output: str) -> None:
-    """Delete what tasks have shared, and the local files that a killed process left half-written."""
-    delete_claims(output)
-    if storage.is_remote(output):
-        return
-    storage.delete(output, [name for name in storage.listing(output) if _is_partial(name, FILES)])
-    for folder in FOLDERS:
-        names = [name for name in _own_files(output, folder) if name.endswith(storage.PART_SUFFIX)]
-        storage.delete(FileSystems.join(output, folder), names)
-
-
-def _clear(output: str) -> None:
-    """Delete the files of a run, and nothing else. `run.json` goes first, so that the old run's workers stop."""
-    storage.delete(output, [RUN])
-    for folder in FOLDERS:
-        storage.delete(FileSystems.join(output, folder), list(_own_files(output, folder)))
-    names = [name for name in storage.listing(output) if _is_own_file(name)]
-    storage.delete(output, [name for name in names if name != LOCK])

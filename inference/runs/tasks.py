@@ -24,12 +24,12 @@ from apache_beam.io.filesystems import FileSystems
 from inference.corpus import lease, slices, storage
 from inference.corpus.files import InputFile
 from inference.corpus.slices import Slice
-from inference.runs import handler, pipeline, receipts, run_folder, summary
+from inference.runs import handler, own_files, pipeline, receipts, run_folder, summary
 from inference.runs.handler import ScoredSlice, SliceDocuments
 from inference.runs.lock import TASKS
 from inference.runs.options import RunOptions
+from inference.runs.own_files import CLAIMS, SLICES
 from inference.runs.receipts import Receipt
-from inference.runs.run_folder import CLAIMS, SLICES
 from inference.scoring import tally
 from inference.scoring.scorer import Scorer
 from inference.scoring.tally import Totals
@@ -278,4 +278,4 @@ def _summarise(options: RunOptions, count: int) -> None:
     duplicates = sum(summary.count_duplicates(members) for members in buckets.values())
     run_folder.require_own(options)
     summary.write(summary.summarise(totals, count, duplicates), options)
-    run_folder.delete_claims(options.output)
+    own_files.delete_shared(options.output)

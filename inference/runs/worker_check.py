@@ -1,5 +1,6 @@
 """Checks in a worker of an engine elsewhere that it has what a run needs, before any slice is read."""
 
+import functools
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ from inference.corpus import storage
 from inference.corpus.files import InputFile
 from inference.runs import run_folder
 from inference.runs.options import RunOptions
+from inference.runs.own_files import RUN
 from inference.scoring import model_files, runtimes
 from models.errors import UserError
 
@@ -55,8 +57,9 @@ class CheckWorker(beam.DoFn):
         yield element
 
 
+@functools.cache
 def require(options: RunOptions, launcher: Launcher) -> None:
-    """Check this worker.
+    """Check this worker, once for each launch if it is fit.
 
     Raises:
         UnfitWorker: has a sentence for each problem, in one line.
@@ -90,7 +93,7 @@ def _models(options: RunOptions) -> Iterator[str]:
 def _folders(options: RunOptions) -> Iterator[str]:
     try:
         run_folder.require_own(options)
-        name = f"{run_folder.RUN}.{uuid.uuid4().hex}{storage.PART_SUFFIX}"
+        name = f"{RUN}.{uuid.uuid4().hex}{storage.PART_SUFFIX}"
         storage.write_file(FileSystems.join(options.output, name), b"")
         storage.delete(options.output, [name])
         files = run_folder.read_files(options.output)

@@ -15,7 +15,7 @@ import pytest
 from inference import beam_runner, worker
 from inference.corpus import lease, slices
 from inference.corpus.files import find_files
-from inference.runs import lock, pipeline, run_folder, tasks
+from inference.runs import lock, own_files, pipeline, run_folder, tasks
 from inference.runs.options import RunOptions
 from inference.runs.tasks import Task
 from inference.scoring.options import ScoringOptions
@@ -174,14 +174,14 @@ def killed(when: str, corpus: Path, model: Path, run: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as broken:
         broken.setattr(f"inference.runs.{when}", kill)
-        broken.setattr(run_folder, "_delete_empty", lambda *_: None)
+        broken.setattr(own_files, "delete_empty_folders", lambda *_: None)
         broken.setattr(Task, "__exit__", lambda self, *_: self.stop())
         with pytest.raises(SystemExit):
             worker.main(flags(model, corpus, run))
 
 
 @pytest.mark.parametrize("command", [worker.main, beam_runner.main])
-@pytest.mark.parametrize("when", ["run_folder.delete_claims", "pipeline.write_slice"])
+@pytest.mark.parametrize("when", ["own_files.delete_shared", "pipeline.write_slice"])
 def test_what_a_killed_task_left_is_tidied_up(
     command: Callable[[list[str]], int],
     when: str,
@@ -222,7 +222,7 @@ def test_what_others_are_writing_stays_when_claims_go(options: RunOptions) -> No
     names = ["0" * 32, f"{'1' * 32}.{'2' * 32}.part"]
     for name in names:
         (folder / name).write_bytes(b"")
-    run_folder.delete_claims(options.output)
+    own_files.delete_shared(options.output)
     assert [path.name for path in folder.iterdir()] == names[1:]
 
 

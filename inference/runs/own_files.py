@@ -1,0 +1,97 @@
+"""Knows which files in a folder belong to a run, and deletes those that are no longer needed and no others."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+from apache_beam.io.filesystems import FileSystems
+
+from inference.corpus import slices, storage
+from inference.runs import receipts, sink, summary
+from inference.runs.lock import LOCK, TASKS
+
+RUN, SCHEMA, REPORT = "run.json", "schema.json", "report.html"
+SLICES, CLAIMS = "slices.json", "claims"  # of a run that is shared between tasks
+FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY, SLICES)
+# The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
+FOLDERS = {
+    receipts.RECEIPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}\.json",
+    sink.PREDICTIONS: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.(jsonl|parquet)",
+    sink.FAILURES: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.jsonl",
+    sink.ATTEMPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}",
+    TASKS: r"[0-9a-f]{32}",
+    CLAIMS: rf"({slices.NAME}|slices|summary)\.[0-9a-f]{{8}}\.\d{{3}}",
+}
+PARTIAL = rf"\.[0-9a-f]{{32}}{re.escape(storage.PART_SUFFIX)}"  # end of the name of a local file that is being written
+NFS = ".nfs"  # start of the name that NFS gives to a deleted file which a process still has open
+
+
+def of(output: str, folder: str) -> Iterator[str]:
+    """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
+    return (name for name in storage.listing(FileSystems.join(output, folder)) if _is_own(name, folder))
+
+
+def strangers(output: str, overwrite: bool) -> Iterator[str]:
+    """Yield what does not belong to a run. A remote folder is only searched where files will be deleted."""
+    if storage.is_remote(output):
+        folders = FOLDERS if overwrite else ()
+    elif os.path.isdir(output):
+        folders = FOLDERS
+        for entry in sorted(os.scandir(output), key=lambda entry: entry.name):
+            is_own = entry.name in FOLDERS if entry.is_dir() else _is_own_file(entry.name)
+            if not is_own and not entry.name.startswith(NFS):
+                yield entry.name
+    else:
+        return
+    for folder in folders:
+        names = storage.listing(FileSystems.join(output, folder))
+        yield from (f"{folder}/{n}" for n in sorted(names) if not (_is_own(n, folder) or n.startswith(NFS)))
+
+
+def delete_shared(output: str) -> None:
+    """Delete what tasks have shared, once nobody needs it any more, but not what others are writing."""
+    for folder in (CLAIMS, TASKS):
+        names = [name for name in of(output, folder) if not name.endswith(storage.PART_SUFFIX)]
+        storage.delete(FileSystems.join(output, folder), names)
+    storage.delete(output, [SLICES])
+
+
+def tidy_up(output: str) -> None:
+    """Delete what tasks have shared, and the local files that a killed process left half-written."""
+    delete_shared(output)
+    if storage.is_remote(output):
+        return
+    storage.delete(output, [name for name in storage.listing(output) if _is_partial(name)])
+    for folder in FOLDERS:
+        names = [name for name in of(output, folder) if name.endswith(storage.PART_SUFFIX)]
+        storage.delete(FileSystems.join(output, folder), names)
+
+
+def delete_empty_folders(output: str) -> None:
+    """Delete local folders of unfinished work, unless files are in them: of unfinished slices, or of other tasks."""
+    if not storage.is_remote(output):
+        for folder in (sink.ATTEMPTS, CLAIMS, TASKS):
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(output, folder))
+
+
+def clear(output: str) -> None:
+    """Delete the files of a run, and nothing else. `run.json` goes first, so that the old run's workers stop."""
+    storage.delete(output, [RUN])
+    for folder in FOLDERS:
+        storage.delete(FileSystems.join(output, folder), list(of(output, folder)))
+    names = [name for name in storage.listing(output) if _is_own_file(name)]
+    storage.delete(output, [name for name in names if name != LOCK])
+
+
+def _is_own(name: str, folder: str) -> bool:
+    return re.fullmatch(rf"{FOLDERS[folder]}({PARTIAL})?", name) is not None
+
+
+def _is_own_file(name: str) -> bool:
+    return name in FILES or _is_partial(name)
+
+
+def _is_partial(name: str) -> bool:
+    return any(re.fullmatch(re.escape(whole) + PARTIAL, name) for whole in FILES)
