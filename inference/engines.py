@@ -38,7 +38,11 @@ _LASTING = {
     r"in state CANCELLED": "the job was cancelled on its server.",
     r"Service failed to start up": "Prism did not start; --verbose shows why.",
 }
-_DIED = r"SDK worker disconnected"  # what Prism says of a worker that died
+# What engines say of a job that another submission may help, and the sentence for the user.
+_PASSING = {
+    r"SDK worker disconnected": "a worker died.",
+    r"StatusCode\.UNAVAILABLE": "the connection to the job server broke.",
+}
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,22 @@ def problems(engine: Engine, beam_options: PipelineOptions, paths: Sequence[tupl
     """
     if engine.runner == "PortableRunner" and not engine.endpoint:
         yield "--job_endpoint: expected the address of a job server, such as localhost:8073, found nothing; add it."
-    elif engine.endpoint not in ("", "embed"):
-        yield from _unreachable("job_endpoint", engine.endpoint)
+    if sentence := silence(engine):
+        yield sentence
     if engine.workers == "elsewhere":
         yield from _environment_problems(engine, beam_options.view_as(PortableOptions))
         yield from _path_problems(engine, paths)
         yield from _flags_of_s3(beam_options)
+
+
+def silence(engine: Engine) -> str | None:
+    """Return a sentence if an engine's job server does not answer; None if it does, or if there is none.
+
+    Beam itself waits for five minutes.
+    """
+    if engine.endpoint in ("", "embed"):
+        return None
+    return next(_unreachable("job_endpoint", engine.endpoint), None)
 
 
 def _environment_problems(engine: Engine, portable: PortableOptions) -> Iterator[str]:
@@ -162,4 +176,5 @@ def explain(message: str) -> tuple[str, bool | None]:
     for pattern, sentence in _LASTING.items():
         if re.search(pattern, message):
             return sentence, False
-    return ("a worker died.", True) if re.search(_DIED, message) else (message, None)
+    passing = (sentence for pattern, sentence in _PASSING.items() if re.search(pattern, message))
+    return next(((sentence, True) for sentence in passing), (message, None))

@@ -39,8 +39,9 @@ def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
             message, may_succeed, can_resume = _judge(error)
             if may_succeed is None:  # what stops a job that has done something may be gone the next time
                 may_succeed = left > 0 and _count_slices(checked) > done
-            if claim.lost or not left or not may_succeed:
-                return failed(message, checked, can_resume=can_resume)
+            silence = engines.silence(checked.engine) if left and may_succeed else None
+            if claim.lost or not left or not may_succeed or silence:
+                return failed(f"{message} {silence}" if silence else message, checked, can_resume=can_resume)
             print(
                 for_terminal(f"failed: {message} Submitted again; --resubmit allows {left - 1} more."), file=sys.stderr
             )

@@ -292,6 +292,20 @@ def test_what_may_succeed_is_submitted_again(
     assert len(seen) == submissions
 
 
+def test_a_job_server_that_is_gone_is_not_waited_for(
+    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beam itself would wait for it for five minutes, at each submission."""
+    answers = iter([None, "--job_endpoint localhost:1: nothing answers there (Connection refused); start it."])
+    monkeypatch.setattr(engines, "silence", lambda _: next(answers))
+    monkeypatch.setattr(engines, "_unreachable", lambda *_: iter(()))
+    broken = Mock(side_effect=RuntimeError("status = StatusCode.UNAVAILABLE"))
+    monkeypatch.setattr(beam.Pipeline, "run", broken)
+    label(*portable("localhost:1", "localhost:2", colours, corpus), expect=1)
+    assert "failed: the connection to the job server broke. --job_endpoint localhost:1: n" in capsys.readouterr().err
+    assert broken.call_count == 1
+
+
 @pytest.mark.parametrize(
     ("state", "cancelling", "message"),
     [
