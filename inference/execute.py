@@ -51,14 +51,18 @@ def execute(checked: CheckedRun) -> int:
 
 def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:
     """Run the pipeline in the claimed folder, and return the exit code."""
-    with ProgressWatcher(checked.options, checked.files, checked.verbosity) as progress:
+    with ProgressWatcher(checked.options, checked.verbosity) as progress:
         _warn_of_other_runtimes(checked, progress, console)
         exit_code = submission.run(checked, claim, console)
     if exit_code and checked.job:
         print(progress.state(), file=sys.stderr)
     if claim.lost:  # a runner may swallow the interrupt
         return submission.failed(claim.lost, checked, can_resume=False)
-    return conclude(checked, progress.documents, progress.seconds, console) if exit_code is None else exit_code
+    if exit_code is not None:
+        return exit_code
+    totals = summary.read(checked.options.output, checked.options.run) or {"lines": 0, "blank": 0}
+    documents = max(totals["lines"] - totals["blank"] - progress.earlier_lines, 0)
+    return conclude(checked, documents, progress.seconds, console)
 
 
 def job_of(checked: CheckedRun) -> tuple[dict[str, str] | None, Callable[[dict[str, str]], bool]]:
@@ -80,7 +84,7 @@ def _warn_of_other_runtimes(checked: CheckedRun, progress: ProgressWatcher, cons
     if not checked.runtime:
         return
     here = _without_threads(str(checked.runtime))
-    for other in sorted({_without_threads(runtime) for runtime in progress.earlier_runtimes} - {here}):
+    for other in sorted({_without_threads(runtime) for runtime in progress.earlier_runtimes()} - {here}):
         console.print(
             f"warning: finished slices were scored with {other}, and this machine scores with {here}, so their scores "
             "may differ slightly; the summary counts the slices of each.",

@@ -14,7 +14,7 @@ from rich.console import Console
 from inference import engines
 from inference.checks import CheckedRun
 from inference.logs import INTERRUPTED
-from inference.runs import launches, pipeline, receipts, run_folder
+from inference.runs import launches, pipeline, receipts, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.run_folder import Claim
 from inference.runs.step_errors import own_error
@@ -24,12 +24,16 @@ from models.names import for_terminal
 if TYPE_CHECKING:
     from inference.dataflow.spending import Spending
 
-REPEATED = (faults.ScoringError.__name__, faults.DeviceError.__name__)  # own errors after which a job may succeed
+# Own errors after which a job may succeed.
+REPEATED = tuple(kind.__name__ for kind in (faults.ScoringError, faults.DeviceError, summary.DamagedReceipts))
 
 
 def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
-    """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues."""
-    for left in range(checked.resubmissions, -1, -1):
+    """Run the pipeline to its end and return None. Return an exit code if it failed, or if a job continues.
+
+    What damaged receipts stand for is labelled again at once, also where nothing else is submitted again.
+    """
+    for left in range(max(checked.resubmissions, 1), -1, -1):
         done = _count_slices(checked) if left else 0
         try:
             return _submit(checked, claim, console)
@@ -37,14 +41,15 @@ def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
             if INTERRUPTED in str(error) and checked.engine.workers == "here":
                 raise KeyboardInterrupt from None
             message, may_succeed, can_resume = _judge(error)
+            if not checked.resubmissions and (own_error(error) or [""])[0] != summary.DamagedReceipts.__name__:
+                may_succeed = False
             if may_succeed is None:  # what stops a job that has done something may be gone the next time
                 may_succeed = left > 0 and _count_slices(checked) > done
             silence = engines.silence(checked.engine) if left and may_succeed else None
             if claim.lost or not left or not may_succeed or silence:
                 return failed(f"{message} {silence}" if silence else message, checked, can_resume=can_resume)
-            print(
-                for_terminal(f"failed: {message} Submitted again; --resubmit allows {left - 1} more."), file=sys.stderr
-            )
+            more = f"; --resubmit allows {left - 1} more" if checked.resubmissions else ""
+            print(for_terminal(f"failed: {message} Submitted again{more}."), file=sys.stderr)
     raise AssertionError("the last submission returns")
 
 

@@ -113,8 +113,12 @@ def _label(checked: "CheckedRun", progress: "_Progress") -> bool:
         return False
     with tasks.Task(checked.options) as task:
         all_slices = task.slices(checked.files)
-        tasks.score(task, all_slices, progress.add)
-        return task.summarise(all_slices)
+        while True:
+            tasks.score(task, all_slices, progress.add)
+            try:
+                return task.summarise(all_slices)
+            except summary.DamagedReceipts as error:
+                progress.show(f"{error} Their slices are labelled again.")
 
 
 class _Progress:
@@ -137,11 +141,14 @@ class _Progress:
         self.documents += receipt.predicted + receipt.failed
         if time.monotonic() - self._printed >= self._wait:
             self._printed = time.monotonic()
-            self._console.print(
+            self.show(
                 f"this task: {self._slices:,} slices, {self.documents:,} documents, "
-                f"{self.documents / self.seconds:.1f} docs/s",
-                soft_wrap=True,
+                f"{self.documents / self.seconds:.1f} docs/s"
             )
+
+    def show(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def target() -> None:
         for document in read.documents:
             orjson.dumps([document.id, document.texts, document.kept_fields])
         for failure in read.failures:
-            orjson.dumps(failure.row("fuzz.jsonl"))
+            orjson.dumps(failure.row())
 
     atheris.Setup(sys.argv, check)
     atheris.Fuzz()

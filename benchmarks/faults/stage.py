@@ -146,16 +146,16 @@ def wait_for(output: str, count: int, launched: Launched) -> bool:
     return not launched.ended
 
 
-def by_slice(output: str) -> dict[tuple[str, int], Receipt]:
-    """Return the receipts of the run in a folder, by input file and first byte."""
+def by_slice(output: str) -> dict[int, Receipt]:
+    """Return the receipts of the run in a folder, by the number of the slice."""
     run = run_folder.require(output)["run"]
     found = (receipt for _, receipt in receipts.read_all(output, run) if receipt)
-    return {(receipt.file, receipt.start): receipt.without_histograms() for receipt in found}
+    return {receipt.number: receipt.small() for receipt in found}
 
 
 def lines(receipt: Receipt | None, output: str) -> list[bytes]:
     """Return the rows of a slice, with ids, labels and scores, and its failures."""
-    paths = sorted(receipt.sha256, reverse=True) if receipt else []
+    paths = sorted((p for p in receipt.sha256 if p.endswith("l")), reverse=True) if receipt else []
     return [line for path in paths for line in storage.read_file(f"{output}/{path}").splitlines()]
 
 

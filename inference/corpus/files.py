@@ -20,9 +20,9 @@ from models.errors import UserError
 from models.names import is_utf8
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 DECOMPRESSORS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}

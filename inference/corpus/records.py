@@ -52,28 +52,36 @@ class Line:
 class Document:
     """A record ready for scoring."""
 
-    line: int  # line number, from 1
+    line: int  # line number in the file, from 1
     id: str
     texts: tuple[str, ...]  # one text for each distinct text recipe of the run
     kept_fields: dict[str, Any]  # values of the fields that predictions keep, by field name
     raw: bytes  # at most RAW_CAP_BYTES of the line, needed if scoring fails
     size: int = 0  # bytes of the line
+    file: str = ""  # input file
+    place: int = 0  # number of the line in its slice, from 0
+
+    def failure(self, reason: Reason, detail: str) -> "Failure":
+        """Return the failure of this document."""
+        return Failure(self.line, self.id, reason, detail, capped(self.raw), self.file, self.place)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A line without a prediction, and the reason."""
 
-    line: int  # line number, from 1
+    line: int  # line number in the file, from 1
     id: str | None
     reason: Reason
     detail: str  # what was found
     raw: str  # at most RAW_CAP_BYTES of the line
+    file: str = ""  # input file
+    place: int = 0  # number of the line in its slice, from 0
 
-    def row(self, file: str) -> dict[str, Any]:
-        """Return the row of the failures file; `file` is the input file."""
+    def row(self) -> dict[str, Any]:
+        """Return the row of the failures file."""
         return {
-            "file": file,
+            "file": self.file,
             "line": self.line,
             "id": self.id,
             "reason": self.reason,
@@ -106,7 +114,6 @@ class Labelling:
 class Prediction:
     """The labellings of one document by every model of the run."""
 
-    line: int  # line number, from 1
     id: str
     kept_fields: dict[str, Any]  # values by field name
     by_model: dict[str, Labelling]
@@ -146,10 +153,16 @@ class RecordError(ValueError):
         self.reason = reason
 
 
-def read_documents(lines: Iterable[Line], file: str, options: DocumentRecipe) -> Documents:
-    """Turn every line into a Document or a Failure, or count it as blank."""
-    read = Documents()
+def read_documents(
+    lines: Iterable[Line], file: str, recipe: DocumentRecipe, earlier: Documents | None = None
+) -> Documents:
+    """Turn every line of a file into a Document or a Failure, or count it as blank.
+
+    The result is added to that of `earlier` lines of the same slice.
+    """
+    read = Documents() if earlier is None else earlier
     for line in lines:
+        place = read.lines
         read.lines += 1
         read.bytes += line.size
         if line.problem is None and not line.data.strip():
@@ -160,14 +173,15 @@ def read_documents(lines: Iterable[Line], file: str, options: DocumentRecipe) ->
             if line.problem is not None:
                 raise RecordError(*line.problem)
             record = parse_record(line.data)
-            identifier = _identifier(record, options.id_field) or f"{file}:{line.number}"
-            texts = tuple(recipe.text_of(record) for recipe in options.recipes)
-            kept_fields = {name: _keepable(name, record.get(name)) for name in options.keep_fields}
+            identifier = _identifier(record, recipe.id_field) or f"{file}:{line.number}"
+            texts = tuple(text.text_of(record) for text in recipe.recipes)
+            kept_fields = {name: _keepable(name, record.get(name)) for name in recipe.keep_fields}
             raw = line.data[:RAW_CAP_BYTES]
-            read.documents.append(Document(line.number, identifier, texts, kept_fields, raw, line.size))
+            read.documents.append(Document(line.number, identifier, texts, kept_fields, raw, line.size, file, place))
         except (RecordError, TextError) as error:
             read.failed_bytes += line.size
-            read.failures.append(Failure(line.number, identifier, error.reason, str(error), capped(line.data)))
+            raw_text = capped(line.data)
+            read.failures.append(Failure(line.number, identifier, error.reason, str(error), raw_text, file, place))
     return read
 
 

@@ -97,26 +97,14 @@ def read_checked(path: str, sha256: str, remedy: str = "put it back as it was") 
     Raises:
         UserError: the file is gone, or has another SHA-256.
     """
-    return b"".join(lines_checked(path, sha256, remedy))
-
-
-def lines_checked(path: str, sha256: str, remedy: str = "put it back as it was") -> Iterator[bytes]:
-    """Yield the lines of a file that was written with this SHA-256, with their newlines.
-
-    Raises:
-        UserError: the file is gone; or, after its last line, it has another SHA-256. The error ends with the remedy.
-    """
     if not exists(path):
         raise UserError(f"{path}: expected this file, as its run or delta wrote it, found none; {remedy}.")
-    digest = hashlib.sha256()
-    with open_file(path) as file:
-        for line in file:
-            digest.update(line)
-            yield line
-    if (found := digest.hexdigest()) != sha256:
+    content = read_file(path)
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(
             f"{path} has changed since it was written: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; {remedy}."
         )
+    return content
 
 
 def write_file(path: str, content: bytes | IO[bytes]) -> None:

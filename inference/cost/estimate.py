@@ -13,7 +13,7 @@ import torch
 from inference.corpus import slices
 from inference.corpus.files import InputFile, compression_of
 from inference.corpus.records import Document, Documents
-from inference.corpus.slices import Slice
+from inference.corpus.slices import Part, Slice
 from inference.cost import pricing, profile, sample
 from inference.cost.pricing import Bill, Machine, Prices, Rate, Work
 from inference.cost.profile import CPU, Profile
@@ -147,7 +147,7 @@ def equivalent_scoring(machine: Machine, scoring: ScoringOptions) -> ScoringOpti
 def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> float:
     """Score and write the documents as one slice. Return the seconds that it took."""
     began = time.perf_counter()
-    piece = Slice(InputFile("sample", 0), 0, 0, 1, len(documents), "", 0)
+    piece = Slice(0, (Part(InputFile("sample", 0), 0, 0, 1, len(documents), "", 0),))
     content = Documents(lines=len(documents), documents=documents)
     scored = score_slice(SliceDocuments(piece, content, time.time()), scorer)
     with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder:

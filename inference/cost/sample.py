@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
-from inference.corpus import slices
+from inference.corpus import counting, slices
+from inference.corpus.counting import Unit
 from inference.corpus.files import InputFile, compression_of, read_beginning
 from inference.corpus.records import Document, DocumentRecipe, read_documents
-from inference.corpus.slices import ByteRange, Slice
+from inference.corpus.slices import Part
 
 PIECES = 32  # number of pieces in a sample
 FIRST_LOOK = 64 << 10  # bytes of text by which the size of a piece is chosen
@@ -120,7 +121,7 @@ def _piece_bytes(file: InputFile, recipe: DocumentRecipe, documents: int) -> int
     if compression_of(file.path):
         head, _ = read_beginning(file, FIRST_LOOK)
     else:
-        head = b"\n".join(line.data for line in slices.read_lines(_slice(file, 0, min(FIRST_LOOK, file.size))))
+        head = b"\n".join(line.data for line in slices.read_lines(_part(file, 0, min(FIRST_LOOK, file.size))))
     count = len(read_documents(slices.lines_in(head), file.path, recipe).documents)
     return min(max(int(len(head) * documents / max(count, 1) / PIECES), 1024), LARGEST_PIECE)
 
@@ -134,9 +135,8 @@ def _locate(files: Sequence[InputFile], position: int) -> tuple[InputFile, int]:
     return files[-1], 0
 
 
-def _slice(file: InputFile, start: int, end: int) -> Slice:
-    counted = slices.count_lines(ByteRange(file, start, end, end - start))[0]
-    return Slice(file, start, end, 1, counted.lines, counted.checksum, end - start)
+def _part(file: InputFile, start: int, end: int) -> Part:
+    return next(counting.count(Unit((file,), start, end), end - start))
 
 
 def _pieces(file: InputFile, offsets: Sequence[int], size: int, recipe: DocumentRecipe) -> list[Piece]:
@@ -146,7 +146,7 @@ def _pieces(file: InputFile, offsets: Sequence[int], size: int, recipe: Document
         starts, size = [0], file.size
     pieces = []
     for start in starts:
-        content = read_documents(slices.read_lines(_slice(file, start, start + size)), file.path, recipe)
+        content = read_documents(slices.read_lines(_part(file, start, start + size)), file.path, recipe)
         pieces.append(Piece(size, content.documents))
     return pieces
 

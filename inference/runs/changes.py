@@ -8,6 +8,7 @@ Only hashes and numbers of lines are shuffled. Lines and rows are read again whe
 """
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import slices, storage
 from inference.corpus.files import InputFile
-from inference.corpus.records import Document, DocumentRecipe, read_documents
+from inference.corpus.records import Document, DocumentRecipe
 from inference.corpus.slices import Slice
-from inference.runs import lineage, pipeline, receipts, run_folder, sink
+from inference.runs import lineage, pipeline, receipts, sink, slice_list
 from inference.runs.lineage import DELTA, DOCUMENTS, KEPT, UNFINISHED, Labels, Part, SliceChecksum
 from models.errors import UserError
 
@@ -39,10 +40,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Planned:
-    """A slice of the new corpus and its place."""
+    """A slice of the new corpus and the file that its lines go to."""
 
     part: int  # number of the file of documents that its lines go to
-    number: int  # number of the slice in the corpus
     piece: Slice
 
 
@@ -60,7 +60,7 @@ class RowFile:
 
 
 # Elements that are shuffled in large numbers are plain tuples, which Beam encodes in few bytes.
-NewDocument = tuple[bytes, bytes, int, int, int]  # digests of texts and kept fields, part, slice number, line number
+NewDocument = tuple[bytes, bytes, int, int, int]  # digests of texts and kept fields, part, slice number, place
 OldDocument = tuple[bytes, bytes]  # digests of texts and kept fields; empty for an unreadable line
 Row = tuple[bytes, int]  # key of the file, and number of the row
 
@@ -70,9 +70,8 @@ def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: Docu
     planned = (
         p
         | "New" >> beam.Create([target.output])
-        | "NewFiles" >> beam.FlatMap(read_files)
+        | "NewFiles" >> beam.Map(read_files)
         | "NewSlices" >> pipeline.Slices(target.head["slice_bytes"])
-        | "AllSlices" >> beam.combiners.ToList()
         | "Plan" >> beam.FlatMap(plan)
         | "SpreadPlan" >> beam.Reshuffle()
     )
@@ -116,8 +115,8 @@ def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection
         labelled = (
             p
             | "Run" >> beam.Create([earlier.run])
-            | "RunFiles" >> beam.FlatMap(run_folder.read_files)
-            | "RunSlices" >> pipeline.Slices(earlier.options["slice_bytes"])
+            | "RunSlices" >> beam.FlatMap(slices_of, earlier.description["run"])
+            | "SpreadRun" >> beam.Reshuffle()
             | "Vouch" >> beam.Map(vouch, earlier.run, earlier.description["run"])
         )
         pieces.append(labelled | "Labelled" >> beam.Keys())
@@ -127,8 +126,10 @@ def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection
         checksums = folder | "Checksums" >> beam.FlatMap(checksums_of)
         old = (
             folder
-            | "OldFiles" >> beam.FlatMap(lambda folder: lineage.read(folder).files)
+            | "OldFiles" >> beam.Map(lambda folder: lineage.read(folder).files)
             | "OldSlices" >> pipeline.Slices(earlier.kept.slice_bytes)
+            | "EachOldSlice" >> beam.FlatMap(lambda pieces: pieces)
+            | "SpreadOld" >> beam.Reshuffle()
         )
         pieces = [old | "Compare" >> beam.Map(compare, earlier.delta, expected=beam.pvalue.AsDict(checksums))]
         kept = folder | "Kept" >> beam.FlatMap(lineage.kept_files)
@@ -145,14 +146,13 @@ def read_files(output: str) -> list[InputFile]:
 
 
 def plan(pieces: Iterable[Slice]) -> Iterator[Planned]:
-    """Number the slices in the order of the corpus, and pack them into parts of at most PART_BYTES."""
+    """Pack the slices, in the order of the corpus, into parts of at most PART_BYTES."""
     part, size = 0, 0
-    for number, piece in enumerate(sorted(pieces, key=lambda piece: (piece.file.path, piece.start))):
-        length = piece.end - piece.start
-        if size and size + length > PART_BYTES:
+    for piece in pieces:
+        if size and size + piece.text_bytes > PART_BYTES:
             part, size = part + 1, 0
-        size += length
-        yield Planned(part, number, piece)
+        size += piece.text_bytes
+        yield Planned(part, piece)
 
 
 def changed_input(path: str, previous: str) -> str:
@@ -161,6 +161,21 @@ def changed_input(path: str, previous: str) -> str:
         f"--previous {previous}: its input {path} has changed, so texts cannot be compared; put it back as it was, or "
         "label the whole corpus."
     )
+
+
+def slices_of(run: str, identity: str) -> list[Slice]:
+    """Return the slices of a finished run.
+
+    Raises:
+        UserError: their list is gone or damaged.
+    """
+    found = slice_list.read(run, identity)
+    if found is None:
+        raise UserError(
+            f"--previous {run}: expected {slice_list.SLICES} in it, found none that is whole; the command of the run "
+            "mends it."
+        )
+    return found
 
 
 def vouch(piece: Slice, run: str, identity: str) -> tuple[Slice, RowFile]:
@@ -176,7 +191,7 @@ def vouch(piece: Slice, run: str, identity: str) -> tuple[Slice, RowFile]:
             "that is missing, and the command of the run mends it."
         )
     if receipt.checksum != piece.checksum:
-        raise UserError(changed_input(piece.file.path, run))
+        raise UserError(changed_input(piece.parts[0].file.path, run))
     path, sha256 = next(item for item in receipt.sha256.items() if item[0].startswith(sink.PREDICTIONS))
     return piece, RowFile(FileSystems.join(run, *path.split("/")), sha256)
 
@@ -192,24 +207,25 @@ def compare(piece: Slice, delta: str, expected: dict[tuple[str, int, int], str])
     Raises:
         UserError: the slice has other bytes than when the delta was made.
     """
-    if expected.get((piece.file.path, piece.start, piece.end)) != piece.checksum:
-        raise UserError(changed_input(piece.file.path, delta))
+    for part in piece.parts:
+        if expected.get((part.file.path, part.start, part.end)) != part.checksum:
+            raise UserError(changed_input(part.file.path, delta))
     return piece
 
 
 def _hashes(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, bytes, bytes, int]]:
-    """Yield (key of the id, digest of the texts, digest of the kept fields, number of the line) of each document."""
-    content = read_documents(slices.read_lines(piece), piece.file.path, recipe)
+    """Yield (key of the id, digest of the texts, digest of the kept fields, place of the line) of each document."""
+    content = slices.read_slice(piece, recipe)
     for document in content.documents:
-        yield key_of(document.id), digest(document), _hash(orjson.dumps(document.kept_fields)), document.line
+        yield key_of(document.id), digest(document), _hash(orjson.dumps(document.kept_fields)), document.place
     for failure in content.failures:
-        yield key_of(failure.id or f"{piece.file.path}:{failure.line}"), b"", b"", failure.line
+        yield key_of(failure.id or f"{failure.file}:{failure.line}"), b"", b"", failure.place
 
 
 def read_new(planned: Planned, recipe: DocumentRecipe) -> Iterator[tuple[bytes, NewDocument]]:
     """Yield each document of a slice of the new corpus under the key of its id."""
-    for key, texts, kept_fields, line in _hashes(planned.piece, recipe):
-        yield key, (texts, kept_fields, planned.part, planned.number, line)
+    for key, texts, kept_fields, place in _hashes(planned.piece, recipe):
+        yield key, (texts, kept_fields, planned.part, planned.piece.number, place)
 
 
 def read_old(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, OldDocument]]:
@@ -249,7 +265,7 @@ def _hash(content: bytes) -> bytes:
 class Decide(beam.DoFn):
     """Yields the outcome of every document with an id, and where its line or its row is.
 
-    The output `lines` holds (part, (slice number, line number, row)), where the row is that of a document whose kept
+    The output `lines` holds (part, (slice number, place of the line, row)). The row is that of a document whose kept
     fields have changed, and None for a document to relabel. The output `rows` holds (file, (row number, None)).
     If the earlier corpus had the id more than once, its rows cannot be told apart, so the documents are relabelled.
     """
@@ -258,14 +274,14 @@ class Decide(beam.DoFn):
         """Yield the outcome of each document, and the elements of the other outputs."""
         old, rows, new = (list(group[1].get(side, ())) for side in ("old", "rows", "new"))
         unique = len(old) == len(rows) == 1
-        for texts, kept_fields, part, number, line in new:
+        for texts, kept_fields, part, number, place in new:
             if not texts or not unique or old[0][0] != texts:
                 yield "unreadable" if not texts else "changed" if old else "new"
-                yield beam.pvalue.TaggedOutput("lines", (part, (number, line, None)))
+                yield beam.pvalue.TaggedOutput("lines", (part, (number, place, None)))
                 continue
             yield "kept"
             if old[0][1] != kept_fields:
-                yield beam.pvalue.TaggedOutput("lines", (part, (number, line, rows[0])))
+                yield beam.pvalue.TaggedOutput("lines", (part, (number, place, rows[0])))
             else:
                 file, row = rows[0]
                 yield beam.pvalue.TaggedOutput("rows", (file, (row, None)))
@@ -288,19 +304,18 @@ class WriteDocuments(beam.DoFn):
         """Read the slices of a part again, and write the lines that were chosen."""
         part, sides = group
         chosen: dict[int, dict[int, Any]] = defaultdict(dict)
-        for number, line, row in sides["lines"]:
-            chosen[number][line] = row
+        for number, place, row in sides["lines"]:
+            chosen[number][place] = row
         documents = []
-        for planned in sorted(sides["slices"], key=lambda planned: planned.number):
-            if not (rows := chosen.get(planned.number)):
+        for planned in sorted(sides["slices"], key=lambda planned: planned.piece.number):
+            if not (rows := chosen.get(planned.piece.number)):
                 continue
-            lines = [line for line in slices.read_lines(planned.piece) if line.number in rows]
-            refreshed = [line for line in lines if rows[line.number]]
-            for document in read_documents(refreshed, planned.piece.file.path, self._recipe).documents:
-                file, number = rows[document.line]
-                yield beam.pvalue.TaggedOutput("rows", (file, (number, orjson.dumps(document.kept_fields))))
-            for line in lines:
-                if not rows[line.number]:
+            for document in slices.read_slice(planned.piece, self._recipe).documents:
+                if row := rows.get(document.place):
+                    yield beam.pvalue.TaggedOutput("rows", (row[0], (row[1], orjson.dumps(document.kept_fields))))
+            lines = itertools.chain.from_iterable(map(slices.read_lines, planned.piece.parts))
+            for place, line in enumerate(lines):
+                if place in rows and not rows[place]:
                     # A blank line would count as no document, so an unreadable one without content says why.
                     reason = ": ".join(line.problem or ()).encode()
                     documents.append(line.data if line.data.strip() else reason)
@@ -332,13 +347,15 @@ def write_delta(
 ) -> None:
     """Write `delta.json`. It is written last."""
     in_order = sorted(parts, key=lambda part: part.path)
-    pieces = [each.piece for each in sorted(planned, key=lambda each: each.number)]
+    pieces = [each.piece for each in sorted(planned, key=lambda each: each.piece.number)]
     content = {
         **head,
         "counts": counts,
         "documents": [part for part in in_order if part.path.startswith(DOCUMENTS)],
         "kept": [part for part in in_order if part.path.startswith(KEPT)],
         "files": read_files(output),
-        "slices": [SliceChecksum(piece.file.path, piece.start, piece.end, piece.checksum) for piece in pieces],
+        "slices": [
+            SliceChecksum(part.file.path, part.start, part.end, part.checksum) for p in pieces for part in p.parts
+        ],
     }
     storage.write_file(FileSystems.join(output, DELTA), orjson.dumps(content, option=orjson.OPT_INDENT_2))

@@ -108,6 +108,8 @@ def _kept_files(labels: Labels) -> Iterator[Copy]:
 def _files_of_run(labels: Labels, all_receipts: list[Receipt]) -> Iterator[Copy]:
     for receipt in all_receipts:
         for path, sha256 in receipt.sha256.items():
+            if path.startswith(sink.IDS):
+                continue
             predicted = path.startswith(sink.PREDICTIONS)
             folder, rows = (sink.PREDICTIONS, receipt.predicted) if predicted else (sink.FAILURES, receipt.failed)
             yield Copy(f"{labels.run}/{path}", f"{folder}/{posixpath.basename(path)}", sha256, rows)

@@ -65,7 +65,7 @@ def build(p: beam.Pipeline, runs: tuple[str, str], pairs: Pairs, output: str) ->
 def _receipts(run: str) -> Iterator[tuple[Receipt, str]]:
     for _, receipt in receipts.read_all(run, run_folder.require(run)["run"]):
         if receipt:
-            yield receipt.without_histograms(), run
+            yield receipt.small(), run
 
 
 def _rows_by_id(receipt: Receipt, run: str) -> Iterator[tuple[str, Row]]:

@@ -58,4 +58,4 @@ def _in_input_order(run: str) -> list[Receipt]:
             f"verify {run}` names them.",
             stacklevel=3,
         )
-    return sorted(read, key=lambda receipt: (receipt.file, receipt.start))
+    return sorted(read, key=lambda receipt: receipt.number)

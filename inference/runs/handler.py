@@ -34,7 +34,8 @@ class FinishedSlice:
     """A finished slice some of whose failures are retried. Its other lines stay as they are."""
 
     receipt: Receipt
-    lines: list[int]  # line number of each row of its predictions
+    places: list[int]  # place of the line of each row of its predictions
+    failures: list[tuple[int, dict[str, Any]]]  # failures that are not retried: place of the line, and row
 
 
 @dataclass
@@ -120,7 +121,7 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
 
 
 def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
-    """Score the documents of a slice, and sort all its failures by line.
+    """Score the documents of a slice, and sort all its failures by place.
 
     Raises:
         ScoringError: the device, the memory or the model failed, and nothing of the slice may be written.
@@ -134,20 +135,20 @@ def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:
             scorer.check_probes()  # a device can go bad without an exception
     else:
         predictions, failures, counts = isolation.score(documents, scorer.options, others)
-    content, failed_lines = element.content, {failure.line for failure in failures}
+    content, failed = element.content, {failure.place for failure in failures}
     return ScoredSlice(
         slice=element.slice,
         lines=content.lines,
         blank=content.blank,
         predictions=predictions,
-        failures=sorted([*content.failures, *failures], key=lambda failure: failure.line),
+        failures=sorted([*content.failures, *failures], key=lambda failure: failure.place),
         counts=counts,
         runtime=str(scorer.runtime),
         weights=scorer.weights,
         started=element.started,
         scoring_seconds=time.monotonic() - began,
         bytes=content.bytes,
-        failed_bytes=content.failed_bytes + sum(d.size for d in documents if d.line in failed_lines),
+        failed_bytes=content.failed_bytes + sum(d.size for d in documents if d.place in failed),
         attempts=element.attempts,
         finished=element.finished,
     )

@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import slices, storage
-from inference.runs import receipts, sink, summary
+from inference.runs import receipts, sink, slice_list, summary
 from inference.runs.lock import LOCK, TASKS
 
 RUN, SCHEMA, REPORT = "run.json", "schema.json", "report.html"
-SLICES, CLAIMS = "slices.json", "claims"  # of a run that is shared between tasks
-FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY, SLICES)
+CLAIMS = "claims"  # of a run that is shared between tasks
+FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY, slice_list.SLICES)
 # The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
 FOLDERS = {
     receipts.RECEIPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}\.json",
     sink.PREDICTIONS: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.(jsonl|parquet)",
     sink.FAILURES: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.jsonl",
+    sink.IDS: rf"{slices.NAME}\.[0-9a-f]{{8}}-[0-9a-f]{{16}}\.bin",
+    slice_list.COPIES: slices.COPY,
     sink.ATTEMPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}",
     TASKS: r"[0-9a-f]{32}",
     CLAIMS: rf"({slices.NAME}|slices|summary)\.[0-9a-f]{{8}}\.\d{{3}}",
@@ -52,9 +54,17 @@ def strangers(output: str, overwrite: bool) -> Iterator[str]:
 def delete_shared(output: str) -> None:
     """Delete what tasks have shared, once nobody needs it any more, but not what others are writing."""
     for folder in (CLAIMS, TASKS):
-        names = [name for name in of(output, folder) if not name.endswith(storage.PART_SUFFIX)]
-        storage.delete(FileSystems.join(output, folder), names)
-    storage.delete(output, [SLICES])
+        _delete_whole(output, folder)
+
+
+def delete_claims(output: str) -> None:
+    """Free all slices and the summary. A claim only saves work."""
+    _delete_whole(output, CLAIMS)
+
+
+def _delete_whole(output: str, folder: str) -> None:
+    names = [name for name in of(output, folder) if not name.endswith(storage.PART_SUFFIX)]
+    storage.delete(FileSystems.join(output, folder), names)
 
 
 def tidy_up(output: str) -> None:
@@ -71,7 +81,7 @@ def tidy_up(output: str) -> None:
 def delete_empty_folders(output: str) -> None:
     """Delete local folders of unfinished work, unless files are in them: of unfinished slices, or of other tasks."""
     if not storage.is_remote(output):
-        for folder in (sink.ATTEMPTS, CLAIMS, TASKS):
+        for folder in (sink.ATTEMPTS, slice_list.COPIES, CLAIMS, TASKS):
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.join(output, folder))
 

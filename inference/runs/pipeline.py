@@ -1,27 +1,27 @@
 """Builds the graph of a run.
 
-    files -> Slices (Cut, CountLines, Number) -> ReadSlice -> RunInference -> WriteSlice -> receipts -> summary
-                                                 (passes the receipt of a finished slice on)
+    files -> Slices (Units, Count, Join) -> Unfinished -> ReadSlice -> RunInference -> WriteSlice -> summary
 
-The graph starts from the file list in `run.json`, so it does not grow with the corpus. Each slice is one element.
+The graph starts from the file list in `run.json`, so it does not grow with the corpus. Each slice is one element. A
+resume starts from the list of slices that the first launch has written, and passes only those without a receipt on.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import RunInference
 
-from inference.corpus import slices, storage
-from inference.corpus.files import SourceError
-from inference.corpus.records import DocumentRecipe, Documents, read_documents
+from inference.corpus import counting, slices, storage
+from inference.corpus.files import InputFile, SourceError
+from inference.corpus.records import DocumentRecipe, Documents
 from inference.corpus.slices import Slice
-from inference.runs import launches, receipts, run_folder, sink, summary, worker_check
+from inference.runs import launches, receipts, run_folder, sink, slice_list, summary, worker_check
 from inference.runs.handler import (
     NAMESPACE,
     TRUSTED_ATTEMPTS,
@@ -33,7 +33,7 @@ from inference.runs.handler import (
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.runs.worker_check import CheckWorker, Launcher
-from inference.scoring import model_files, tally
+from inference.scoring import model_files
 from inference.scoring.options import text_recipes
 from models import trained_model
 
@@ -43,41 +43,77 @@ def build(pipeline: beam.Pipeline, options: RunOptions, *, check_workers: bool =
 
     If `check_workers` is true, each worker first checks that it has what the run needs.
     """
-    output = options.output
     launcher = Launcher.here() if check_workers else None
-    run = pipeline | "Run" >> beam.Create([output])
+    run = pipeline | "Run" >> beam.Create([options.output])
     if check_workers:
-        run = run | "CheckWorker" >> beam.ParDo(
-            CheckWorker(options)
-        )  # before anything else fails for what a worker lacks
-    all_slices = run | "Files" >> beam.FlatMap(run_folder.read_files) | "Slices" >> Slices(options.slice_bytes)
-    read = all_slices | "ReadSlice" >> beam.ParDo(ReadSlice(options, launcher)).with_outputs(
-        ReadSlice.FINISHED, main="documents"
+        check = beam.ParDo(CheckWorker(options))  # before anything else fails for what a worker lacks
+        run = run | "CheckWorker" >> check
+    known = run | "KnownSlices" >> beam.FlatMap(known_slices, options)
+    counted = (
+        run
+        | "Files" >> beam.FlatMap(uncounted_files, options)
+        | "Slices" >> Slices(options.slice_bytes, copies_of(options))
+        | "KeepSlices" >> beam.FlatMap(keep_slices, options)
     )
     written = (
-        read.documents
+        (known, counted)
+        | "AllSlices" >> beam.Flatten()
+        | "Unfinished" >> beam.FlatMap(unfinished, options)
+        | "SpreadSlices" >> beam.Reshuffle()
+        | "ReadSlice" >> beam.ParDo(ReadSlice(options, launcher))
         | "RunInference" >> RunInference(SliceHandler(options.scoring, options.launch))
-        | "WriteSlice" >> beam.Map(write_slice, options).with_output_types(Receipt)
+        | "WriteSlice" >> beam.Map(write_slice, options)
+        | "CountWritten" >> beam.combiners.Count.Globally()
     )
-    every_receipt = (written, read[ReadSlice.FINISHED]) | "Receipts" >> beam.Flatten()
-    totals = every_receipt | "Totals" >> beam.Map(Receipt.totals) | "AddTotals" >> beam.CombineGlobally(tally.add)
-    duplicates = (
-        every_receipt
-        | "IdHashes" >> beam.FlatMap(summary.id_hashes, output)
-        | "ById" >> beam.GroupByKey()
-        | "CountDuplicates" >> beam.MapTuple(lambda _, hashes: summary.count_duplicates(hashes))
-        | "AddDuplicates" >> beam.CombineGlobally(sum)
-    )
-    (
-        totals
-        | "Summarise"
-        >> beam.Map(
-            summary.summarise,
-            slices=beam.pvalue.AsSingleton(all_slices | "CountSlices" >> beam.combiners.Count.Globally()),
-            duplicates=beam.pvalue.AsSingleton(duplicates),
-        )
-        | "WriteSummary" >> beam.Map(write_summary, options)
-    )
+    _ = run | "WriteSummary" >> beam.Map(write_summary, options, beam.pvalue.AsSingleton(written))
+
+
+def known_slices(output: str, options: RunOptions) -> Iterator[list[Slice]]:
+    """Yield the slices of a run if they are counted."""
+    if found := slice_list.read(output, options.run):
+        yield found
+
+
+def uncounted_files(output: str, options: RunOptions) -> Iterator[list[InputFile]]:
+    """Yield the files of a run if their lines are not counted yet."""
+    if slice_list.read(output, options.run) is None:
+        yield run_folder.read_files(output)
+
+
+def keep_slices(counted: list[Slice], options: RunOptions) -> Iterator[list[Slice]]:
+    """Write the list of the slices down, and yield it."""
+    run_folder.require_own(options)
+    slice_list.write(counted, options.output, options.run)
+    yield counted
+
+
+def copies_of(options: RunOptions) -> str:
+    """Return the folder with copies of the text of compressed files."""
+    return str(FileSystems.join(options.output, slice_list.COPIES))
+
+
+def unfinished(all_slices: Sequence[Slice], options: RunOptions) -> list[Slice]:
+    """Return the slices without a receipt and those with failures to retry; the largest come first.
+
+    One listing shows which receipts there are, however many these are. They are read when the summary is made.
+    """
+    finished = receipts.names(options.output, options.run)
+    retried = _retried(all_slices, finished, options) if options.retry_failures else ()
+    left = [piece for piece in all_slices if piece.name not in finished or piece.name in retried]
+    Metrics.counter(NAMESPACE, "slices_found_done").inc(len(all_slices) - len(left))
+    return sorted(left, key=lambda piece: -piece.text_bytes)
+
+
+def _retried(all_slices: Sequence[Slice], finished: set[str], options: RunOptions) -> set[str]:
+    """Return the names of the finished slices with failures to retry. A damaged receipt counts as one of them."""
+    paths = [receipts.path_of(options.output, options.run, s.name) for s in all_slices if s.name in finished]
+    read = dict(receipts.read_each(paths, options.run))
+    return {
+        piece.name
+        for piece in all_slices
+        if (path := receipts.path_of(options.output, options.run, piece.name)) in read
+        and ((receipt := read[path]) is None or retried_reasons(receipt, options.retry_failures))
+    }
 
 
 def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
@@ -92,6 +128,8 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
             receipt = sink.extend_slice(scored, scored.finished, options)
         else:
             receipt = sink.write_slice(scored, options)
+        if copies := [part.copy for part in scored.slice.parts if part.has_copy]:
+            storage.delete(copies_of(options), copies)
     _count(scored, receipt)
     return receipt
 
@@ -115,40 +153,45 @@ def _count(scored: ScoredSlice, receipt: Receipt) -> None:
     )
 
 
-def write_summary(content: dict[str, Any], options: RunOptions) -> None:
-    """Write the summary, if the folder still belongs to this run.
+def write_summary(output: str, options: RunOptions, written: int) -> None:  # noqa: ARG001  (waits for all slices)
+    """Write the summary once all slices are written, if the folder still belongs to this run.
 
     Raises:
-        RunLost: it belongs to another run, or to none.
+        ArithmeticError: a slice has no receipt, or a line is neither predicted, failed nor blank.
+        RunLost: the folder belongs to another run, or to none.
+        DamagedReceipts: a receipt is damaged; then it is deleted, and the same command does its slice again.
     """
+    content = summary.account(slice_list.read(output, options.run) or (), options)
     run_folder.require_own(options)
     summary.write(content, options)
 
 
 class Slices(beam.PTransform):
-    """Turns input files into slices, in no particular order and on all workers."""
+    """Turns a list of files into the list of their slices; all workers count lines. No list gives no list."""
 
-    def __init__(self, slice_bytes: int) -> None:
+    def __init__(self, slice_bytes: int, copies: str = "") -> None:
         super().__init__()
         self._slice_bytes = slice_bytes
+        self._copies = copies
 
     def expand(self, files: beam.PCollection) -> beam.PCollection:
-        """Cut the files into byte ranges, count the lines of each range, and number the lines."""
-        return (
+        """Divide the files into units, count the lines of each unit, and join the counted parts."""
+        counted = (
             files
-            | "Cut" >> beam.FlatMap(slices.cut, self._slice_bytes)
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "CountLines" >> beam.FlatMap(slices.count_lines)
-            | "ByFile" >> beam.GroupBy(lambda byte_range: byte_range.file.path)
-            | "Number" >> beam.FlatMapTuple(lambda _, byte_ranges: slices.number(byte_ranges))
-            | "SpreadSlices" >> beam.Reshuffle()
+            | "Units" >> beam.FlatMap(counting.units, self._slice_bytes)
+            | "SpreadUnits" >> beam.Reshuffle()
+            | "Count" >> beam.FlatMap(counting.count, self._slice_bytes, self._copies)
+            | "Together" >> beam.combiners.ToList()
         )
+        return files | "Join" >> beam.Map(_join, beam.pvalue.AsSingleton(counted), self._slice_bytes)
+
+
+def _join(files: list[InputFile], parts: list[slices.Part], slice_bytes: int) -> list[Slice]:
+    return counting.join(parts, files, slice_bytes)
 
 
 class ReadSlice(beam.DoFn):
-    """Reads the slices without a receipt. The receipts of the other slices go to the output FINISHED."""
-
-    FINISHED = "finished"
+    """Reads slices that are not finished, or whose failures are retried."""
 
     def __init__(self, options: RunOptions, launcher: Launcher | None = None) -> None:
         super().__init__()
@@ -165,63 +208,64 @@ class ReadSlice(beam.DoFn):
             worker_check.require(self._options, self._launcher)
         self._recipe = document_recipe(self._options)
 
-    def process(self, piece: Slice) -> Iterator[Any]:
-        """Yield one element for each slice: its receipt, or a batch of one slice with its documents.
+    def process(self, piece: Slice) -> Iterator[list[SliceDocuments]]:
+        """Yield a batch of one slice with its documents; nothing if the slice is finished by now.
 
         Raises:
             RunLost: the folder belongs to another run, or to none.
-            SourceError: the file is missing, or has changed since an earlier attempt.
+            SourceError: the file is missing, or has changed since its lines were counted.
             BaseException: the error with which another thread of this process ended the launch.
         """
         launches.require(self._options.launch)
         with launches.guard(self._options.launch):
             found = read_slice(piece, self._options, self._recipe)
-        if isinstance(found, Receipt):
-            Metrics.counter(NAMESPACE, "slices_found_done").inc()
-        yield beam.pvalue.TaggedOutput(self.FINISHED, found) if isinstance(found, Receipt) else [found]
+        if found:
+            yield [found]
 
 
-def read_slice(piece: Slice, options: RunOptions, recipe: DocumentRecipe) -> Receipt | SliceDocuments:
-    """Return the receipt of a slice, or its documents if it has none or if some of them are retried.
+def read_slice(piece: Slice, options: RunOptions, recipe: DocumentRecipe) -> SliceDocuments | None:
+    """Return the documents of a slice, or those of a finished one that are retried; None if there are none.
 
     Raises:
         RunLost: the folder belongs to another run, or to none.
-        SourceError: the file is missing, or has changed since an earlier attempt.
+        SourceError: the file is missing, or has changed since its lines were counted.
     """
     run_folder.require_own(options)
     path = receipts.path_of(options.output, options.run, piece.name)
     has_receipt = storage.exists(path)
     receipt = receipts.read(path, options.run) if has_receipt else None
-    if receipt is not None:
-        if receipt.checksum != piece.checksum:
-            raise SourceError(
-                f"{piece.file.path} has changed since its lines from {piece.first_line:,} on were labelled: put "
-                "it back as it was, or name another --output."
-            )
-        if not retried_reasons(receipt, options.retry_failures):
-            return receipt
+    if receipt is not None and receipt.checksum != piece.checksum:
+        raise SourceError(f"{path}: expected the checksum in {slice_list.SLICES}, found another; delete it.")
+    if receipt is not None and not retried_reasons(receipt, options.retry_failures):
+        return None
     started = time.time()
-    content = read_documents(slices.read_lines(piece), piece.file.path, recipe)
+    content = slices.read_slice(piece, recipe, copies_of(options))
     earlier = sink.begin_attempt(options, piece.name)
     if receipt is not None:
         return _retry(receipt, SliceDocuments(piece, content, started, earlier), options)
-    return SliceDocuments(
-        piece, content, started, max(earlier, int(has_receipt))
-    )  # a damaged receipt is an attempt, too
+    attempts = max(earlier, int(has_receipt))  # a damaged receipt is an attempt, too
+    return SliceDocuments(piece, content, started, attempts)
 
 
 def _retry(receipt: Receipt, whole: SliceDocuments, options: RunOptions) -> SliceDocuments:
     """Return the documents of a finished slice that failed for a reason that is retried."""
     reasons = retried_reasons(receipt, options.retry_failures)
-    rows = sink.read_failures(receipt, options.output)
-    failed, retried = ({r["line"] for r in rows}, {r["line"] for r in rows if r["reason"] in reasons})
-    finished = FinishedSlice(receipt, [d.line for d in whole.content.documents if d.line not in failed])
-    documents = [document for document in whole.content.documents if document.line in retried]
-    failures = [failure for failure in whole.content.failures if failure.line in retried]
+    content = whole.content
+    place_of = {(document.file, document.line): document.place for document in content.documents}
+    place_of |= {(failure.file, failure.line): failure.place for failure in content.failures}
+    failed = [(place_of[row["file"], row["line"]], row) for row in sink.read_failures(receipt, options.output)]
+    retried = {place for place, row in failed if row["reason"] in reasons}
+    finished = FinishedSlice(
+        receipt,
+        places=sorted({document.place for document in content.documents} - {place for place, _ in failed}),
+        failures=[(place, row) for place, row in failed if place not in retried],
+    )
+    documents = [document for document in content.documents if document.place in retried]
+    failures = [failure for failure in content.failures if failure.place in retried]
     size = sum(document.size for document in documents)  # failures of records stay as they are
-    content = Documents(lines=len(retried), bytes=size, documents=documents, failures=failures)
+    left = Documents(lines=len(retried), bytes=size, documents=documents, failures=failures)
     attempts = TRUSTED_ATTEMPTS if "process_ended" in reasons else whole.attempts
-    return replace(whole, content=content, attempts=attempts, finished=finished)
+    return replace(whole, content=left, attempts=attempts, finished=finished)
 
 
 def retried_reasons(receipt: Receipt, retry_failures: str) -> set[str]:

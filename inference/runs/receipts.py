@@ -43,11 +43,8 @@ class Receipt(SliceTotals):
 
     run: str  # identity of the run, as in `run.json`
     slice: str  # name of the slice
-    file: str  # input file
-    start: int  # position of the slice's first byte in the decompressed file
-    end: int  # position after the slice's last byte
-    first_line: int  # number of the slice's first line in the file, from 1
-    checksum: str  # SHA-256 of the bytes of the lines that were labelled
+    number: int  # place of the slice in the corpus, as in `slices.json`
+    checksum: str  # SHA-256 of the bytes of the lines that were labelled, as in `slices.json`
     runtime: str  # runtime and precision that scored the slice
     weights: dict[str, str]  # SHA-256 of the `model.json` or `conversion.json` of the weights that computed, by model
     finished: float  # time when the slice was finished, in seconds since the epoch
@@ -60,9 +57,9 @@ class Receipt(SliceTotals):
         weights = {model: {sha256: 1} for model, sha256 in self.weights.items()}
         return {"slices": 1, "runtimes": {self.runtime: 1}, "weights": weights, **numbers}
 
-    def without_histograms(self) -> "Receipt":
-        """Return a small copy, so that the receipts of a large run fit in memory together."""
-        return replace(self, pairs={}, scores={}, lengths={})
+    def small(self) -> "Receipt":
+        """Return a copy without counts by label, so that the receipts of a large run fit in memory together."""
+        return replace(self, labels={}, pairs={}, scores={}, lengths={})
 
 
 def write(receipt: Receipt, output: str) -> Receipt:
@@ -113,6 +110,19 @@ def read_each(all_paths: Sequence[str], run: str) -> Iterator[tuple[str, Receipt
         for start in range(0, len(all_paths), CHUNK):
             chunk = all_paths[start : start + CHUNK]
             yield from zip(chunk, pool.map(lambda path: read(path, run), chunk), strict=True)
+
+
+def names(output: str, run: str) -> set[str]:
+    """Return the names of the slices that have a receipt now."""
+    end = len(f".{run_part(run)}.json")
+    return {path.rpartition("/")[2][:-end] for path in paths(output, run)}
+
+
+def discard(damaged: Sequence[str]) -> None:
+    """Delete damaged receipts, so that their slices are done again."""
+    for path in damaged:
+        folder, _, name = path.rpartition("/")
+        storage.delete(folder, [name])
 
 
 def paths(output: str, run: str) -> Iterator[str]:

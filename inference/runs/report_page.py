@@ -39,7 +39,7 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
     totals = finished or {}
     for _, receipt in receipts.read_all(output, description["run"]):
         if receipt:
-            read.append(receipt.without_histograms())
+            read.append(receipt.small())
             totals = finished or tally.add([totals, receipt.totals()])
     content = {
         "name": output.rstrip("/").rsplit("/", 1)[-1],
@@ -141,7 +141,7 @@ def _failures(read: Iterable[Receipt], output: str) -> list[dict[str, Any]]:
     """Return the reasons with their counts, the most frequent first, and the first examples of each."""
     counts: dict[str, int] = {}
     examples: dict[str, list[dict[str, Any]]] = {}
-    for receipt in sorted(read, key=lambda receipt: (receipt.file, receipt.start)):
+    for receipt in sorted(read, key=lambda receipt: receipt.number):
         for reason, count in receipt.failures.items():
             counts[reason] = counts.get(reason, 0) + count
         if any(len(examples.get(reason, ())) < EXAMPLES for reason in receipt.failures):

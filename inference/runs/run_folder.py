@@ -119,13 +119,13 @@ def require(output: str, *, finished: bool = False) -> dict[str, Any]:
 
 
 def finished_receipts(output: str) -> list[Receipt]:
-    """Return the receipts of a run that must be finished, without their histograms. They account for its summary.
+    """Return the receipts of a run that must be finished, without counts by label. They account for its summary.
 
     Raises:
         UserError: there is no finished run, or a receipt of it is damaged or missing.
     """
     identity = require(output, finished=True)["run"]
-    found = [receipt.without_histograms() for _, receipt in receipts.read_all(output, identity) if receipt]
+    found = [receipt.small() for _, receipt in receipts.read_all(output, identity) if receipt]
     slices = (summary.read(output, identity) or {}).get("slices")
     if len(found) != slices:
         raise UserError(

@@ -1,7 +1,7 @@
 """Writes a slice with its receipt last, and reads the rows of a run.
 
-Only this module knows the files in predictions/, failures/ and attempts/. The name of a file holds the slice, the run
-and a hash of the content. Every file appears complete under its name and is never changed, so retries and races are
+Only this module knows the files in predictions/, failures/, ids/ and attempts/. The name of a file holds the slice, the
+run and a hash of the content. Every file appears complete under its name and is never changed, so retries and races are
 harmless: two attempts write the same file or different ones, and the receipt names those that count.
 """
 
@@ -29,8 +29,9 @@ from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
 
-PREDICTIONS, FAILURES, ATTEMPTS = "predictions", "failures", "attempts"
+PREDICTIONS, FAILURES, IDS, ATTEMPTS = "predictions", "failures", "ids", "attempts"
 SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
+ID_BYTES = 8  # bytes of the hash of an id
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
 
@@ -51,7 +52,7 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
     with _new_file() as predictions, _new_file() as failures:
         rows.write(scored.predictions, options, predictions)
         failures.writelines(_failure_rows(scored, redact=options.redact_failures))
-        sha256 = _publish(predictions, failures, scored.slice.name, options)
+        sha256 = _publish((predictions, failures, id_hashes(scored.predictions.ids)), scored.slice.name, options)
     receipt = receipts.write(_receipt(scored, options.run, sha256), options.output)
     _delete_stale(scored, sha256, receipt, options)
     return receipt
@@ -68,27 +69,28 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
         UserError: a file of the slice is gone or has changed.
     """
     old = finished.receipt
-    if len(scored.predictions) + len(scored.failures) != scored.lines or len(finished.lines) != old.predicted:
+    if len(scored.predictions) + len(scored.failures) != scored.lines or len(finished.places) != old.predicted:
         raise ArithmeticError(f"{old.slice}: {scored.lines} lines were retried, but their results do not add up")
-    retried = {*scored.predictions.lines, *(failure.line for failure in scored.failures)}
-    kept = [row for row in read_failures(old, options.output) if row["line"] not in retried]
-    new = [(failure["line"], orjson.dumps(failure) + b"\n") for failure in kept]
-    new += zip([f.line for f in scored.failures], _failure_rows(scored, redact=options.redact_failures), strict=True)
+    failed = [(place, orjson.dumps(row) + b"\n") for place, row in finished.failures]
+    failed += zip(
+        [f.place for f in scored.failures], _failure_rows(scored, redact=options.redact_failures), strict=True
+    )
+    ids = _content(old, IDS, options.output) + id_hashes(scored.predictions.ids)
     with _new_file() as predictions, _new_file() as failures:
         with _new_file() as added:
             rows.write(scored.predictions, options, added)
             added.seek(0)
             parts = [
-                (finished.lines, _content(old, PREDICTIONS, options.output)),
-                (scored.predictions.lines, added.read()),
+                (finished.places, _content(old, PREDICTIONS, options.output)),
+                (scored.predictions.places, added.read()),
             ]
         if scored.predictions:
             rows.merge(parts, options.file_format, predictions)
         else:
             predictions.write(parts[0][1])
-        failures.writelines(row for _, row in sorted(new))
-        sha256 = _publish(predictions, failures, old.slice, options)
-    reasons = Counter([row["reason"] for row in kept] + [failure.reason for failure in scored.failures])
+        failures.writelines(row for _, row in sorted(failed))
+        sha256 = _publish((predictions, failures, ids), old.slice, options)
+    reasons = Counter([row["reason"] for _, row in finished.failures] + [failed.reason for failed in scored.failures])
     counts = tally.add([{name: getattr(old, name) for name in vars(scored.counts)}, vars(scored.counts)])
     receipt = replace(
         _receipt(scored, options.run, sha256),
@@ -116,10 +118,23 @@ def _new_file() -> IO[bytes]:
     return tempfile.SpooledTemporaryFile(max_size=SPOOLED_BYTES)
 
 
-def _publish(predictions: IO[bytes], failures: IO[bytes], slice_name: str, options: RunOptions) -> dict[str, str]:
-    """Give the files of a slice their names; an empty file of failures gets none. Return their SHA-256, by path."""
+def id_hashes(ids: Iterable[str]) -> bytes:
+    """Return a hash of 64 bits for each id, end to end, by which documents with the same id are counted."""
+    return b"".join(hashlib.blake2b(identifier.encode(), digest_size=ID_BYTES).digest() for identifier in ids)
+
+
+def _publish(contents: tuple[IO[bytes], IO[bytes], bytes], slice_name: str, options: RunOptions) -> dict[str, str]:
+    """Give the files of a slice their names; an empty file of failures gets none. Return their SHA-256, by path.
+
+    `contents` holds the predictions, the failures, and the hashes of the ids.
+    """
+    predictions, failures, ids = contents
     sha256 = {}
-    for folder, suffix, file in ((PREDICTIONS, options.file_format, predictions), (FAILURES, "jsonl", failures)):
+    for folder, suffix, file in (
+        (PREDICTIONS, options.file_format, predictions),
+        (FAILURES, "jsonl", failures),
+        (IDS, "bin", io.BytesIO(ids)),
+    ):
         if folder == FAILURES and not file.tell():
             continue
         file.seek(0)
@@ -144,7 +159,7 @@ def _delete_stale(scored: ScoredSlice, written: Iterable[str], receipt: Receipt,
 def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
     """Yield the paths in the run of all files that attempts of this run have written for a slice."""
     prefix = _prefix(slice_name, options.run) + "-"
-    for folder in (PREDICTIONS, FAILURES):
+    for folder in (PREDICTIONS, FAILURES, IDS):
         yield from (f"{folder}/{name}" for name in storage.listing(FileSystems.join(options.output, folder), prefix))
 
 
@@ -170,10 +185,7 @@ def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
         **vars(scored.counts),
         run=run,
         slice=piece.name,
-        file=piece.file.path,
-        start=piece.start,
-        end=piece.end,
-        first_line=piece.first_line,
+        number=piece.number,
         checksum=piece.checksum,
         source_bytes=piece.source_bytes,
         bytes=scored.bytes,
@@ -195,7 +207,7 @@ def _receipt(scored: ScoredSlice, run: str, sha256: dict[str, str]) -> Receipt:
 
 def _failure_rows(scored: ScoredSlice, *, redact: bool) -> Iterator[bytes]:
     failures = map(redacted, scored.failures) if redact else scored.failures
-    return (orjson.dumps(failure.row(scored.slice.file.path)) + b"\n" for failure in failures)
+    return (orjson.dumps(failure.row()) + b"\n" for failure in failures)
 
 
 def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
@@ -211,20 +223,13 @@ def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in content.splitlines()]
 
 
-def read_ids(receipt: Receipt, output: str) -> list[str]:
-    """Return the ids in the predictions file of a slice, which may be larger than the memory if it holds all scores.
+def read_id_hashes(receipt: Receipt, output: str) -> bytes:
+    """Return the hashes of the ids of a slice's predictions, ID_BYTES each.
 
     Raises:
         UserError: the file is gone or has changed.
     """
-    if _path(receipt, PREDICTIONS).endswith(".parquet"):
-        content = _content(receipt, PREDICTIONS, output)
-        return [str(identifier) for identifier in pq.read_table(io.BytesIO(content), columns=["id"])["id"].to_pylist()]
-    ids = []
-    for line in storage.lines_checked(*_recorded(receipt, PREDICTIONS, output)):
-        with contextlib.suppress(ValueError, KeyError):  # the checksum of a file with such a line is wrong
-            ids.append(orjson.loads(line)["id"])
-    return ids
+    return _content(receipt, IDS, output)
 
 
 def read_failures(receipt: Receipt, output: str) -> list[dict[str, Any]]:
@@ -249,21 +254,23 @@ def _recorded(receipt: Receipt, folder: str, output: str) -> tuple[str, str, str
 
 
 def _path(receipt: Receipt, folder: str) -> str:
-    """Return the path in the run of a slice's file of predictions or failures."""
+    """Return the path in the run of a slice's file of predictions, failures or ids."""
     return next(path for path in receipt.sha256 if path.startswith(folder))
 
 
 def count_rows(path: str, content: bytes) -> int:
-    """Return the number of rows in the content of a predictions or failures file."""
+    """Return the number of rows in the content of a file of predictions, failures or ids."""
+    if path.endswith(".bin"):
+        return len(content) // ID_BYTES
     if path.endswith(".parquet"):
         return int(pq.read_metadata(io.BytesIO(content)).num_rows)
     return content.count(b"\n")
 
 
 def unnamed_files(output: str, named: Iterable[str]) -> Iterator[str]:
-    """Yield the paths in the run of predictions and failures files that are not among the named ones."""
+    """Yield the paths in the run of files of slices that are not among the named ones."""
     known = set(named)
-    for folder in (PREDICTIONS, FAILURES):
+    for folder in (PREDICTIONS, FAILURES, IDS):
         for name in sorted(storage.listing(FileSystems.join(output, folder))):
             if f"{folder}/{name}" not in known:
                 yield f"{folder}/{name}"

@@ -59,9 +59,9 @@ def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namesp
         while chunk := list(itertools.islice(lines, LINES_AT_ONCE)):
             content = read_documents(chunk, flags.input, recipe)
             predictions, failures, _ = scorer.score(content.documents)
-            failures = sorted([*content.failures, *failures], key=lambda failure: failure.line)
+            failures = sorted([*content.failures, *failures], key=lambda failure: failure.place)
             rows.writelines(orjson.dumps(prediction.row()) + b"\n" for prediction in predictions)
-            failed_rows.writelines(orjson.dumps(failure.row(flags.input)) + b"\n" for failure in failures)
+            failed_rows.writelines(orjson.dumps(failure.row()) + b"\n" for failure in failures)
             rows.flush()
             predicted += len(predictions)
             failed.update(failure.reason for failure in failures)

@@ -1,7 +1,9 @@
 """Adds receipts up, checks that every line is accounted for, and shows the totals."""
 
-import hashlib
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -10,31 +12,91 @@ from rich.console import Console
 from rich.table import Table
 
 from inference.corpus import storage
+from inference.corpus.slices import Slice
 from inference.corpus.storage import read_file, write_file
-from inference.runs import sink
+from inference.runs import receipts, sink
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from inference.scoring import tally
 from inference.scoring.tally import Totals
 from models import seals
+from models.errors import UserError
 
 SUMMARY = "summary.json"
 
 _ID_BUCKETS = 256
+_BUCKET_BYTES = 256 * 1024  # of the hashes of a bucket are in memory, and the rest on disk
 
 
-def id_hashes(receipt: Receipt, output: str) -> list[tuple[int, bytes]]:
-    """Return the 64-bit hashes of a slice's ids, in buckets that are checked one at a time."""
-    digests = [hashlib.blake2b(i.encode(), digest_size=8).digest() for i in sink.read_ids(receipt, output)]
-    buckets: dict[int, list[bytes]] = {}
-    for digest in digests:
-        buckets.setdefault(digest[0] % _ID_BUCKETS, []).append(digest)
-    return [(bucket, b"".join(members)) for bucket, members in buckets.items()]
+class DamagedReceipts(UserError):
+    """Some receipts were damaged. They are deleted, so that the same command does their slices again."""
 
 
-def count_duplicates(hashes: Iterable[bytes]) -> int:
-    """Return how many ids of one bucket repeat another."""
-    values = np.frombuffer(b"".join(hashes), np.uint64)
-    return len(values) - len(np.unique(values))
+def account(slices: Sequence[Slice], options: RunOptions) -> dict[str, Any]:
+    """Return the content of `summary.json`, from the receipts of all slices. Memory does not grow with their number.
+
+    Raises:
+        ArithmeticError: a slice has no receipt, or a line is neither predicted, failed nor blank.
+        DamagedReceipts: a receipt is damaged; then it is deleted.
+        UserError: a file with the hashes of ids is gone or has changed.
+    """
+    totals: Totals = {}
+    damaged = []
+    with _IdCounter() as ids:
+        for path, receipt, hashes in _read_all(slices, options):
+            if receipt is None:
+                damaged.append(path)
+            else:
+                totals = tally.add([totals, receipt.totals()])
+                ids.add(hashes)
+        if damaged:
+            receipts.discard(damaged)
+            raise DamagedReceipts(f"{len(damaged):,} receipts were damaged, such as {damaged[0]}.")
+        return summarise(totals, len(slices), ids.count_repeated())
+
+
+def _read_all(slices: Sequence[Slice], options: RunOptions) -> Iterator[tuple[str, Receipt | None, bytes]]:
+    """Yield the path of each slice's receipt, the receipt, and the hashes of the slice's ids."""
+    finished = receipts.names(options.output, options.run)
+    paths = [receipts.path_of(options.output, options.run, s.name) for s in slices if s.name in finished]
+
+    def read_ids(receipt: Receipt | None) -> bytes:
+        return sink.read_id_hashes(receipt, options.output) if receipt else b""
+
+    with ThreadPoolExecutor(receipts.READERS) as pool:
+        for start in range(0, len(paths), receipts.CHUNK):
+            chunk = paths[start : start + receipts.CHUNK]
+            read = list(pool.map(lambda path: receipts.read(path, options.run), chunk))
+            yield from zip(chunk, read, pool.map(read_ids, read), strict=True)
+
+
+class _IdCounter:
+    """Counts the ids that repeat an earlier one. Their hashes are on disk in buckets, which are read one at a time."""
+
+    def __enter__(self) -> "_IdCounter":
+        self._files = ExitStack()
+        new = tempfile.SpooledTemporaryFile
+        self._buckets = [self._files.enter_context(new(max_size=_BUCKET_BYTES)) for _ in range(_ID_BUCKETS)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def add(self, hashes: bytes) -> None:
+        """Add the hashes of a slice, sink.ID_BYTES each."""
+        values = np.sort(np.frombuffer(hashes, ">u8"))
+        ends = np.searchsorted(values, np.arange(1, _ID_BUCKETS, dtype=np.uint64) << np.uint64(56))
+        for bucket, members in zip(self._buckets, np.split(values, ends), strict=True):
+            bucket.write(members.tobytes())
+
+    def count_repeated(self) -> int:
+        """Return how many ids repeat an earlier one."""
+        repeated = 0
+        for bucket in self._buckets:
+            bucket.seek(0)
+            values = np.frombuffer(bucket.read(), ">u8")
+            repeated += len(values) - len(np.unique(values))
+        return repeated
 
 
 def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ slice change nothing.
 """
 
 import contextlib
-import itertools
 import os
 import random
 import socket
@@ -18,26 +17,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-import orjson
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import lease, slices, storage
+from inference.corpus import counting, lease, storage
 from inference.corpus.files import InputFile
 from inference.corpus.slices import Slice
-from inference.runs import handler, own_files, pipeline, receipts, run_folder, summary
+from inference.runs import handler, own_files, pipeline, receipts, run_folder, slice_list, summary
 from inference.runs.handler import ScoredSlice, SliceDocuments
 from inference.runs.lock import TASKS
 from inference.runs.options import RunOptions
-from inference.runs.own_files import CLAIMS, SLICES
+from inference.runs.own_files import CLAIMS
 from inference.runs.receipts import Receipt
-from inference.scoring import tally
+from inference.runs.summary import DamagedReceipts
 from inference.scoring.scorer import Scorer
-from inference.scoring.tally import Totals
-from models import seals
 from models.errors import UserError
 
 POLL_SECONDS = 2.0  # between two looks at what the other tasks have done
 MISSES = 10  # claims that others were faster with, one after another, after which the claims are listed again
+ALIKE_BYTES = 1024 * 1024  # slices whose sizes differ by less count as equally large
 STUCK_SECONDS = 1800.0  # a claim that has led to nothing for so long is free, although its task shows itself
 LISTING, SUMMARY = "slices", "summary"  # claims on what is done once
 
@@ -74,24 +71,29 @@ class Task:
 
         One task cuts the files and counts their lines, and the others wait for it.
         """
-        path = FileSystems.join(self.options.output, SLICES)
 
         def known() -> list[Slice]:
-            return _read_slices(path, self.options.run, files)
+            return slice_list.read(self.options.output, self.options.run) or []
 
-        self._once(LISTING, lambda: known() or self._is_finished(), lambda: _write_slices(path, self.options, files))
+        self._once(LISTING, lambda: known() or self._is_finished(), lambda: _write_slices(self.options, files))
         return known()
 
     def summarise(self, all_slices: Sequence[Slice]) -> bool:
-        """Write the summary once every slice has its receipt. Return whether this task has written it."""
-        return self._once(SUMMARY, self._is_finished, lambda: _summarise(self.options, len(all_slices)))
+        """Write the summary once every slice has its receipt. Return whether this task has written it.
+
+        Raises:
+            DamagedReceipts: a receipt is damaged; then it is deleted, and its slice is free.
+        """
+        return self._once(SUMMARY, self._is_finished, lambda: _summarise(self.options, all_slices))
 
     def claimed(self, all_slices: Sequence[Slice]) -> Iterator[Slice]:
         """Yield slices that this task has claimed, until every slice of the run has a receipt.
 
-        The order differs from task to task, so that two of them seldom want the same slice.
+        The large ones come first. Otherwise the order differs from task to task, so that two of them seldom want the
+        same slice.
         """
-        left, pause = random.Random(self.name).sample(all_slices, len(all_slices)), POLL_SECONDS
+        mixed, pause = random.Random(self.name).sample(all_slices, len(all_slices)), POLL_SECONDS
+        left = sorted(mixed, key=lambda piece: -(piece.text_bytes // ALIKE_BYTES))
         while not self._stop.is_set():
             done = set(receipts.paths(self.options.output, self.options.run))
             left = [piece for piece in left if self._receipt(piece) not in done]
@@ -204,7 +206,7 @@ def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], N
     def read() -> Iterator[SliceDocuments]:
         for piece in task.claimed(all_slices):
             found = pipeline.read_slice(piece, options, recipe)
-            if isinstance(found, SliceDocuments):
+            if found:
                 yield found
 
     def write(scored: ScoredSlice) -> None:
@@ -229,53 +231,23 @@ def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], N
             raise
 
 
-def _read_slices(path: str, run: str, files: Sequence[InputFile]) -> list[Slice]:
-    """Return the slices that a task of this run has written down, or an empty list if none has."""
-    try:
-        content = seals.unseal(storage.read_file(path)) if storage.exists(path) else None
-    except Exception:  # each storage raises its own errors
-        if storage.exists(path):
-            raise
-        return []  # the run was finished just now, and the file is gone
-    if content is None or content["run"] != run:
-        return []
-    by_path = {file.path: file for file in files}
-    return [Slice(**{**piece, "file": by_path[piece["file"]["path"]]}) for piece in content["slices"]]
-
-
-def _write_slices(path: str, options: RunOptions, files: Sequence[InputFile]) -> None:
-    ranges = [byte_range for file in files for byte_range in slices.cut(file, options.slice_bytes)]
-    counted: dict[str, list[slices.CountedRange]] = {}
-    with ThreadPoolExecutor() as pool:  # hashes are made side by side
-        for found in pool.map(slices.count_lines, ranges):
-            for part in found:
-                counted.setdefault(part.file.path, []).append(part)
-    numbered = [piece for parts in counted.values() for piece in slices.number(parts)]
+def _write_slices(options: RunOptions, files: Sequence[InputFile]) -> None:
+    counted = counting.count_all(files, options.slice_bytes, pipeline.copies_of(options))
     run_folder.require_own(options)  # another task may have finished the run while this one was stopped
-    storage.write_file(path, seals.seal(orjson.loads(orjson.dumps({"run": options.run, "slices": numbered}))))
+    slice_list.write(counted, options.output, options.run)
 
 
-def _summarise(options: RunOptions, count: int) -> None:
-    """Write the summary, and then delete the claims, which nobody needs any more."""
-    totals: Totals = {}
-    buckets: dict[int, list[bytes]] = {}
+def _summarise(options: RunOptions, all_slices: Sequence[Slice]) -> None:
+    """Write the summary, and then delete the claims, which nobody needs any more.
 
-    def hashes_of(receipt: Receipt) -> tuple[Totals, list[tuple[int, bytes]]]:
-        return receipt.totals(), summary.id_hashes(receipt, options.output)
-
-    whole = (receipt for _, receipt in receipts.read_all(options.output, options.run) if receipt)
-    with ThreadPoolExecutor(receipts.READERS) as pool:
-        while some := list(itertools.islice(whole, receipts.CHUNK)):
-            for part, hashes in pool.map(hashes_of, some):
-                totals = tally.add([totals, part])
-                for bucket, members in hashes:
-                    buckets.setdefault(bucket, []).append(members)
-    if totals.get("slices", 0) != count:
-        raise UserError(
-            f"{options.output}: expected {count:,} receipts, found {totals.get('slices', 0):,} whole ones; `labelbeam "
-            f"verify {options.output}` names the others, and `labelbeam label` with the same flags mends them."
-        )
-    duplicates = sum(summary.count_duplicates(members) for members in buckets.values())
+    Raises:
+        DamagedReceipts: a receipt is damaged; then it is deleted, and its slice is free.
+    """
+    try:
+        content = summary.account(all_slices, options)
+    except DamagedReceipts:
+        own_files.delete_claims(options.output)
+        raise
     run_folder.require_own(options)
-    summary.write(summary.summarise(totals, count, duplicates), options)
+    summary.write(content, options)
     own_files.delete_shared(options.output)

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from typing import Self
 
-from inference.corpus.records import Document, Failure, capped
+from inference.corpus.records import Document, Failure
 from inference.scoring import faults, predictions, tally
 from inference.scoring.faults import DeviceError, ScoringError
 from inference.scoring.options import ScoringOptions
@@ -49,12 +49,12 @@ def _one_by_one(documents: Sequence[Document], process: "_Process", others: int 
         try:
             parts.append(process.score_twice(document))
         except BrokenProcessPool:
-            failures.append(Failure(document.line, document.id, "process_ended", ENDED, capped(document.raw)))
+            failures.append(document.failure("process_ended", ENDED))
             faults.refuse_most_failed(len(failures), len(documents) + others, ENDED)
     parts = parts or [process.score([])]
     return (
         predictions.merged([part for part, _, _ in parts]),
-        sorted([*failures, *(failure for _, part, _ in parts for failure in part)], key=lambda failure: failure.line),
+        sorted([*failures, *(failure for _, part, _ in parts for failure in part)], key=lambda failure: failure.place),
         Counts(**tally.add(asdict(counts) for _, _, counts in parts)),
     )
 

@@ -94,7 +94,6 @@ class ModelScores:
 class Block:
     """The predictions of some documents, ready to be written."""
 
-    lines: Sequence[int]
     ids: Sequence[str]
     kept_fields: Sequence[dict[str, Any]]
     by_model: dict[str, Labellings]
@@ -104,7 +103,7 @@ class Block:
 class Predictions:
     """The predictions of documents. Iterating makes one Prediction at a time."""
 
-    lines: Sequence[int]  # line number of each document, from 1
+    places: Sequence[int]  # number of each document's line in its slice, from 0
     ids: Sequence[str]
     kept_fields: Sequence[dict[str, Any]]  # values by field name, for each document
     by_model: dict[str, ModelScores]
@@ -115,15 +114,15 @@ class Predictions:
     def __iter__(self) -> Iterator[Prediction]:
         for block in self.blocks():
             by_document = zip(*block.by_model.values(), strict=True)
-            for line, identifier, kept, row in zip(block.lines, block.ids, block.kept_fields, by_document, strict=True):
-                yield Prediction(line, identifier, kept, dict(zip(block.by_model, row, strict=True)))
+            for identifier, kept, row in zip(block.ids, block.kept_fields, by_document, strict=True):
+                yield Prediction(identifier, kept, dict(zip(block.by_model, row, strict=True)))
 
     def blocks(self) -> Iterator[Block]:
         """Yield the predictions in blocks of about SCORES_AT_ONCE scores, in order."""
         labels = sum(scores.probs.shape[1] for scores in self.by_model.values())
         for part in _parts(len(self), _at_once(labels)):
             by_model = {name: scores.labellings(part) for name, scores in self.by_model.items()}
-            yield Block(self.lines[part], self.ids[part], self.kept_fields[part], by_model)
+            yield Block(self.ids[part], self.kept_fields[part], by_model)
 
 
 def merged(parts: Sequence[Predictions]) -> Predictions:
@@ -139,7 +138,7 @@ def merged(parts: Sequence[Predictions]) -> Predictions:
             np.concatenate([scores.rows + start for scores, start in zip(of_model, starts, strict=True)]),
         )
     return Predictions(
-        [line for part in parts for line in part.lines],
+        [place for part in parts for place in part.places],
         [identifier for part in parts for identifier in part.ids],
         [kept for part in parts for kept in part.kept_fields],
         by_model,

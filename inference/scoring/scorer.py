@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from inference.corpus.records import Document, Failure, capped
+from inference.corpus.records import Document, Failure
 from inference.scoring import batching, faults, model_files, runtimes
 from inference.scoring.faults import Probe, Problem
 from inference.scoring.options import ScoringOptions, text_only, text_recipes
@@ -76,15 +76,12 @@ class Scorer:
             counts.count_labels(model.name, of_model.manifest.labels.names, of_model.all_decided())
             counts.count_lengths(model.name, [len(encoded[model.encoding][index]) for index in good], model.max_tokens)
         predictions = Predictions(
-            [documents[i].line for i in good],
+            [documents[i].place for i in good],
             [documents[i].id for i in good],
             [documents[i].kept_fields for i in good],
             by_model,
         )
-        failures = [
-            Failure(documents[i].line, documents[i].id, "model_failed", problem, capped(documents[i].raw))
-            for i, problem in sorted(problems.items())
-        ]
+        failures = [documents[i].failure("model_failed", problem) for i, problem in sorted(problems.items())]
         return predictions, failures, counts
 
     def check_probes(self) -> None:
