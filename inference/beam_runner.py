@@ -82,7 +82,7 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION, epilog: str = 
         "--slice_mb",
         type=positive(float),
         metavar="MIB",
-        help="size of a slice (default: 8, or less if that makes fewer than 64 slices)",
+        help="size of a slice (default: about a minute of work, or less if that makes fewer than 64 slices)",
     )
     what.add_argument(
         "--max_failure_rate",

@@ -1,6 +1,8 @@
 """Checks a run before it starts. It reports every problem in one message, and writes nothing."""
 
 import argparse
+import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from inference.engines import Engine
 from inference.runs import lineage, pipeline, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
-from inference.scoring import model_files, runtimes
+from inference.scoring import model_files, runtimes, work
 from inference.scoring.options import PrecisionChoice, ScoringOptions
 from inference.scoring.runtimes import Runtime
 from models import names, trained_model
@@ -27,6 +29,9 @@ from models.text import TextRecipe
 
 if TYPE_CHECKING:
     from inference.dataflow.launch import Job
+
+
+SLICE_SECONDS = 60.0  # work of a slice: a kill costs little, and what a slice costs by itself is little too
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         files = slices.limit_lines(files, flags.limit)
     options = RunOptions(
         output=flags.output,
-        slice_bytes=slices.slice_bytes(files, flags.slice_mb),
+        slice_bytes=_slice_bytes(flags, files, scoring, here=not on_dataflow),
         scoring=_with_threads(scoring, beam_options),
         id_field=flags.id_field,
         keep_fields=flags.keep_fields,
@@ -129,6 +134,23 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
         verbosity=flags.verbosity,
         json=flags.json,
     )
+
+
+def _slice_bytes(flags: argparse.Namespace, files: Sequence[InputFile], scoring: ScoringOptions, *, here: bool) -> int:
+    """Return the size of a slice: that of the flag, that of a run which is resumed, or what SLICE_SECONDS suffice for.
+
+    If the models are not on this machine (`here` is false), the size of the corpus alone decides.
+    """
+    if flags.slice_mb:
+        return max(int(flags.slice_mb * slices.MIB), 1)
+    with contextlib.suppress(OSError):  # `run_folder.check` says what is wrong with the folder
+        if not flags.overwrite and (earlier := run_folder.read(flags.output)):
+            return int(earlier["options"]["slice_bytes"])
+    length = slices.line_length(files)
+    if not here or not length:
+        return slices.slice_bytes(files)
+    documents = work.document_limit(scoring, length, SLICE_SECONDS)
+    return slices.slice_bytes(files, min(math.ceil(documents * length), slices.MAX_SLICE_BYTES))
 
 
 def _contradictions(flags: argparse.Namespace, *, on_dataflow: bool) -> Iterator[str]:

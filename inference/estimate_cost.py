@@ -172,7 +172,7 @@ def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], P
     except UserError as error:
         problems.append(str(error))
     refuse(problems)
-    options = RunOptions("", slices.slice_bytes(files, None), scoring, flags.id_field, flags.keep_fields)
+    options = RunOptions("", slices.slice_bytes(files), scoring, flags.id_field, flags.keep_fields)
     return options, files, prices
 
 

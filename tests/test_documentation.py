@@ -269,7 +269,7 @@ def test_the_files_are_described_as_they_are_written() -> None:
     zeros: dict[str, Any] = dict.fromkeys((field.name for field in fields(Receipt)), 0)
     receipt = Receipt(**{**zeros, "weights": {}})
     totals = summary.summarise(receipt.totals(), 1, 0)
-    failure = Failure(1, None, "not_json", "d", "raw").row("file")
+    failure = Failure(1, None, "not_json", "d", "raw").row()
     assert not [name for name in (*run, *run["options"], *totals, *failure) if f"`{name}`" not in text]
     assert not [name for name in (*own_files.FILES, *own_files.FOLDERS) if name not in text]
 

@@ -14,20 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import environment
+from benchmarks.commits import PROGRAM, clone_of
 from labelbeam import COMMANDS, MARK
 
 RESULT = Path(__file__).parent / "results" / "startup.json"
 ROUNDS = 5
-# Runs a command of the clone that is named first, whichever one is installed.
-PROGRAM = (
-    "import runpy, sys; clone, module, *flags = sys.argv[1:]; sys.path.insert(0, clone); sys.argv = [module, *flags]; "
-    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
-)
 WRONG_KEY = (
     '[data]\ntrain = "a.jsonl"\n[labels]\ntask = "binary"\nnames = ["no", "yes"]\n[model]\nbase = "b"\n[trainin]\n'
 )
@@ -40,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of each command (default: {ROUNDS})")
     flags = parser.parse_args()
     result: dict[str, Any] = {**environment.describe(), "rounds": flags.rounds, "before": flags.before, "rows": []}
-    with tempfile.TemporaryDirectory() as folder, _clone(flags.before) as before:
+    with tempfile.TemporaryDirectory() as folder, clone_of(flags.before) as before:
         config = Path(folder) / "wrong.toml"
         config.write_text(WRONG_KEY, encoding="utf-8")
         clones = {"now": environment.ROOT} | ({"before": before} if before else {})
@@ -63,21 +58,6 @@ def cases(config: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
     yield "wrong flag", "inference.beam_runner", ["--modle", "m", "--input", "i", "--output", "o"]
     yield "wrong flag", "training.train", [str(config), "--ouptut", "o"]
     yield "wrong key", "training.train", [str(config), "--output", "o"]
-
-
-@contextmanager
-def _clone(commit: str | None) -> Iterator[Path | None]:
-    """Check an earlier commit out into a folder of its own."""
-    if commit is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        git = ["git", "-C", str(environment.ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", f"{folder}/clone", commit], check=True)
-        try:
-            yield Path(folder) / "clone"
-        finally:
-            subprocess.run([*git, "remove", "--force", f"{folder}/clone"], check=True)
 
 
 def _time(clone: Path, module: str, arguments: Sequence[str]) -> float:

@@ -1,9 +1,14 @@
-"""Cloud Storage, with the credentials of Beam's own reads and writes."""
+"""Cloud Storage, through one client that Beam's own reads and writes use as well.
+
+Beam 2.77 makes a new client for each operation, with new connections and credentials.
+"""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import IO
 
 from apache_beam.io.filesystem import CompressionTypes
@@ -13,16 +18,45 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed, Unauthorized
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
+from requests.adapters import HTTPAdapter
 
 from inference.corpus.objects import ConflictError
 from models.paths import GS
 
+_create = gcsio.create_storage_client  # before `adopt`
+EMULATOR = "STORAGE_EMULATOR_HOST"  # variable that names another server than the real one
+CONNECTIONS = 64  # most connections of a process that are kept open
 DELETERS = 16  # threads that delete objects
 
 
 def client() -> storage.Client:
-    """Return a client with the credentials of Beam's own reads and writes, including flags such as --no_auth."""
-    return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions([]))
+    """Return the client that Beam's options describe, including flags such as --no_auth."""
+    return _client_for(FileSystems._pipeline_options or PipelineOptions([]))
+
+
+def _client_for(options: PipelineOptions, use_credentials: bool = True) -> storage.Client:
+    """Return one client for all that happens under the same options and environment."""
+    given = options.get_all_options(drop_default=True)
+    return _client(repr(sorted(given.items(), key=str)), os.environ.get(EMULATOR), use_credentials)
+
+
+@cache
+def _client(_options: str, _emulator: str | None, use_credentials: bool) -> storage.Client:
+    made = _create(FileSystems._pipeline_options or PipelineOptions([]), use_credentials)
+    for scheme in ("https://", "http://"):
+        made._http.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    return made
+
+
+def adopt() -> None:
+    """Let Beam's access to Cloud Storage in this process use the client of this module."""
+    gcsio.create_storage_client = _client_for
+
+
+def get(path: str, size: int) -> bytes:
+    """Return the bytes of an object, or the first `size` of them; all if `size` is negative."""
+    blob = storage.Blob.from_uri(path, client=client())
+    return bytes(blob.download_as_bytes(end=size - 1 if size > 0 else None, raw_download=True))
 
 
 def read(path: str) -> tuple[str, bytes] | None:

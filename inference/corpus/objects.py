@@ -11,8 +11,14 @@ class ConflictError(Exception):
 class Objects(Protocol):
     """A remote storage. Of two processes that replace the same version of an object at once, only one succeeds."""
 
+    def adopt(self) -> None:
+        """Let Beam's access to this storage in this process use one client."""
+
     def read(self, path: str) -> tuple[str, bytes] | None:
         """Return the version and the content of an object, or None if there is no object."""
+
+    def get(self, path: str, size: int) -> bytes:
+        """Return the bytes of an object, or the first `size` of them; all if `size` is negative."""
 
     def write(self, path: str, content: bytes, version: str | None) -> str:
         """Write an object in place of this version, or a new one (None), and return its version.

@@ -120,6 +120,13 @@ def read(path: str) -> tuple[str, bytes] | None:
         return None
 
 
+def get(path: str, size: int) -> bytes:
+    """Return the bytes of an object, or the first `size` of them; all if `size` is negative."""
+    bucket, key = parse_s3_path(path)
+    part = {"Range": f"bytes=0-{size - 1}"} if size > 0 else {}
+    return bytes(client().get_object(Bucket=bucket, Key=key, **part)["Body"].read())
+
+
 def write(path: str, content: bytes, version: str | None) -> str:
     """Write an object in place of that with this ETag, or a new one, and return its ETag.
 

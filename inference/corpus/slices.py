@@ -19,13 +19,17 @@ from inference.corpus.files import (
     InputFile,
     SourceError,
     compression_of,
+    read_beginning,
     read_bytes,
+    read_stored,
     split_lines,
 )
 from inference.corpus.records import MAX_LINE_BYTES, DocumentRecipe, Documents, Line, Reason, read_documents
 
 MIB = 1024 * 1024
-MIN_SLICE_BYTES, MAX_SLICE_BYTES = MIB // 4, 8 * MIB
+MIN_SLICE_BYTES, MAX_SLICE_BYTES = MIB // 4, 32 * MIB
+SMALLEST_SLICE_BYTES = 16 * 1024  # also where a machine takes minutes for it
+BEGINNING = 64 * 1024  # bytes of text that show how long lines are
 MIN_SLICES = 64  # a corpus is cut into this many if it is large enough: progress shows, and a kill costs little
 MAX_STEM = 80  # bytes of a file's name in a slice's name: file systems allow 255 for a whole name
 NAME = r"\d{7,}-[A-Za-z0-9._-]{1,80}"  # pattern of the names of slices
@@ -106,15 +110,21 @@ def limit_lines(files: Iterable[InputFile], limit: int) -> list[InputFile]:
     return chosen
 
 
-def slice_bytes(files: Sequence[InputFile], slice_mb: float | None) -> int:
-    """Return the slice size in bytes: that of `slice_mb` (MiB), or one that suits the total size of the files.
+def slice_bytes(files: Sequence[InputFile], most_bytes: int = MAX_SLICE_BYTES) -> int:
+    """Return the size of a slice in bytes: at most `most_bytes`, and less if that makes few slices."""
+    few = max(sum(map(text_bytes, files)) // MIN_SLICES, MIN_SLICE_BYTES)
+    return max(min(few, most_bytes), SMALLEST_SLICE_BYTES)
 
-    The size depends on the input alone, so the same command cuts the same slices again.
+
+def line_length(files: Sequence[InputFile]) -> float:
+    """Return the mean number of bytes of the first lines of a file in the middle of the corpus; 0 if it is empty.
+
+    Raises:
+        SourceError: the file cannot be read.
     """
-    if slice_mb:
-        return max(int(slice_mb * MIB), 1)
-    expanded = sum(map(text_bytes, files))
-    return min(max(expanded // MIN_SLICES, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
+    file = files[len(files) // 2]
+    content = read_beginning(file, BEGINNING)[0] if compression_of(file.path) else read_stored(file, BEGINNING)
+    return len(content) / max(content.count(b"\n"), 1)
 
 
 def expected(files: Sequence[InputFile], slice_bytes: int) -> int:

@@ -75,8 +75,8 @@ def match(pattern: str, limit: int | None = None) -> list[FileMetadata]:
 
 def _prepare(path: str) -> None:
     """Prepare Beam for a storage. Workers and programs in Python never call `configure`."""
-    if path.startswith(S3):
-        s3.adopt()
+    if is_remote(path):
+        objects(path).adopt()
 
 
 def open_file(path: str) -> BinaryIO:
@@ -87,6 +87,8 @@ def open_file(path: str) -> BinaryIO:
 
 def read_file(path: str, size: int = -1) -> bytes:
     """Return a file's bytes as they are stored, or the first `size` of them."""
+    if is_remote(path):
+        return objects(path).get(path, size)
     with open_file(path) as file:
         return file.read(size)
 

@@ -156,21 +156,12 @@ def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> fl
 
 
 def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], slice_bytes: int) -> Corpus:
-    compressed = [file for file in files if compression_of(file.path)]
-    plain = [file for file in files if not compression_of(file.path)]
-    plain_bytes = sum(file.size for file in plain)
-    stored = sum(file.size for file in compressed)
-    growth = (sampled.text_bytes.value - plain_bytes) / max(stored, 1)
-    pieces = slices.expected(plain, slice_bytes)
-    expanded = 0.0  # decompressed bytes: the whole file to count lines, and again from its start for each slice
-    for file in compressed:
-        count = math.ceil(file.size * growth / slice_bytes)
-        pieces += count
-        expanded += file.size * growth * (1 + (count + 1) / 2)
+    plain_bytes = sum(file.size for file in files if not compression_of(file.path))
+    expanded = sampled.text_bytes.value - plain_bytes  # bytes of text in compressed files, which are expanded once
     return Corpus(
         files=len(files),
-        stored_bytes=plain_bytes + stored,
-        slices=pieces,
+        stored_bytes=sum(file.size for file in files),
+        slices=max(math.ceil(sampled.text_bytes.value / slice_bytes), 1),
         text_bytes=sampled.text_bytes,
         documents=sampled.whole([len(piece.documents) for piece in sampled.pieces]),
         tokens=sampled.whole(tokens),
@@ -187,7 +178,7 @@ def _of_size(documents: int, corpus: Corpus, sampled: Sample, tokens: Sequence[i
     return Corpus(
         files=math.ceil(corpus.files * factor),
         stored_bytes=round(corpus.stored_bytes * factor),
-        slices=slices.expected([text], slices.slice_bytes([text], None)),
+        slices=slices.expected([text], slices.slice_bytes([text])),
         text_bytes=text_bytes,
         documents=Estimate(documents, documents, documents),
         tokens=sample.ratio(tokens, counts, documents),

@@ -19,7 +19,7 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import slices, storage
-from inference.corpus.files import InputFile
+from inference.corpus.files import InputFile, SourceError
 from inference.corpus.records import Document, DocumentRecipe
 from inference.corpus.slices import Slice
 from inference.runs import lineage, pipeline, receipts, sink, slice_list
@@ -79,7 +79,7 @@ def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: Docu
     row_files = p | "NoRows" >> beam.Create([])
     if earlier:
         old, row_files = _earlier_corpus(p, earlier)
-        sides["old"] = old | "ReadOld" >> beam.FlatMap(read_old, recipe)
+        sides["old"] = old | "ReadOld" >> beam.FlatMap(read_old, recipe, earlier.run or earlier.delta)
         sides["rows"] = row_files | "ReadRows" >> beam.FlatMap(read_rows)
     decided = sides | "ById" >> beam.CoGroupByKey() | "Decide" >> beam.ParDo(Decide()).with_outputs(main="outcomes")
     lines = {"slices": planned | "ByPart" >> beam.Map(lambda each: (each.part, each)), "lines": decided.lines}
@@ -228,10 +228,16 @@ def read_new(planned: Planned, recipe: DocumentRecipe) -> Iterator[tuple[bytes, 
         yield key, (texts, kept_fields, planned.part, planned.piece.number, place)
 
 
-def read_old(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, OldDocument]]:
-    """Yield the two digests of each document of a slice of the old corpus under the key of its id."""
-    for key, texts, kept_fields, _ in _hashes(piece, recipe):
-        yield key, (texts, kept_fields)
+def read_old(piece: Slice, recipe: DocumentRecipe, previous: str) -> list[tuple[bytes, OldDocument]]:
+    """Return the two digests of each document of a slice of the old corpus under the key of its id.
+
+    Raises:
+        UserError: the slice has other bytes than when it was counted.
+    """
+    try:
+        return [(key, (texts, kept_fields)) for key, texts, kept_fields, _ in _hashes(piece, recipe)]
+    except SourceError as error:
+        raise UserError(f"--previous {previous}: {error}") from None
 
 
 def read_rows(file: RowFile) -> Iterator[tuple[bytes, Row]]:

@@ -148,7 +148,8 @@ def _receipt_problems(all_slices: Sequence[Slice], all_receipts: Sequence[Receip
         if missing:
             first, last = pieces[0].parts[0], pieces[-1].parts[-1]
             yield (
-                f"{len(pieces):,} slices have no receipt, from line {first.first_line:,} of {first.file.path} to line "
+                f"{len(pieces):,} slice{'s have' if len(pieces) > 1 else ' has'} no receipt, from line "
+                f"{first.first_line:,} of {first.file.path} to line "
                 f"{last.first_line + last.lines - 1:,} of {last.file.path}; run the same command again."
             )
             continue

@@ -161,6 +161,7 @@ def write_summary(output: str, options: RunOptions, written: int) -> None:  # no
         RunLost: the folder belongs to another run, or to none.
         DamagedReceipts: a receipt is damaged; then it is deleted, and the same command does its slice again.
     """
+    run_folder.require_own(options)
     content = summary.account(slice_list.read(output, options.run) or (), options)
     run_folder.require_own(options)
     summary.write(content, options)

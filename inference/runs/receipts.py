@@ -118,11 +118,9 @@ def names(output: str, run: str) -> set[str]:
     return {path.rpartition("/")[2][:-end] for path in paths(output, run)}
 
 
-def discard(damaged: Sequence[str]) -> None:
-    """Delete damaged receipts, so that their slices are done again."""
-    for path in damaged:
-        folder, _, name = path.rpartition("/")
-        storage.delete(folder, [name])
+def delete(output: str, run: str, slice_name: str) -> None:
+    """Delete the receipt of a slice, so that the slice is done again."""
+    storage.delete(FileSystems.join(output, RECEIPTS), [f"{slice_name}.{run_part(run)}.json"])
 
 
 def paths(output: str, run: str) -> Iterator[str]:

@@ -69,7 +69,7 @@ def find_changes(
         "previous": {"path": previous, "run": earlier.description.get("run")},
         "models": chosen,
         "options": earlier.options,
-        "slice_bytes": slices.slice_bytes(files, None),
+        "slice_bytes": slices.slice_bytes(files),
     }
     _clear(output)
     storage.write_file(FileSystems.join(output, UNFINISHED), orjson.dumps({**head, "files": files}))

@@ -31,7 +31,7 @@ from models import paths, seals
 from models.arguments import refuse
 from models.errors import UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # The packages whose versions decide the scores.
 DECISIVE_PACKAGES = (
     "labelbeam",
@@ -353,7 +353,7 @@ def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
         storage.write_file(path, content)
     fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
     scoring = replace(options.scoring, sha256=tuple(fingerprints[name] for name in options.model_names))
-    return replace(options, run=current["run"], scoring=scoring)
+    return replace(options, run=current["run"], slice_bytes=current["options"]["slice_bytes"], scoring=scoring)
 
 
 def _refuse(description: dict[str, Any], output: str, overwrite: bool = False) -> None:
@@ -366,5 +366,7 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
     content = {"run": _identity(content), **content}
     if storage.create_file(FileSystems.join(output, RUN), seals.seal(content, indent=True)):
         return content
-    _refuse(description, output)  # another process was faster
-    return require(output)
+    first = require(output)  # another process was faster, and the size of its slices counts
+    size = first["options"]["slice_bytes"]
+    _refuse({**description, "options": {**description["options"], "slice_bytes": size}}, output)
+    return first

@@ -43,30 +43,43 @@ def account(slices: Sequence[Slice], options: RunOptions) -> dict[str, Any]:
     totals: Totals = {}
     damaged = []
     with _IdCounter() as ids:
-        for path, receipt, hashes in _read_all(slices, options):
+        for piece, receipt, hashes in _read_all(slices, options):
             if receipt is None:
-                damaged.append(path)
+                damaged.append(piece.name)
             else:
                 totals = tally.add([totals, receipt.totals()])
                 ids.add(hashes)
         if damaged:
-            receipts.discard(damaged)
-            raise DamagedReceipts(f"{len(damaged):,} receipts were damaged, such as {damaged[0]}.")
+            _discard(damaged, options)
+            raise DamagedReceipts(
+                f"{len(damaged):,} receipt{'s were' if len(damaged) > 1 else ' was'} damaged, such as that of "
+                f"{damaged[0]}; each was deleted."
+            )
         return summarise(totals, len(slices), ids.count_repeated())
 
 
-def _read_all(slices: Sequence[Slice], options: RunOptions) -> Iterator[tuple[str, Receipt | None, bytes]]:
-    """Yield the path of each slice's receipt, the receipt, and the hashes of the slice's ids."""
-    finished = receipts.names(options.output, options.run)
-    paths = [receipts.path_of(options.output, options.run, s.name) for s in slices if s.name in finished]
+def _discard(damaged: Sequence[str], options: RunOptions) -> None:
+    """Delete the receipts of these slices. The files that they named count as those of an attempt."""
+    for name in damaged:
+        sink.begin_attempt(options, name)
+        receipts.delete(options.output, options.run, name)
+
+
+def _read_all(slices: Sequence[Slice], options: RunOptions) -> Iterator[tuple[Slice, Receipt | None, bytes]]:
+    """Yield each slice that has a receipt, the receipt, and the hashes of the slice's ids."""
+    names = receipts.names(options.output, options.run)
+    finished = [piece for piece in slices if piece.name in names]
+
+    def read_receipt(piece: Slice) -> Receipt | None:
+        return receipts.read(receipts.path_of(options.output, options.run, piece.name), options.run)
 
     def read_ids(receipt: Receipt | None) -> bytes:
         return sink.read_id_hashes(receipt, options.output) if receipt else b""
 
     with ThreadPoolExecutor(receipts.READERS) as pool:
-        for start in range(0, len(paths), receipts.CHUNK):
-            chunk = paths[start : start + receipts.CHUNK]
-            read = list(pool.map(lambda path: receipts.read(path, options.run), chunk))
+        for start in range(0, len(finished), receipts.CHUNK):
+            chunk = finished[start : start + receipts.CHUNK]
+            read = list(pool.map(read_receipt, chunk))
             yield from zip(chunk, read, pool.map(read_ids, read), strict=True)
 
 

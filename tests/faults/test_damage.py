@@ -71,9 +71,11 @@ def test_rows_that_are_not_as_they_were_written_are_not_read(
     error = capsys.readouterr().err
     assert f"error: {run}/predictions/" in error
     assert "while running" not in error
+    hashes = max((run / "ids").iterdir())
+    flip(hashes, random.Random(2)) if damage == "flipped bit" else hashes.unlink()
     label(*flags, output=run, expect=1)
     error = capsys.readouterr().err
-    assert f"failed: {run}/predictions/" in error
+    assert f"failed: {hashes}" in error
     assert f"put it back, or delete {run}/receipts/" in error
     assert "Traceback" not in error
     max((run / "receipts").iterdir()).unlink()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.corpus import slices
+from inference import verify
+from inference.corpus import counting
 from inference.corpus.files import SourceError, find_files
 from inference.runs.options import RESUME
 from tests.inference.conftest import contents, write_corpus
@@ -53,29 +54,30 @@ def test_a_compressed_file_that_goes_away_is_not_taken_for_a_damaged_one(tmp_pat
     path.write_bytes(gzip.compress(b'{"id": 1}\n'))
     (file,) = find_files([str(path)])
     path.unlink()
-    (byte_range,) = slices.cut(file, 100)
     with pytest.raises(SourceError, match="cannot be reached: No such file"):
-        slices.count_lines(byte_range)
+        counting.count_all([file], 100)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_input_that_changed_between_two_attempts_is_refused(
+def test_input_that_changed_between_two_attempts_is_found_where_it_is_read(
     tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    """Change one letter in a finished slice, so that the file keeps its size."""
+    """Change a letter of a finished slice, and then of an unfinished one, so that the file keeps its size."""
     plain = write_corpus(tmp_path / "plain.jsonl", 1_000).read_bytes()
-    changed = plain.replace(b"sky", b"sea", 1)
     pack = (lambda content: gzip.compress(content, 0, mtime=0)) if suffix else bytes
     corpus = tmp_path / f"corpus.jsonl{suffix}"
     corpus.write_bytes(pack(plain))
     flags = ("--model", colours, "--input", corpus, "--slice_mb", 0.02)
     whole, run = label(*flags), label(*flags)
     unfinished(run, 2)
-    corpus.write_bytes(pack(changed))
-    capsys.readouterr()
+    corpus.write_bytes(pack(plain.replace(b"sky", b"sea", 1)))
+    assert verify.main([str(run), "--input"]) == 1
+    assert f"{corpus}: the lines from 1 on have changed since they were labelled" in capsys.readouterr().out
+    word = plain.index(b"sky", 50_000)  # in the slice without a receipt
+    corpus.write_bytes(pack(plain[:word] + b"sea" + plain[word + 3 :]))
     label(*flags, output=run, expect=1)
     error = capsys.readouterr().err
-    assert f"failed: {corpus} has changed since its lines from 1 on were labelled: put it back" in error
+    assert f"failed: {corpus}: expected the bytes that were counted when the run began, found others" in error
     assert "Traceback" not in error
     assert not (run / "summary.json").exists()
     corpus.write_bytes(pack(plain))

@@ -17,7 +17,10 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.retry import retry_unary
 
 from inference import beam_runner
+from inference.corpus import counting
 from inference.corpus import s3 as objects
+from inference.corpus.files import find_files
+from inference.corpus.slices import Slice
 from inference.scoring import conversion_folder, conversions
 from models import seals, weights
 from models.network import PooledClassifier
@@ -151,6 +154,11 @@ def jsonl(count: int, start: int = 0) -> bytes:
     """Return the bytes of a corpus with `count` documents."""
     rows = ({"id": f"d{start + i}", "text": text} for i, text in enumerate(texts(count)))
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def slices_of(corpus: Path, slice_bytes: int = 10**9) -> list[Slice]:
+    """Return the slices of a corpus of one file."""
+    return counting.count_all(find_files([str(corpus)]), slice_bytes)
 
 
 def upload_folder(cloud: Remote, folder: Path, name: str) -> str:

@@ -15,13 +15,21 @@ import pytest
 
 from inference import beam_runner, collect, delta
 from inference.corpus import slices
-from inference.corpus.files import find_files
 from inference.corpus.records import DocumentRecipe
-from inference.corpus.slices import count_lines, cut, number
 from inference.runs import changes
 from inference.runs.changes import Planned
 from models.text import TextRecipe
-from tests.inference.conftest import BUCKET, Remote, int8_variant, jsonl, root_of, rows_of, texts, upload_folder
+from tests.inference.conftest import (
+    BUCKET,
+    Remote,
+    int8_variant,
+    jsonl,
+    root_of,
+    rows_of,
+    slices_of,
+    texts,
+    upload_folder,
+)
 from tests.tiny import tiny_model
 
 TEXTS = texts(60)
@@ -170,6 +178,7 @@ def test_a_run_on_a_delta_takes_all_its_documents_and_its_options_and_nothing_el
 ) -> None:
     monkeypatch.setattr(changes, "PART_BYTES", 1)
     monkeypatch.setattr(slices, "MIN_SLICE_BYTES", 300)
+    monkeypatch.setattr(slices, "SMALLEST_SLICE_BYTES", 300)
     run = label("--model", colours, "--input", write(tmp_path / "may.jsonl", documents(30)), "--runner", "FnApiRunner")
     june = write(tmp_path / "june.jsonl", documents(30, d1="rose", d29="sky"))
     made = delta_of(june, run, tmp_path / "to_june")
@@ -210,7 +219,7 @@ def test_an_old_corpus_that_changed_at_equal_size_is_refused(
     may.write_bytes(content.replace(b"red", b"sky"))
     delta_of(june, run, tmp_path / "out", expect=2)
     error = capsys.readouterr().err
-    assert f"error: --previous {run}: its input {may} has changed, so texts cannot be compared; put it back" in error
+    assert f"error: --previous {run}: {may}: expected the bytes that were counted when the run began" in error
     assert "Traceback" not in error
     assert list(tmp_path.glob("out/**/*.*")) == []
     may.write_bytes(content)
@@ -366,10 +375,9 @@ def test_a_delta_and_a_collection_in_a_remote_storage(remote: Remote, label: Lab
 
 def test_no_text_is_shuffled(tmp_path: Path) -> None:
     corpus = write(tmp_path / "a.jsonl", {"an id that is long": "a text that is long" * 100}, "not json" * 100)
-    (file,) = find_files([str(corpus)])
-    pieces = number([counted for part in cut(file, 10**6) for counted in count_lines(part)])
+    pieces = slices_of(corpus)
     recipe = DocumentRecipe((TextRecipe(fields=("text",), max_tokens=9),), "id", ("year",))
-    elements = list(changes.read_new(Planned(0, 0, pieces[0]), recipe))
+    elements = list(changes.read_new(Planned(0, pieces[0]), recipe))
     assert len(elements) == 2
     for key, element in elements:
         assert sum(len(value) if isinstance(value, bytes) else 8 for value in (key, *element)) <= 3 * 16 + 3 * 8

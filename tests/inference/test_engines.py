@@ -31,7 +31,7 @@ from inference.scoring.faults import ScoringError
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
 from models.errors import ModelError
-from tests.inference.conftest import contents, identity_of, write_corpus
+from tests.inference.conftest import contents, identity_of, slices_of, write_corpus
 from tests.job_servers import PRISM, job_server, pool, workers_of
 
 Label = Callable[..., Path]
@@ -350,11 +350,11 @@ def test_a_failure_does_not_end_the_other_slices_of_a_worker_elsewhere(
     options: RunOptions, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its engine gives the same slice to the same process again."""
-    (piece, *_) = slices.number(slices.count_lines(slices.cut(find_files([str(corpus)])[0], 10**9)[0]))
+    (piece,) = slices_of(corpus)
     step = pipeline.ReadSlice(options)
     step.setup()
     with monkeypatch.context() as broken:
-        broken.setattr(pipeline, "read_documents", Mock(side_effect=OSError("503")))
+        broken.setattr(slices, "read_documents", Mock(side_effect=OSError("503")))
         with pytest.raises(OSError, match="503"):
             list(step.process(piece))
     assert [len(batch) for batch in step.process(piece)] == [1]

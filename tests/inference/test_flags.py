@@ -165,16 +165,18 @@ def test_every_flag_has_help(parser: Parser) -> None:
     assert all(action.help for action in parser._actions)
 
 
-def test_slices_are_small_for_small_corpora_and_never_above_8_mib() -> None:
+def test_slices_are_small_for_small_corpora_and_for_slow_models() -> None:
     from inference.corpus.files import InputFile
 
-    def size(count: int, suffix: str = "") -> int:
-        return slices.slice_bytes([InputFile(f"a.jsonl{suffix}", count)], None)
+    def size(count: int, suffix: str = "", most_bytes: int = slices.MAX_SLICE_BYTES) -> int:
+        return slices.slice_bytes([InputFile(f"a.jsonl{suffix}", count)], most_bytes)
 
     assert size(1_000) == 256 * 1024
     assert size(64 * 1024 * 1024) == 1024 * 1024
     assert size(16 * 1024 * 1024, ".gz") == 1024 * 1024
-    assert size(10**12) == 8 * 1024 * 1024
+    assert size(10**12) == 32 * 1024 * 1024
+    assert size(10**12, most_bytes=100_000) == 100_000
+    assert size(10**12, most_bytes=10) == 16 * 1024
 
 
 def test_json_is_all_of_standard_output(

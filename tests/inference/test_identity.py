@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from inference import beam_runner, verify
-from inference.corpus.files import InputFile
 from inference.corpus.records import DocumentRecipe, Failure
-from inference.corpus.slices import Slice
-from inference.runs import frames, integrity, pipeline, receipts, run_folder, sink
+from inference.runs import frames, integrity, pipeline, receipts, run_folder, sink, slice_list
 from inference.runs.handler import ScoredSlice, SliceHandler
 from inference.runs.options import RunOptions
 from inference.runs.run_folder import RunLost
@@ -34,12 +32,11 @@ def scored_slice(run: Path, reason: str) -> ScoredSlice:
     """Return the slice of a run's first receipt, in which this worker found that every line fails."""
     receipt = receipts.read(str(min((run / "receipts").iterdir())), identity_of(run))
     assert receipt
-    piece = Slice(
-        InputFile(receipt.file, 0), receipt.start, receipt.end, receipt.first_line, receipt.lines, receipt.checksum, 0
-    )
+    pieces = slice_list.read(str(run), identity_of(run))
+    assert pieces
     failures = [Failure(i, f"d{i}", "model_failed", reason, "") for i in range(receipt.lines)]
     nothing = Predictions([], [], [], {})
-    return ScoredSlice(piece, receipt.lines, 0, nothing, failures, Counts(), "torch in fp32", {}, 0.0, 0.0)
+    return ScoredSlice(pieces[0], receipt.lines, 0, nothing, failures, Counts(), "torch in fp32", {}, 0.0, 0.0)
 
 
 def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one(
@@ -56,7 +53,7 @@ def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one
     with pytest.raises(RunLost):
         pipeline.read_slice(scored.slice, orphan, DocumentRecipe(()))
     with pytest.raises(RunLost):
-        pipeline.write_summary({}, orphan)
+        pipeline.write_summary(str(run), orphan, 0)
     assert contents(run) == new
     assert not list(integrity.verify(str(run)))
 
@@ -65,6 +62,7 @@ def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one
     assert [row["offensive"]["labels"] for row in rows_of(run)] != []
     problems = list(integrity.verify(str(run)))
     assert sorted(problem.split(": ")[1] for problem in problems) == [
+        "belongs to no receipt of this run; delete it.",
         "belongs to no receipt of this run; delete it.",
         "belongs to no receipt of this run; delete it.",
         "is no receipt of this run; delete it.",

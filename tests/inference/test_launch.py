@@ -42,7 +42,7 @@ def test_the_submitted_job_is_the_one_that_the_flags_describe(
     assert launch.ONE_PROCESS in options
     assert re.search(r'"number_of_worker_harness_threads": 4\b', options)
     graph = b"".join(cloud.contents(BUCKET, "tmp").values())
-    for step in (b"Cut", b"ReadSlice", b"RunInference", b"WriteSlice", b"WriteSummary"):
+    for step in (b"Count", b"ReadSlice", b"RunInference", b"WriteSlice", b"WriteSummary"):
         assert step in graph
     printed = capsys.readouterr().out
     assert "https://console.cloud.google.com/dataflow/jobs/us-central1/2026-11-21_job?project=paper-labels" in printed

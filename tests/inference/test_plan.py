@@ -189,7 +189,7 @@ def test_a_job_is_cancelled_when_it_costs_more_than_it_may(
     err = capsys.readouterr().err
     assert "failed: the job has cost about $5.60 so far, more than --max_cost 5, and was cancelled; raise it" in err
     assert f"resumes after them.\npython -m inference.beam_runner {' '.join(command)}\n" in err
-    assert "0.0% of the run is finished, 0 documents, and 100.0% is left." in err
+    assert "0.0% of the run is finished, 0 lines, and 100.0% is left." in err
     assert service.state == "JOB_STATE_CANCELLED"
     lease = json.loads(cloud.contents(BUCKET, "out/")[".lock"])
     assert (lease["job"], lease["left"]) == (None, True)

@@ -1,12 +1,12 @@
 """Test that the lines of a run in progress say what is known, and no more."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from inference.corpus.files import find_files
 from inference.runs import progress as progress_of_runs
 from inference.runs import receipts
 from inference.runs.options import RunOptions
@@ -24,15 +24,14 @@ def test_a_line_says_how_far_a_run_is(
     for path, _ in lost:
         path.unlink()
     capsys.readouterr()
-    with ProgressWatcher(options, find_files([str(corpus)])) as progress:
-        assert "documents are already done" in capsys.readouterr().err
+    with ProgressWatcher(options) as progress:
+        assert "lines are already done" in capsys.readouterr().err
         assert "no slice finished yet in 0 s: workers start" in progress.line()
-        assert progress.documents == 0
         for path, content in lost:
             path.write_bytes(content)
         progress._update()
-        assert progress.line().startswith("100.0%  300 documents  ")
-        assert progress.line().endswith("docs/s  0 s left")
+        assert progress.line().startswith("100.0%  300 lines  ")
+        assert progress.line().endswith("lines/s  0 s left")
 
 
 def test_a_storage_that_is_away_does_not_end_the_progress(
@@ -49,9 +48,10 @@ def test_a_storage_that_is_away_does_not_end_the_progress(
         return [*paths(output, identity)]
 
     monkeypatch.setattr(progress_of_runs, "LINE_SECONDS", 0.01)
-    with ProgressWatcher(options, find_files([str(corpus)])) as progress:
-        progress._seen.clear()
-        progress._done = 0
+    with ProgressWatcher(options) as progress:
+        progress._bytes = 0
         monkeypatch.setattr(receipts, "paths", listed)
         assert away.wait(10)
+        while not progress._bytes:
+            time.sleep(0.01)
     assert progress.state().startswith("100.0% of the run is finished")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference.corpus.records import Document, Failure
+from inference.corpus.records import Document
 from inference.runs import frames, integrity, receipts, rows, sink
 from inference.runs.receipts import Receipt
 from inference.scoring import runtimes
@@ -63,7 +63,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
         state.scored.append([document.id for document in documents])
         failing_now = () if state.healthy else FAILING
         predictions, failures, counts = score(self, [d for d in documents if d.id not in failing_now], others)
-        failures += [Failure(d.line, d.id, "model_failed", "m", "") for d in documents if d.id in failing_now]
+        failures += [replace(d, raw=b"").failure("model_failed", "m") for d in documents if d.id in failing_now]
         return predictions, failures, counts
 
     monkeypatch.setattr(Scorer, "score", failing)

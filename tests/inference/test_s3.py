@@ -154,7 +154,7 @@ def test_a_storage_without_an_answer_is_not_asked_for_minutes(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3.fault = lambda method, path: fault
     with pytest.raises(S3ClientError, match=r"Read timeout on endpoint URL|\(503\)"):
-        storage.read_file(f"{OUT}/x")
+        storage.open_file(f"{OUT}/x")
 
 
 def test_an_import_leaves_beam_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import re
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.corpus import slices
+from inference.corpus import counting, slices
 from inference.corpus.files import InputFile, SourceError, find_files
 from inference.corpus.records import MAX_LINE_BYTES, Line
-from inference.corpus.slices import Slice
+from inference.corpus.slices import Part, Slice
 from models.errors import UserError
 
 COMPRESS = {
@@ -33,12 +34,12 @@ def write(folder: Path, content: bytes, suffix: str = "") -> InputFile:
     return InputFile(str(path), path.stat().st_size)
 
 
-def cut(file: InputFile, slice_bytes: int) -> list[Slice]:
-    return slices.number(counted for s in slices.cut(file, slice_bytes) for counted in slices.count_lines(s))
+def cut(file: InputFile, slice_bytes: int, copies: str = "") -> list[Part]:
+    return [part for piece in counting.count_all([file], slice_bytes, copies) for part in piece.parts]
 
 
 def read(file: InputFile, slice_bytes: int) -> list[Line]:
-    return [line for piece in cut(file, slice_bytes) for line in slices.read_lines(piece)]
+    return [line for part in cut(file, slice_bytes) for line in slices.read_lines(part)]
 
 
 def lines_of(content: bytes) -> list[bytes]:
@@ -114,13 +115,11 @@ def test_an_empty_file_is_one_slice_without_lines(tmp_path: Path) -> None:
         assert list(slices.read_lines(piece)) == []
 
 
-def test_names_depend_on_path_and_range_and_sort_in_input_order(tmp_path: Path) -> None:
+def test_names_sort_in_the_order_of_the_input(tmp_path: Path) -> None:
     file = write(tmp_path, b"12345\n" * 100)
-    names = [piece.name for piece in cut(file, 50)]
+    names = [piece.name for piece in counting.count_all([file], 50)]
     assert names == sorted(names)
     assert len(set(names)) == 12
-    elsewhere = Slice(InputFile("/other/corpus.jsonl", 600), 0, 50, 1, 8, "", 50)
-    assert elsewhere.name != names[0]
 
 
 def test_a_file_that_lost_lines_since_it_was_counted_is_an_error(tmp_path: Path) -> None:
@@ -161,12 +160,60 @@ def test_the_checksum_is_of_all_bytes_of_a_slice_also_if_fewer_lines_are_read(tm
         list(slices.read_lines(piece))
 
 
-def test_names_are_safe_and_no_two_paths_share_one() -> None:
-    """With the first 32 bits of a hash, two of 100,000 paths share a name."""
-    paths = [f"/corpus/{i}/part.jsonl" for i in range(100_000)]
-    assert len({Slice(InputFile(path, 9), 0, 9, 1, 1, "", 9).name for path in paths}) == len(paths)
-    strange = Slice(InputFile("/corpus/\x1b[31m" + "é*?/" + "x" * 255, 9), 0, 9, 1, 1, "", 9)
-    assert re.fullmatch(r"x{80}-[0-9a-f]{32}-\d{15}-\d{15}", strange.name)
+def test_names_are_safe() -> None:
+    strange = Slice(17, (Part(InputFile("/corpus/\x1b[31m" + "é*?/" + "x" * 255, 9), 0, 9, 1, 1, "", 9),))
+    assert strange.name == "0000017-" + "x" * 80
+    assert re.fullmatch(slices.NAME, strange.name)
+
+
+def test_small_files_share_slices_in_the_order_of_the_input(tmp_path: Path) -> None:
+    files = []
+    for number in range(100):
+        path = tmp_path / f"{number:03d}.jsonl"
+        path.write_bytes(b"%d\n" % number * (number % 4))  # every fourth one is empty
+        files.append(InputFile(str(path), path.stat().st_size))
+    pieces = counting.count_all(files, 50)
+    assert [part.file for piece in pieces for part in piece.parts] == files
+    assert all(piece.text_bytes <= 50 for piece in pieces)
+    assert len(pieces) < 20
+    lines = [line for piece in pieces for part in piece.parts for line in slices.read_lines(part)]
+    assert [line.data for line in lines] == [b"%d" % number for number in range(100) for _ in range(number % 4)]
+    assert [piece.number for piece in pieces] == list(range(len(pieces)))
+
+
+def test_the_last_slices_of_a_corpus_are_smaller(tmp_path: Path) -> None:
+    size = 4 * slices.MIB
+    units = list(counting.units([InputFile("a", 50 * size), InputFile("b", 50 * size)], size))
+    lengths = [(unit.end or 0) - unit.start for unit in units]
+    assert set(lengths[:84]) == {size}
+    assert lengths[-1] <= size / 8
+    assert sum(lengths) == 100 * size
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_a_compressed_file_is_read_from_copies_and_without_them_from_itself(tmp_path: Path, suffix: str) -> None:
+    content = b"".join(b"line %d\n" % i for i in range(1_000))
+    file, copies = write(tmp_path, content, suffix), tmp_path / "text"
+    parts = cut(file, 500, str(copies))
+    assert all(part.has_copy for part in parts)
+    assert len(parts) == len(list(copies.iterdir())) > 10
+
+    def read_all() -> list[bytes]:
+        return [line.data for part in parts for line in slices.read_lines(part, str(copies))]
+
+    os.rename(file.path, tmp_path / "away")  # the copies are enough
+    assert read_all() == lines_of(content)
+    os.rename(tmp_path / "away", file.path)
+    damaged, gone, *_ = sorted(copies.iterdir())
+    damaged.write_bytes(zstd.compress(b"another text\n"))
+    gone.unlink()
+    assert read_all() == lines_of(content)
+
+
+def test_a_compressed_file_of_one_slice_is_not_copied(tmp_path: Path) -> None:
+    (part,) = cut(write(tmp_path, b"one\ntwo\n", ".gz"), 500, str(tmp_path / "text"))
+    assert not part.has_copy
+    assert not (tmp_path / "text").exists()
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

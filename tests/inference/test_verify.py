@@ -12,7 +12,7 @@ import pytest
 
 from inference import beam_runner, verify
 from inference.corpus import storage
-from inference.runs import integrity, receipts
+from inference.runs import integrity, receipts, slice_list
 from models import seals
 from tests.inference.conftest import edit_summary, identity_of, write_corpus
 
@@ -73,8 +73,15 @@ def lost_at_the_end(run: Path) -> None:
     max((run / "receipts").iterdir()).unlink()
 
 
-def foreign_receipt(run: Path) -> None:
-    edit_receipt(run, file="/elsewhere/c.jsonl")
+def damaged_list(run: Path) -> None:
+    path = run / "slices.json"
+    path.write_bytes(path.read_bytes().replace(b"a.jsonl", b"b.jsonl"))
+
+
+def shorter_list(run: Path) -> None:
+    """Leave the last slice out of the list, as a bug in the program would."""
+    identity = identity_of(run)
+    slice_list.write((slice_list.read(str(run), identity) or [])[:-1], str(run), identity)
 
 
 def wrong_summary(run: Path) -> None:
@@ -94,9 +101,13 @@ def flipped_summary(run: Path) -> None:
         (lambda run: first(run, "failures").write_bytes(b""), "has changed since it was written"),
         (damaged_receipt, "is damaged or of another version, so its slice counts as unfinished"),
         (lambda run: edit_receipt(run, blank=3), "the counts of its receipt do not add up"),
-        (lost_in_the_middle, "no receipt for the bytes from"),
-        (lost_at_the_end, "no receipt for the bytes from"),
-        (foreign_receipt, "/elsewhere/c.jsonl: has receipts, but is not an input of this run"),
+        (lost_in_the_middle, "1 slice has no receipt, from line"),
+        (lost_at_the_end, "1 slice has no receipt, from line"),
+        (lambda run: edit_receipt(run, checksum="0" * 64), "its receipt is for other lines than slices.json counts"),
+        (lambda run: edit_receipt(run, lines=7, predicted=7), "its receipt is for other lines than slices.json counts"),
+        (lambda run: first(run, "ids").write_bytes(b""), "has changed since it was written"),
+        (damaged_list, "slices.json: is missing or damaged; run the same command again"),
+        (shorter_list, "b.jsonl: no slice holds the bytes from"),
         (wrong_summary, "summary.json: expected predicted 250 by the receipts, found 7"),
         (flipped_summary, "summary.json: is missing or damaged, so the run is unfinished"),
         (lambda run: (run / "summary.json").unlink(), "summary.json: is missing or damaged, so the run is unfinished"),
@@ -126,7 +137,7 @@ def test_the_first_lines_only(
     assert verify.main([str(out)]) == 0
     lost_at_the_end(out)
     assert verify.main([str(out)]) == 1
-    assert "expected 50 lines, found receipts for" in capsys.readouterr().out
+    assert "1 slice has no receipt, from line" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from inference import beam_runner, worker
-from inference.corpus import lease, slices
+from inference.corpus import lease
 from inference.corpus.files import find_files
 from inference.runs import lock, own_files, pipeline, run_folder, tasks
 from inference.runs.options import RunOptions
 from inference.runs.tasks import Task
 from inference.scoring.options import ScoringOptions
 from models.errors import UserError
-from tests.inference.conftest import BUCKET, Remote, contents, root_of, without_run, write_corpus
+from tests.inference.conftest import BUCKET, Remote, contents, root_of, slices_of, without_run, write_corpus
 
 Label = Callable[..., Path]
 
@@ -109,7 +109,7 @@ def test_a_claim_holds_as_long_as_its_task_lives(options: RunOptions, corpus: Pa
 def test_a_task_that_stands_still_for_too_long_counts_as_dead(
     options: RunOptions, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (piece, *_) = slices.number(slices.count_lines(slices.cut(find_files([str(corpus)])[0], 10**9)[0]))
+    (piece,) = slices_of(corpus)
     monkeypatch.setattr(Task, "_renew", lambda self: None)
     with Task(options) as still:
         assert next(still.claimed([piece])) == piece
@@ -120,7 +120,7 @@ def test_a_task_that_stands_still_for_too_long_counts_as_dead(
 
 def test_a_claim_that_led_to_nothing_for_long_is_free(options: RunOptions, corpus: Path) -> None:
     """Its task shows itself, but stands in a call that does not return."""
-    (piece, *_) = slices.number(slices.count_lines(slices.cut(find_files([str(corpus)])[0], 10**9)[0]))
+    (piece,) = slices_of(corpus)
     with Task(options) as stuck, Task(options) as other:
         assert next(stuck.claimed([piece])) == piece
         (claim,) = Path(options.output, "claims").iterdir()
@@ -255,7 +255,7 @@ def test_tasks_in_a_remote_storage(remote: Remote, corpus: Path, colours: Path, 
     whole = label(*flags(colours, corpus, tmp_path))
     shared = {without_run(n): c for n, c in remote.contents(BUCKET, "run/").items() if n.startswith("predictions/")}
     assert shared == {n: c for n, c in contents(whole).items() if n.startswith("predictions/")}
-    assert not [name for name in remote.contents(BUCKET, "run/") if name.startswith(("tasks/", "claims/", "slices"))]
+    assert not [name for name in remote.contents(BUCKET, "run/") if name.startswith(("tasks/", "claims/"))]
 
 
 @pytest.mark.parametrize("more", [("--overwrite",), ("--plan",), ("--runner", "DataflowRunner"), ("--runner=x",)])
