@@ -4,20 +4,20 @@ Beam 2.77 makes a new client for each operation, with new connections and creden
 """
 
 import contextlib
+import io
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import IO
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp import gcsio
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed, Unauthorized
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
 from inference.corpus.objects import ConflictError
@@ -87,15 +87,27 @@ def write(path: str, content: bytes, version: str | None) -> str:
 
 
 def upload(path: str, file: IO[bytes]) -> None:
-    """Write an object, which appears when its upload is complete."""
-    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target:
-        shutil.copyfileobj(file, target)
+    """Write an object, which appears when its upload is complete. A small one takes one request."""
+    blob = storage.Blob.from_uri(path, client=client())
+    start = file.tell()
+    size = file.seek(0, io.SEEK_END) - start
+    file.seek(start)
+    blob.upload_from_file(file, size=size, retry=DEFAULT_RETRY)  # a repetition writes the same object again
 
 
 def delete(paths: Sequence[str]) -> None:
     """Delete objects. An object that is gone already is no error."""
-    with ThreadPoolExecutor(DELETERS) as pool:  # Beam deletes one after another
-        list(pool.map(lambda path: FileSystems.delete([path]), paths))
+    deleter = client()
+
+    def delete_one(path: str) -> None:
+        with contextlib.suppress(NotFound):
+            storage.Blob.from_uri(path, client=deleter).delete(retry=DEFAULT_RETRY)
+
+    if len(paths) == 1:
+        delete_one(paths[0])
+    elif paths:
+        with ThreadPoolExecutor(DELETERS) as pool:
+            list(pool.map(delete_one, paths))
 
 
 def touch_bucket(path: str) -> None:

@@ -193,9 +193,8 @@ def holds(path: str, token: str) -> bool:
 
     One request reads it, since between two of them its owner may renew it.
     """
-    _, content = storage.objects(path).read(path) or (None, b"")
     try:
-        held = orjson.loads(content)
+        held = orjson.loads(storage.read_if_there(path) or b"")
         return bool(held["token"] == token and (held["job"] or not held["left"]))
     except (ValueError, KeyError, TypeError):
         return False

@@ -93,15 +93,25 @@ def read_file(path: str, size: int = -1) -> bytes:
         return file.read(size)
 
 
+def read_if_there(path: str) -> bytes | None:
+    """Return a file's bytes as they are stored, or None if there is no file."""
+    try:
+        return read_file(path)
+    except Exception:  # each storage raises its own exceptions
+        if exists(path):
+            raise
+        return None
+
+
 def read_checked(path: str, sha256: str, remedy: str = "put it back as it was") -> bytes:
     """Return the content of a file that was written with this SHA-256. An error ends with the remedy.
 
     Raises:
         UserError: the file is gone, or has another SHA-256.
     """
-    if not exists(path):
+    content = read_if_there(path)
+    if content is None:
         raise UserError(f"{path}: expected this file, as its run or delta wrote it, found none; {remedy}.")
-    content = read_file(path)
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(
             f"{path} has changed since it was written: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; {remedy}."

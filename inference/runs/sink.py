@@ -170,7 +170,7 @@ def _prefix(slice_name: str, run: str) -> str:
 def begin_attempt(options: RunOptions, slice_name: str) -> int:
     """Record that an attempt at a slice begins. Return the number of earlier attempts that did not finish."""
     path = FileSystems.join(options.output, _attempts_path(slice_name, options.run))
-    earlier = len(storage.read_file(path)) if storage.exists(path) else 0
+    earlier = len(storage.read_if_there(path) or b"")
     storage.write_file(path, b"." * (earlier + 1))
     return earlier
 

@@ -32,13 +32,8 @@ def write(slices: Sequence[Slice], output: str, run: str) -> None:
 
 def read(output: str, run: str) -> list[Slice] | None:
     """Return the slices of a run in the order of its input; None if they are not counted yet or the list is damaged."""
-    path = FileSystems.join(output, SLICES)
-    try:
-        content = seals.unseal(storage.read_file(path)) if storage.exists(path) else None
-    except Exception:  # each storage raises its own errors
-        if storage.exists(path):
-            raise
-        return None  # another process has just replaced it
+    stored = storage.read_if_there(FileSystems.join(output, SLICES))
+    content = seals.unseal(stored) if stored else None
     if content is None or content["run"] != run:
         return None
     files = [InputFile(*file) for file in content["files"]]

@@ -277,7 +277,7 @@ def test_a_bill_has_a_part_that_grows_and_a_part_that_does_not(
     assert small["bill"]["start"] == large["bill"]["start"] > 0
     assert large["total"] == pytest.approx(large["bill"]["start"] + 10 * small["per_million"], rel=0.01)
     assert large["total"] < 9.9 * small["total"]
-    assert results[10_000_000]["corpus"]["slices"] > results[1_000_000]["corpus"]["slices"] >= 64
+    assert results[10_000_000]["corpus"]["slices"] >= results[1_000_000]["corpus"]["slices"] >= 64
     assert estimate_cost.main([*flags, "--documents", "1000000"]) == 0
     assert "start: the part of the total that these workers cost before they label." in capsys.readouterr().out
 

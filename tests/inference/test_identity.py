@@ -67,7 +67,7 @@ def test_a_worker_of_an_overwritten_run_can_neither_write_nor_change_the_new_one
         "belongs to no receipt of this run; delete it.",
         "is no receipt of this run; delete it.",
     ]
-    with pytest.warns(UserWarning, match="2 files, such as predictions/.*, belong to no receipt and were not read"):
+    with pytest.warns(UserWarning, match="3 files, such as predictions/.*, belong to no receipt and were not read"):
         frame = frames.read_predictions(str(run))
     assert list(frame["id"]) == [f"d{i}" for i in range(300)]
     label("--model", offensive, *flags, output=run)  # it is finished, and says so
