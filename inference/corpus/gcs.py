@@ -59,6 +59,11 @@ def get(path: str, size: int) -> bytes:
     return bytes(blob.download_as_bytes(end=size - 1 if size > 0 else None, raw_download=True))
 
 
+def is_missing(error: Exception) -> bool:
+    """Return whether an error of `get` says that there is no object."""
+    return isinstance(error, NotFound)
+
+
 def read(path: str) -> tuple[str, bytes] | None:
     """Return the generation and the content of an object, or None if there is no object."""
     reader = client()

@@ -20,6 +20,9 @@ class Objects(Protocol):
     def get(self, path: str, size: int) -> bytes:
         """Return the bytes of an object, or the first `size` of them; all if `size` is negative."""
 
+    def is_missing(self, error: Exception) -> bool:
+        """Return whether an error of `get` says that there is no object."""
+
     def write(self, path: str, content: bytes, version: str | None) -> str:
         """Write an object in place of this version, or a new one (None), and return its version.
 

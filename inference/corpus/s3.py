@@ -127,6 +127,11 @@ def get(path: str, size: int) -> bytes:
     return bytes(client().get_object(Bucket=bucket, Key=key, **part)["Body"].read())
 
 
+def is_missing(error: Exception) -> bool:
+    """Return whether an error of `get` says that there is no object."""
+    return _status(error) == 404
+
+
 def write(path: str, content: bytes, version: str | None) -> str:
     """Write an object in place of that with this ETag, or a new one, and return its ETag.
 

@@ -97,10 +97,10 @@ def read_if_there(path: str) -> bytes | None:
     """Return a file's bytes as they are stored, or None if there is no file."""
     try:
         return read_file(path)
-    except Exception:  # each storage raises its own exceptions
-        if exists(path):
-            raise
-        return None
+    except Exception as error:  # each storage raises its own exceptions
+        if objects(path).is_missing(error) if is_remote(path) else isinstance(error, FileNotFoundError):
+            return None
+        raise
 
 
 def read_checked(path: str, sha256: str, remedy: str = "put it back as it was") -> bytes:

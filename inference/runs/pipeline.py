@@ -233,8 +233,8 @@ def read_slice(piece: Slice, options: RunOptions, recipe: DocumentRecipe) -> Sli
     """
     run_folder.require_own(options)
     path = receipts.path_of(options.output, options.run, piece.name)
-    has_receipt = storage.exists(path)
-    receipt = receipts.read(path, options.run) if has_receipt else None
+    stored = storage.read_if_there(path)
+    receipt = receipts.parse(stored, options.run) if stored is not None else None
     if receipt is not None and receipt.checksum != piece.checksum:
         raise SourceError(f"{path}: expected the checksum in {slice_list.SLICES}, found another; delete it.")
     if receipt is not None and not retried_reasons(receipt, options.retry_failures):
@@ -244,7 +244,7 @@ def read_slice(piece: Slice, options: RunOptions, recipe: DocumentRecipe) -> Sli
     earlier = sink.begin_attempt(options, piece.name)
     if receipt is not None:
         return _retry(receipt, SliceDocuments(piece, content, started, earlier), options)
-    attempts = max(earlier, int(has_receipt))  # a damaged receipt is an attempt, too
+    attempts = max(earlier, int(stored is not None))  # a damaged receipt is an attempt, too
     return SliceDocuments(piece, content, started, attempts)
 
 

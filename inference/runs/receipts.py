@@ -83,13 +83,18 @@ def replace_with(receipt: Receipt, output: str) -> None:
 
 def find(output: str, run: str, slice_name: str) -> Receipt | None:
     """Return the receipt of a slice in a run, or None if the slice is not finished."""
-    path = path_of(output, run, slice_name)
-    return read(path, run) if storage.exists(path) else None
+    stored = storage.read_if_there(path_of(output, run, slice_name))
+    return parse(stored, run) if stored is not None else None
 
 
 def read(path: str, run: str) -> Receipt | None:
-    """Read a receipt. Return None if it is damaged, or of another run or version, so that its slice is done again."""
-    content = seals.unseal(storage.read_file(path))
+    """Read a receipt and return what `parse` returns."""
+    return parse(storage.read_file(path), run)
+
+
+def parse(stored: bytes, run: str) -> Receipt | None:
+    """Return a receipt, or None if it is damaged, or of another run or version, so that its slice is done again."""
+    content = seals.unseal(stored)
     if content is None:
         return None
     try:

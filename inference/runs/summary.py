@@ -13,7 +13,7 @@ from rich.table import Table
 
 from inference.corpus import storage
 from inference.corpus.slices import Slice
-from inference.corpus.storage import read_file, write_file
+from inference.corpus.storage import write_file
 from inference.runs import receipts, sink
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
@@ -140,9 +140,8 @@ def write(summary: dict[str, Any], options: RunOptions) -> None:
 def read(output: str, run: str) -> dict[str, Any] | None:
     """Read `summary.json`; return None if there is none, or if it is damaged or of another run."""
     path = FileSystems.join(output, SUMMARY)
-    if not storage.exists(path):
-        return None
-    summary = seals.unseal(read_file(path))
+    stored = storage.read_if_there(path)
+    summary = seals.unseal(stored) if stored is not None else None
     return summary if summary and summary["run"] == run else None
 
 

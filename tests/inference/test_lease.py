@@ -33,6 +33,11 @@ class Memory:
         """Return the version and the content of the object."""
         return self.found
 
+    def get(self, path: str, size: int) -> bytes:
+        """Return the content of the object."""
+        assert self.found
+        return self.found[1]
+
     def write(self, path: str, content: bytes, version: str | None) -> str:
         """Write the object in place of a version."""
         if version != (self.found and self.found[0]):
