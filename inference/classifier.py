@@ -85,6 +85,6 @@ class Classifier:
         recipe = self._manifest.text
         record = {recipe.fields[0]: text} if isinstance(text, str) else text
         try:
-            return recipe.text_of(record)
+            return recipe.join(record)
         except TextError as error:
             raise TextError(error.reason, f"texts[{place}]: {error}") from None

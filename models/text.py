@@ -22,11 +22,35 @@ _LATEX_MATHS = re.compile(
     r"|(?<!\\)\$(?!\s)(?:\\.|[^$\\]){1,2000}?(?<!\s)\$(?!\d)",
     re.DOTALL,
 )
+_FORMULA_START = re.compile(r"\$|\\[(\[]")
+_FORMULA_REACH = 4_004  # characters that decide whether a formula starts at a place: 2,000 pairs and the delimiters
+
+_GAP_REACH = 1_000  # characters before an end among which a gap between two words is looked for
+_FEW_CHARACTERS = 64  # characters that are cleaned first to find out whether a text is empty
 
 
 def _without_accents(text: str) -> str:
     decomposed = unicodedata.normalize("NFD", text)
     return unicodedata.normalize("NFC", "".join(c for c in decomposed if unicodedata.category(c) != "Mn"))
+
+
+def _without_open_formula(text: str) -> str:
+    """Return the beginning of a cut text without any formula that may end after the cut."""
+    hidden = _LATEX_MATHS.sub(lambda formula: "x" * len(formula[0]), text)
+    start = _FORMULA_START.search(hidden, max(0, len(hidden) - _FORMULA_REACH))
+    return text[: _last_gap(hidden, start.start())] if start else text
+
+
+def _last_gap(text: str, end: int) -> int:
+    """Return the place of the last space that separates two words in the characters before `end`, or 0.
+
+    Nothing composes with a space before a letter or digit. So cleaning steps and tokenizers see two separate sides.
+    """
+    lowest = max(1, end - _GAP_REACH)
+    gap = text.rfind(" ", lowest, end)
+    while gap > 0 and not (text[gap - 1].isprintable() and text[gap - 1] != " " and text[gap + 1 : gap + 2].isalnum()):
+        gap = text.rfind(" ", lowest, gap)
+    return max(gap, 0)
 
 
 # A cleaning step is a function from text to text; a recipe names its steps, in order.
@@ -41,6 +65,10 @@ CLEANING_STEPS: dict[str, Callable[[str], str]] = {
     "lower_case": str.lower,
     "whitespace": lambda text: _WHITESPACE.sub(" ", text).strip(),
 }
+
+# Most steps change each word by itself. A step that reads across spaces has a function here. It is applied before the
+# step to a text that was cut, and drops the end that the step cannot judge.
+_READING_ACROSS_SPACES: dict[str, Callable[[str], str]] = {"latex_maths": _without_open_formula}
 
 
 class TextError(ValueError):
@@ -70,11 +98,19 @@ class TextRecipe(BaseModel):
         return steps
 
     def text_of(self, record: Mapping[str, Any]) -> str:
-        """Join and clean the recipe's fields of one record; treat an absent or null field as empty.
+        """Join and clean the recipe's fields of one record.
+
+        Raises:
+            TextError: the record has no usable text, as in `join`.
+        """
+        return self.clean(self.join(record))
+
+    def join(self, record: Mapping[str, Any]) -> str:
+        """Join the recipe's fields of one record without cleaning; treat an absent or null field as empty.
 
         Raises:
             TextError: the reason is `no_text` if all fields are absent or null, `text_not_string`, or `empty_text` if
-                nothing is left after cleaning.
+                nothing would be left after cleaning.
         """
         parts = []
         for field in self.fields:
@@ -87,8 +123,33 @@ class TextRecipe(BaseModel):
         if not parts:
             raise TextError("no_text", f"none of the fields {list(self.fields)} has a value")
         text = self.separator.join(part for part in parts if part)
+        length = _FEW_CHARACTERS
+        while not self.beginning(text, length).strip():
+            if length >= len(text):
+                raise TextError("empty_text", "nothing is left after cleaning")
+            length *= 2
+        return text
+
+    def clean(self, text: str) -> str:
+        """Apply the cleaning steps to a text."""
         for step in self.cleaning:
             text = CLEANING_STEPS[step](text)
-        if not text.strip():
-            raise TextError("empty_text", "nothing is left after cleaning")
         return text
+
+    def beginning(self, text: str, length: int) -> str:
+        """Return a beginning of the cleaned text, made from at most `length` characters of the text.
+
+        It is the whole cleaned text if the text is not longer. Otherwise a space and a letter or digit follow it in the
+        cleaned text, unless it is empty because no safe place for the cut was found.
+        """
+        if len(text) <= length:
+            return self.clean(text)
+        text = text[: _last_gap(text, length)]
+        for step in self.cleaning:
+            if step in _READING_ACROSS_SPACES:
+                text = _READING_ACROSS_SPACES[step](text)
+            text = CLEANING_STEPS[step](text)
+        return text[: _last_gap(text, len(text))]
+
+
+AS_IT_IS = TextRecipe(cleaning=())  # recipe for texts that are clean already

@@ -26,11 +26,12 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from models import hardware
+from models import hardware, tokenizing
 from models import network as networks
 from models.decision import probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
+from models.text import AS_IT_IS
 from training import calibrate, callbacks, metrics, objective
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig
@@ -254,7 +255,7 @@ def _encoder(network: nn.Module) -> nn.Module:
 
 
 def _rows(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[dict[str, Any]]:
-    encoded = tokenizer(examples.texts, truncation=True, max_length=max_tokens)["input_ids"]
+    encoded = tokenizing.encode(tokenizer, examples.texts, max_tokens, AS_IT_IS)
     return [{"input_ids": ids, "labels": target} for ids, target in zip(encoded, examples.targets, strict=True)]
 
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from models import tokenizing
 from models.decision import Decision, Floats, decide, probabilities
 from models.labels import LabelSchema
+from models.text import AS_IT_IS
 from training import calibrate, metrics
 from training.examples import Examples
 
@@ -68,16 +70,11 @@ def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequenc
     network.eval()
     device = next(network.parameters()).device
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    encoded = tokenizing.encode(tokenizer, texts, max_tokens, AS_IT_IS)
     batches = [order[start : start + 32] for start in range(0, len(order), 32)]
     rows: dict[int, Floats] = {}
     for batch in batches:
-        encoded = tokenizer(
-            [texts[index] for index in batch],
-            padding=True,
-            truncation=True,
-            max_length=max_tokens,
-            return_tensors="pt",
-        ).to(device)
-        logits = network(encoded["input_ids"], encoded["attention_mask"]).float().cpu().numpy()
+        padded = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt").to(device)
+        logits = network(padded["input_ids"], padded["attention_mask"]).float().cpu().numpy()
         rows |= dict(zip(batch, logits, strict=True))
     return np.stack([rows[index] for index in range(len(texts))])

@@ -1,7 +1,6 @@
 """Declares one dataclass for each kind of data, turns input lines into documents, and derives the output schemas."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,7 +23,6 @@ MANY_DOCUMENTS: tuple[Reason, ...] = ("damaged_file", "json_array")
 
 RAW_CAP_BYTES = 1024  # a failure holds at most this much of its line
 MAX_LINE_BYTES = 10 * 1024 * 1024
-_HUGE_INTEGER = re.compile(rb"[0-9]{19}")
 # The first bytes of each encoding: a byte order mark, or the character { or [. UTF-32 comes first, because its mark
 # begins with that of UTF-16.
 _ENCODINGS = {
@@ -54,7 +52,7 @@ class Document:
 
     line: int  # line number in the file, from 1
     id: str
-    texts: tuple[str, ...]  # one text for each distinct text recipe of the run
+    texts: tuple[str, ...]  # one text, not cleaned yet, for each distinct text recipe of the run
     kept_fields: dict[str, Any]  # values of the fields that predictions keep, by field name
     raw: bytes  # at most RAW_CAP_BYTES of the line, needed if scoring fails
     size: int = 0  # bytes of the line
@@ -102,13 +100,6 @@ class Labelling:
     labels: tuple[str, ...]
     scores: tuple[tuple[str, float], ...]  # pairs of label name and probability, rounded to 6 places
 
-    def row(self) -> dict[str, Any]:
-        """Return the record of one model in a row of predictions."""
-        return {
-            "labels": list(self.labels),
-            "scores": [{"label": label, "score": score} for label, score in self.scores],
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -117,11 +108,6 @@ class Prediction:
     id: str
     kept_fields: dict[str, Any]  # values by field name
     by_model: dict[str, Labelling]
-
-    def row(self) -> dict[str, Any]:
-        """Return the row of the predictions file: the id, the kept fields, and a record for each model."""
-        by_model = {name: labelling.row() for name, labelling in self.by_model.items()}
-        return {"id": self.id, **self.kept_fields, **by_model}
 
 
 @dataclass(frozen=True)
@@ -174,7 +160,7 @@ def read_documents(
                 raise RecordError(*line.problem)
             record = parse_record(line.data)
             identifier = _identifier(record, recipe.id_field) or f"{file}:{line.number}"
-            texts = tuple(text.text_of(record) for text in recipe.recipes)
+            texts = tuple(text.join(record) for text in recipe.recipes)
             kept_fields = {name: _keepable(name, record.get(name)) for name in recipe.keep_fields}
             raw = line.data[:RAW_CAP_BYTES]
             read.documents.append(Document(line.number, identifier, texts, kept_fields, raw, line.size, file, place))
@@ -196,7 +182,7 @@ def parse_record(data: bytes) -> dict[str, Any]:
     """
     try:
         record = orjson.loads(data)
-        if _HUGE_INTEGER.search(data):  # orjson would round such an integer to a float
+        if _holds_huge_number(record):  # orjson rounds an integer beyond 64 bits to a float
             record = _parse_leniently(data)
     except _PARSE_ERRORS:
         record = _parse_leniently(data)
@@ -205,6 +191,21 @@ def parse_record(data: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise RecordError("not_an_object", f"expected a JSON object, found {type(record).__name__}")
     return record
+
+
+def _holds_huge_number(record: Any) -> bool:
+    """Return whether a float is in the record that may have been an integer beyond 64 bits."""
+    waiting = [record]  # a deep record would exceed the depth of recursion
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, float):
+            if abs(value) >= 2**63:
+                return True
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _parse_leniently(data: bytes) -> Any:

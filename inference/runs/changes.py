@@ -217,7 +217,7 @@ def _hashes(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, bytes
     """Yield (key of the id, digest of the texts, digest of the kept fields, place of the line) of each document."""
     content = slices.read_slice(piece, recipe)
     for document in content.documents:
-        yield key_of(document.id), digest(document), _hash(orjson.dumps(document.kept_fields)), document.place
+        yield key_of(document.id), digest(document, recipe), _hash(orjson.dumps(document.kept_fields)), document.place
     for failure in content.failures:
         yield key_of(failure.id or f"{failure.file}:{failure.line}"), b"", b"", failure.place
 
@@ -254,9 +254,10 @@ def _rows(file: RowFile) -> list[bytes]:
     return storage.read_checked(file.path, file.sha256).split(b"\n")[:-1]
 
 
-def digest(document: Document) -> bytes:
-    """Return a digest of the texts of a document, which is equal for documents with equal texts."""
-    return _hash(orjson.dumps(document.texts))
+def digest(document: Document, recipe: DocumentRecipe) -> bytes:
+    """Return a digest of the cleaned texts of a document, to their ends, even if no model reads that far."""
+    texts = [each.clean(text) for each, text in zip(recipe.recipes, document.texts, strict=True)]
+    return _hash(orjson.dumps(texts))
 
 
 def key_of(identifier: str) -> bytes:

@@ -1,7 +1,8 @@
 """Writes the predictions of a slice as JSON lines or Parquet, a block of documents at a time."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import numpy as np
@@ -17,13 +18,41 @@ from inference.scoring.predictions import Block, Labellings, Lists, Predictions
 def write(predictions: Predictions, options: RunOptions, file: IO[bytes]) -> None:
     """Write a row for each prediction, in order, in the format of the run. A block becomes a Parquet row group."""
     if options.file_format == "jsonl":
-        for prediction in predictions:  # `writelines` of a spooled file would hold all rows in memory
-            file.write(orjson.dumps(prediction.row()) + b"\n")
+        for row in json_lines(predictions):  # `writelines` of a spooled file would hold all rows in memory
+            file.write(row)
         return
     schema = records.predictions_schema(options.keep_fields, options.model_names)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for block in predictions.blocks():
             writer.write_table(_table(block, options, schema))
+
+
+def json_lines(predictions: Predictions) -> Iterator[bytes]:
+    """Yield the row of each prediction: the id, the kept fields, and an object for each model."""
+    for block in predictions.blocks():
+        keys = [b"," + orjson.dumps(model) + b":" for model in block.by_model]
+        by_document = zip(*map(_json_objects, block.by_model.values()), strict=True)
+        for identifier, kept, objects in zip(block.ids, block.kept_fields, by_document, strict=True):
+            models = b"".join(itertools.chain.from_iterable(zip(keys, objects, strict=True)))
+            yield orjson.dumps({"id": identifier, **kept})[:-1] + models + b"}\n"
+
+
+def _json_objects(labellings: Labellings) -> Iterator[bytes]:
+    """Yield the labels and scores of each document as JSON. An object for each score would take most of the time."""
+    # A copy is as small as its content, while what orjson returns keeps its whole buffer.
+    names = np.array([bytes(memoryview(orjson.dumps(name))) for name in labellings.names], object)
+    openings = b'},{"label":' + names + b',"score":'
+    labels = names[labellings.labels.indices].tolist()
+    label_bounds = itertools.pairwise(labellings.labels.offsets.tolist())
+    score_bounds = itertools.pairwise(labellings.scored.offsets.tolist())
+    for (first, last), (begin, end) in zip(label_bounds, score_bounds, strict=True):
+        parts = [b""] * (2 * (end - begin))  # the opening of each score, and the score
+        if parts:
+            scores = orjson.dumps(labellings.scores[begin:end], option=orjson.OPT_SERIALIZE_NUMPY)
+            parts[::2] = openings[labellings.scored.indices[begin:end]].tolist()
+            parts[1::2] = scores[1:-1].split(b",")
+            parts.append(b"}")
+        yield b'{"labels":[' + b",".join(labels[first:last]) + b'],"scores":[' + b"".join(parts)[2:] + b"]}"
 
 
 def merge(parts: Sequence[tuple[Sequence[int], bytes]], file_format: FileFormat, file: IO[bytes]) -> None:

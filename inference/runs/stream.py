@@ -15,6 +15,7 @@ import orjson
 from inference.corpus import slices, storage
 from inference.corpus.files import find_files
 from inference.corpus.records import DocumentRecipe, Line, Reason, read_documents
+from inference.runs.rows import json_lines
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
@@ -60,7 +61,7 @@ def label(lines: Iterator[Line], scoring: ScoringOptions, flags: argparse.Namesp
             content = read_documents(chunk, flags.input, recipe)
             predictions, failures, _ = scorer.score(content.documents)
             failures = sorted([*content.failures, *failures], key=lambda failure: failure.place)
-            rows.writelines(orjson.dumps(prediction.row()) + b"\n" for prediction in predictions)
+            rows.writelines(json_lines(predictions))
             failed_rows.writelines(orjson.dumps(failure.row()) + b"\n" for failure in failures)
             rows.flush()
             predicted += len(predictions)

@@ -159,11 +159,18 @@ def _lists(chosen: NDArray[np.bool_]) -> Lists:
     return Lists(np.nonzero(chosen)[1], np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]))
 
 
+def _equal_lists(indices: NDArray[np.int64]) -> Lists:
+    """Return lists of equal lengths, from label indices (documents, labels)."""
+    return Lists(indices.ravel(), np.arange(len(indices) + 1) * indices.shape[1])
+
+
 def _scored(probs: NDArray[np.float64], chosen: NDArray[np.bool_], selection: str) -> Lists:
     """Return the labels whose scores `--scores` writes, from arrays (documents, labels)."""
     if selection == "predicted":
         return _lists(chosen)
     if selection == "all":
-        return _lists(np.ones_like(chosen))
-    top = np.argsort(-probs, axis=1, kind="stable")[:, : int(selection.removeprefix("top:"))]
-    return Lists(top.ravel(), np.arange(len(top) + 1) * top.shape[1])
+        return _equal_lists(np.broadcast_to(np.arange(probs.shape[1]), probs.shape))
+    count = min(int(selection.removeprefix("top:")), probs.shape[1])
+    # One integer holds a probability, in reverse, and the index of its label, which decides between equal ones.
+    keys = np.rint((1 - probs) * 10**PLACES).astype(np.int64) * probs.shape[1] + np.arange(probs.shape[1])
+    return _equal_lists(np.sort(np.partition(keys, count - 1, axis=1)[:, :count], axis=1) % probs.shape[1])

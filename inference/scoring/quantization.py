@@ -24,7 +24,7 @@ from inference.scoring import batching, conversion_folder, conversions, runtimes
 from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
-from models import hardware, weights
+from models import hardware, tokenizing, weights
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.weights import TrainedModel
@@ -196,11 +196,11 @@ def _targets(documents: Sequence[Document], label_field: str, labels: LabelSchem
 
 def _batches(documents: Sequence[Document], model: TrainedModel, options: ScoringOptions) -> list[tuple[Any, Any]]:
     """Return batches of ids and mask, both int64 (documents, tokens)."""
-    max_tokens = options.recipe_of(model.manifest).max_tokens
-    tokens = scorer.tokenize(model.tokenizer, [document.texts[0] for document in documents], max_tokens)
+    recipe, texts = options.recipe_of(model.manifest), [document.texts[0] for document in documents]
+    encoded = tokenizing.encode(model.tokenizer, texts, recipe.max_tokens, recipe)
     pad = model.tokenizer.pad_token_id or 0
-    batches = batching.by_length([*map(len, tokens)], 1_024)
-    padded = [scorer.padded([tokens[i] for i in batch], pad, len(tokens[batch[0]])) for batch in batches]
+    batches = batching.by_length([*map(len, encoded)], 1_024)
+    padded = [scorer.padded([encoded[i] for i in batch], pad, len(encoded[batch[0]])) for batch in batches]
     return [(ids, np.ones_like(ids) if mask is None else mask) for ids, mask in padded]
 
 

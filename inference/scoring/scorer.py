@@ -15,7 +15,7 @@ from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
 from inference.scoring.runtimes import Logits, Runtime
 from inference.scoring.tally import Counts
-from models import trained_model, weights
+from models import tokenizing, trained_model, weights
 from models.text import TextRecipe
 
 Tokens = Sequence[int]
@@ -43,8 +43,8 @@ class Scorer:
         self.runtime = runtimes.choose(options.runtime, options.precision, options.device, options.threads)
         directories = model_files.all_local(options.models)
         manifests = [trained_model.read_manifest(directory) for directory in directories]
-        recipes = text_recipes(options, manifests)
-        self._models = [_LoadedModel(directory, options, recipes, self.runtime) for directory in directories]
+        self._recipes = text_recipes(options, manifests)
+        self._models = [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
         model_files.refuse_changed(options, directories)
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
         self.weights = {model.name: model.sha256 for model in self._models}
@@ -108,7 +108,7 @@ class Scorer:
             users = [model for model in self._models if model.encoding == key]
             max_length = max(model.max_tokens for model in users) + 1
             texts = [document.texts[key[1]] for document in documents]
-            encoded[key] = tokenize(users[0].tokenizer, texts, max_length)
+            encoded[key] = tokenizing.encode(users[0].tokenizer, texts, max_length, self._recipes[key[1]])
         return encoded
 
 
@@ -251,15 +251,6 @@ def padded(tokens: Sequence[Tokens], pad_id: int, width: int) -> tuple[NDArray[n
     return ids, (np.arange(width) < lengths[:, None]).astype(np.int64)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Return the token ids of each text, including special tokens, truncated to `max_length`."""
-    if not texts:
-        return []
-    encoding = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-    ids: list[list[int]] = encoding["input_ids"]
-    return ids
-
-
 def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[[Tokens], Tokens]:
     """Return a function that truncates token ids to `max_tokens` exactly as the tokenizer does.
 
@@ -281,8 +272,10 @@ def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[
         return [*ids[: max_tokens - after], *ids[len(ids) - after :]]
 
     sample = "one two three four five six seven eight nine ten " * max_tokens
-    expected = tokenize(tokenizer, [sample], max_tokens)[0]
-    if list(truncate(tokenize(tokenizer, [sample], max_tokens + 7)[0])) != expected:
+    expected, longer = (
+        tokenizer(sample, truncation=True, max_length=length)["input_ids"] for length in (max_tokens, max_tokens + 7)
+    )
+    if list(truncate(longer)) != expected:
         raise RuntimeError(
             f"expected a tokenizer that removes tokens from one side, found that {type(tokenizer).__name__} truncates "
             "in another way; use a model with another tokenizer."

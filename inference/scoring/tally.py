@@ -38,19 +38,20 @@ class Counts:
     def count_lengths(self, model: str, lengths: Sequence[int], max_tokens: int) -> None:
         """Fill in the counts of one model about the numbers of tokens of its documents."""
         self.truncated[model] = sum(length > max_tokens for length in lengths)
-        self.lengths[model] = histogram(np.array(lengths) / (max_tokens + 1))
+        (self.lengths[model],) = histograms(np.array(lengths)[:, None] / (max_tokens + 1)).tolist()
 
     def count_labels(self, model: str, names: Sequence[str], decided: Iterable[Decided]) -> None:
         """Fill in the label counts of one model from its documents, which come in blocks."""
         detailed = len(names) <= MAX_LABELS_IN_DETAIL
         chosen_count = np.zeros(len(names), np.int64)
         together = np.zeros((len(names), len(names)) if detailed else 0, np.int64)
-        histograms = np.zeros((len(names), BINS) if detailed else 0, np.int64)
+        by_score = np.zeros((len(names), BINS) if detailed else 0, np.int64)
         for probs, chosen in decided:
             chosen_count += chosen.sum(axis=0)
             if detailed:
-                together += chosen.T.astype(np.int64) @ chosen
-                histograms += [histogram(column) for column in probs.T]
+                ones = chosen.astype(np.float64)  # numpy multiplies integers far more slowly
+                together += (ones.T @ ones).astype(np.int64)
+                by_score += histograms(probs)
         self.labels[model] = {name: int(count) for name, count in zip(names, chosen_count, strict=True) if count}
         if not detailed:
             return
@@ -59,14 +60,17 @@ class Counts:
             for name, row in zip(names, np.triu(together, k=1), strict=True)
             if row.any()
         }
-        self.scores[model] = dict(zip(names, histograms.tolist(), strict=True))
+        self.scores[model] = dict(zip(names, by_score.tolist(), strict=True))
 
 
-def histogram(values: NDArray[Any]) -> list[int]:
-    """Return the number of values in each of BINS equal parts from 0 to 1; the value 1 lies in the last part."""
-    bins = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-    counts: list[int] = np.bincount(bins, minlength=BINS).tolist()
-    return counts
+def histograms(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the histogram of each column, (columns, BINS), of values (rows, columns) from 0 to 1.
+
+    A histogram counts the values in each of BINS equal parts; the value 1 lies in the last part.
+    """
+    columns = values.shape[1]
+    bins = np.minimum((values * BINS).astype(np.int64), BINS - 1) + np.arange(columns) * BINS
+    return np.bincount(bins.ravel(), minlength=columns * BINS).reshape(columns, BINS)
 
 
 def add(parts: Iterable[Totals]) -> Totals:

@@ -2,9 +2,13 @@
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from inference.corpus import records
 from inference.corpus.records import (
     MAX_LINE_BYTES,
     DocumentRecipe,
@@ -110,7 +114,7 @@ def test_blank_lines_are_counted(data: bytes) -> None:
 )
 def test_odd_but_usable_line(data: bytes, text: str) -> None:
     document = read_one(data)
-    assert document.texts == (text,)
+    assert RECIPE.recipes[0].clean(document.texts[0]) == text
     json.dumps(document.texts).encode()
     document.texts[0].encode()
 
@@ -120,6 +124,40 @@ def test_odd_but_usable_line(data: bytes, text: str) -> None:
 )
 def test_integer_ids_become_text_without_loss(value: bytes, expected: str) -> None:
     assert read_one(b'{"id": %s, "text": "x"}' % value).id == expected
+
+
+LIMITS = [2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1]
+NUMBERS = st.sampled_from(LIMITS) | st.integers(-(2**66), 2**66) | st.floats()
+VALUES = st.recursive(NUMBERS | NUMBERS.map(str), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(record=st.dictionaries(NUMBERS.map(str), VALUES))
+def test_only_integers_beyond_64_bits_become_strings(record: dict[str, Any]) -> None:
+    data = json.dumps(record).encode()
+    assume(not any(word in data for word in (b"NaN", b"Infinity")))
+    assert parse_record(data) == records._parse_leniently(data)
+
+
+@pytest.mark.parametrize(
+    ("value", "slow"),
+    [
+        (b"1812345678901234567", False),  # as the ids of tweets
+        (b"-9223372036854775808", False),
+        (b"18446744073709551615", False),
+        (b"18446744073709551616", True),
+        (b'[{"a": -9223372036854775809}]', True),
+        (b'"18446744073709551616"', False),
+        (b"0.18446744073709551616", False),
+        (b"[" * 900 + b"1812345678901234567" + b"]" * 900, False),
+    ],
+)
+def test_only_lines_with_integers_beyond_64_bits_are_parsed_twice(
+    value: bytes, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lenient = Mock(return_value={})
+    monkeypatch.setattr(records, "_parse_leniently", lenient)
+    parse_record(b'{"id": %s}' % value)
+    assert lenient.called == slow
 
 
 def test_without_an_id_field_the_id_is_file_and_line() -> None:

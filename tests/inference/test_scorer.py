@@ -15,7 +15,7 @@ from inference.corpus.records import Document
 from inference.scoring import runtimes, scorer
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
-from models import weights
+from models import tokenizing, weights
 from models.decision import decide, probabilities
 from models.trained_model import Pooling
 from tests.inference.conftest import texts
@@ -56,9 +56,9 @@ def test_scores_and_labels_equal_those_of_the_evaluation(
 
 def test_two_models_with_one_tokenizer_tokenise_once(colours: Path, offensive: Path) -> None:
     loaded = Scorer(ScoringOptions(models=(str(colours), str(offensive))))
-    with mock.patch.object(scorer, "tokenize", wraps=scorer.tokenize) as tokenize:
+    with mock.patch.object(tokenizing, "encode", wraps=tokenizing.encode) as encode:
         _, _, counts = loaded.score(documents(50))
-    assert tokenize.call_count == 1
+    assert encode.call_count == 1
     assert counts.truncated["offensive"] > counts.truncated["colours"] > 0
     assert counts.tokens["offensive"] < counts.tokens["colours"]
 

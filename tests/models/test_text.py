@@ -84,6 +84,69 @@ def test_a_step_done_twice_is_a_step_done_once(step: str, text: str) -> None:
     assert CLEANING_STEPS[step](once) == once
 
 
+WORDS = [
+    "$a",
+    "$",
+    "\\(",
+    "y\\)",
+    "\\[",
+    "$$",
+    "&amp;",
+    "&nbsp;",
+    "&#32;",
+    "&#36;b",
+    "&",
+    "www.a",
+    "@b",
+    "a@b.c",
+    "Σ",
+    "ΑΣ",
+    "e\u0301",
+]
+SPACES = [" ", "  ", " \u0301", "\n", " \n ", "\t", "\u00a0", "\u3000", "\u0600 ", "."]
+
+
+@given(
+    steps=st.lists(st.sampled_from(sorted(CLEANING_STEPS)), unique=True).map(tuple),
+    text=st.lists(st.sampled_from(WORDS + SPACES) | st.text(max_size=3)).map("".join),
+    length=st.integers(1, 100),
+)
+def test_a_beginning_is_a_part_of_the_whole_text(steps: tuple[str, ...], text: str, length: int) -> None:
+    recipe = TextRecipe(cleaning=steps)
+    whole, beginning = recipe.clean(text), recipe.beginning(text, length)
+    assert whole.startswith(beginning)
+    rest = whole[len(beginning) :]
+    if len(text) <= length:
+        assert rest == ""
+    elif beginning:
+        assert rest[0] == " "
+        assert rest[1].isalnum()
+        assert not beginning[-1].isspace()
+
+
+@pytest.mark.parametrize("opening", ["$", "$$", "\\(", "\\["])
+@pytest.mark.parametrize("closing", ["$", "$$", "\\)", "\\]"])
+@pytest.mark.parametrize("filler", ["a ", "\\a"])
+def test_a_formula_across_the_cut_is_left_out(opening: str, closing: str, filler: str) -> None:
+    recipe = TextRecipe(cleaning=("latex_maths",))
+    for size in (1, 995, 1_000, 1_005, 1_995, 2_000, 2_005):
+        text = "of " + opening + (filler * size).strip() + closing + " and so on" * 900
+        whole = recipe.clean(text)
+        for length in (3, 4, 40, 1_000, 2_000, 2_010, 4_000, 4_003, 4_010, 4_040, 8_000):
+            assert whole.startswith(recipe.beginning(text, length))
+        assert len(recipe.beginning(text, 12_000)) > 9_000 - 4_005 or len(text) < 12_000
+
+
+def test_a_long_text_is_cut_where_words_end() -> None:
+    recipe = TextRecipe(cleaning=tuple(CLEANING_STEPS))
+    assert recipe.beginning("one two three four five", 20) == "one two three"  # the last word helps to judge the cut
+    assert recipe.beginning("one two three four five", 23) == "one two three four five"
+    assert recipe.beginning("事" * 100, 50) == ""
+    assert recipe.join({"text": " " * 5_000 + "a"}) == " " * 5_000 + "a"
+    with pytest.raises(TextError, match="nothing is left"):
+        recipe.join({"text": "&nbsp; \u0301" * 5_000})
+
+
 @pytest.mark.parametrize("step", CLEANING_STEPS)
 @pytest.mark.parametrize("part", ["\\(", "$", "$$", "\\[ ", "$a ", "@", "a@b.", "www.", "&", "e\u0301"])
 def test_no_step_is_slow_on_any_text(step: str, part: str) -> None:
