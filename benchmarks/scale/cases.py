@@ -114,7 +114,7 @@ def labels(file_format: Any, selection: str) -> dict[str, Any]:
         rows.write(Predictions(range(DOCUMENTS), ids, kept, {"m": scores}), options, file)
         seconds = time.perf_counter() - began
         file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is a buffered file
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"format": file_format, "scores": selection, "seconds": round(seconds, 2), "sha256": sha256[:16]}
 
 

@@ -24,7 +24,8 @@ def trained(kind: str, normalizer: Any, pre_tokenizer: Any, **extra: Any) -> Pre
     """Return a tokenizer that is trained on TEXTS, with special tokens around each text."""
     options: dict[str, Any] = {"special_tokens": SPECIAL, "show_progress": False, "vocab_size": 330}
     if kind == "BPE":
-        model, trainer = models.BPE(unk_token="<unk>"), trainers.BpeTrainer(**options)
+        model: Any = models.BPE(unk_token="<unk>")
+        trainer: Any = trainers.BpeTrainer(**options)
     elif kind == "Unigram":
         model, trainer = models.Unigram(), trainers.UnigramTrainer(**options, unk_token="<unk>")
     else:
