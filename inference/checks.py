@@ -78,7 +78,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     problems += scoring_problems
     files: list[InputFile] = []
     try:
-        files = find_files(flags.input)
+        files = find_files(flags.input, flags.input_format)
     except UserError as error:
         problems.append(str(error))
     problems += _path_problems(flags, files, beam_options)

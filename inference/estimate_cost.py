@@ -161,7 +161,7 @@ def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], P
     problems += _incomplete(flags)
     files: list[InputFile] = []
     try:
-        files = find_files(flags.input) if flags.input else []
+        files = find_files(flags.input, flags.input_format) if flags.input else []
     except UserError as error:
         problems.append(str(error))
     if files and not any(file.size for file in files):

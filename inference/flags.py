@@ -46,7 +46,10 @@ def add_model(
 
 
 def add_input(
-    parser: argparse._ActionsContainer, about: str = "JSON lines files; may be repeated", *, required: bool = True
+    parser: argparse._ActionsContainer,
+    about: str = "files of JSON lines, CSV, TSV or Parquet; may be repeated",
+    *,
+    required: bool = True,
 ) -> None:
     """Add --input, whose value is a list of patterns; empty if it is not required and not given."""
     _add_paths(parser, "--input", "GLOB", about, required=required)
@@ -62,6 +65,11 @@ def _add_paths(parser: argparse._ActionsContainer, flag: str, metavar: str, abou
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that decide which fields of a record are read and how its text is scored."""
     reading = parser.add_argument_group("reading")
+    reading.add_argument(
+        "--input_format",
+        choices=("jsonl", "csv", "tsv", "parquet"),
+        help="format of all input files (default: what the end of each name tells)",
+    )
     reading.add_argument(
         "--text_fields",
         type=names,

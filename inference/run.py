@@ -62,7 +62,7 @@ def _main(argv: Sequence[str]) -> int:
     from inference.scoring.faults import ScoringError
 
     scoring, problems = checks.check_scoring(flags)
-    lines = stream.open_input(flags.input, problems)
+    lines = stream.open_input(flags.input, flags.input_format, problems)
     try:
         predicted, reasons = stream.label(lines, scoring, flags)
     except ScoringError as error:  # which is a failure and not wrong use

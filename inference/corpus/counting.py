@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from apache_beam.io.filesystems import FileSystems
 
-from inference.corpus import storage
-from inference.corpus.files import CHUNK_BYTES, DAMAGE_ERRORS, InputFile, compression_of, read_bytes, zstd
+from inference.corpus import csv_rows, parquet_rows, storage
+from inference.corpus.csv_rows import NamesError
+from inference.corpus.files import CHUNK_BYTES, DAMAGE_ERRORS, InputFile, compression_of, open_file, read_bytes, zstd
 from inference.corpus.records import MAX_LINE_BYTES
 from inference.corpus.slices import MIN_SLICE_BYTES, Part, Slice, line_bytes, text_bytes
 
@@ -42,7 +43,7 @@ def units(files: Sequence[InputFile], slice_bytes: int) -> Iterator[Unit]:
     whole: list[InputFile] = []
     size = 0
     for file in files:
-        if file.size > slice_bytes and not compression_of(file.path):
+        if file.size > slice_bytes and file.format == "jsonl" and not compression_of(file.path):
             start = 0
             while start < file.size:
                 end = min(start + _size(left - start, slice_bytes), file.size)
@@ -79,8 +80,10 @@ def count(unit: Unit, slice_bytes: int, copies: str = "") -> Iterator[Part]:
     for file in unit.files:
         if unit.end is not None:
             yield _count_range(file, unit.start, unit.end)
-        elif compression_of(file.path) and file.size:
-            yield from _count_compressed(file, slice_bytes, copies)
+        elif file.format == "parquet":
+            yield from _count_parquet(file, slice_bytes)
+        elif file.size and (compression_of(file.path) or file.format != "jsonl"):
+            yield from _count_in_one_pass(file, slice_bytes, copies if compression_of(file.path) else "")
         else:
             yield _count_range(file, 0, file.size)
 
@@ -96,31 +99,28 @@ def _count_range(file: InputFile, start: int, end: int) -> Part:
 
 
 class _OpenPart:
-    """A part of a compressed file that is being read."""
+    """A part of a file that is being read from its start."""
 
     def __init__(self, start: int, most_bytes: int) -> None:
         self.start = start
         self.size = self.lines = 0
         self._digest = hashlib.sha256()
-        self._chunks: list[bytes] | None = []
+        self._chunks: list[bytes] | None = [] if most_bytes else None
         self._most_bytes = most_bytes  # a part with a longer line is not copied
-        self._last_byte = NEWLINE
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes, lines: int) -> None:
         self.size += len(chunk)
-        self.lines += chunk.count(b"\n")
+        self.lines += lines
         self._digest.update(chunk)
-        self._last_byte = chunk[-1] if chunk else self._last_byte
         if self._chunks is not None:
             self._chunks.append(chunk)
             if self.size > self._most_bytes:
                 self._chunks = None
 
     def close(self, file: InputFile, copies: str, damage: str | None = None) -> Part:
-        """Return the part, after its text is copied if a folder is given. A broken line is not counted."""
-        lines = self.lines + (self._last_byte != NEWLINE and damage is None)
+        """Return the part, after its text is copied if a folder is given."""
         end = self.start + self.size
-        part = Part(file, self.start, end, 1, lines, self._digest.hexdigest(), source_bytes=0, damage=damage)
+        part = Part(file, self.start, end, 1, self.lines, self._digest.hexdigest(), source_bytes=0, damage=damage)
         if not copies or self._chunks is None:
             return part
         content = zstd.compress(b"".join(self._chunks), COPY_LEVEL)
@@ -128,30 +128,115 @@ class _OpenPart:
         return replace(part, has_copy=True)
 
 
-def _count_compressed(file: InputFile, slice_bytes: int, copies: str) -> list[Part]:
-    """Read a compressed file once, cut it at line ends, and copy the text of its parts if there are several."""
-    most_bytes = slice_bytes + MAX_LINE_BYTES + CHUNK_BYTES
+def _count_in_one_pass(file: InputFile, slice_bytes: int, copies: str) -> list[Part]:
+    """Read a file once, cut it at line ends, and copy the text of its parts if it is compressed and has several."""
+    most_bytes = slice_bytes + MAX_LINE_BYTES + CHUNK_BYTES if copies else 0
     parts: list[Part] = []
     part, damage = _OpenPart(0, most_bytes), None
+    chunks = read_bytes(file)
+    pieces = _json_pieces(chunks, slice_bytes) if file.format == "jsonl" else _csv_pieces(chunks, file, slice_bytes)
     try:
-        for whole in read_bytes(file):
-            chunk = whole
-            while part.size + len(chunk) > slice_bytes:
-                end = chunk.find(b"\n", max(slice_bytes - part.size - 1, 0)) + 1
-                if not end:
-                    break
-                part.add(chunk[:end])
+        for piece, lines, ends in pieces:
+            part.add(piece, lines)
+            if ends:
                 parts.append(part.close(file, copies))
-                chunk, part = chunk[end:], _OpenPart(parts[-1].end, most_bytes)
-            part.add(chunk)
+                part = _OpenPart(parts[-1].end, most_bytes)
     except DAMAGE_ERRORS as error:
         reached = part.start + part.size
         damage = f"{str(error).rstrip('.') or type(error).__name__}, at byte {reached:,} of the decompressed data"
+    except NamesError as error:  # the file counts as damaged, so that others are labelled
+        damage = error.found
     if part.size or damage or not parts:
         parts.append(part.close(file, copies if parts else "", damage))
     length = max(parts[-1].end, 1)
     bounds = [file.size * part.start // length for part in parts] + [file.size]
     return [replace(part, source_bytes=bounds[number + 1] - bounds[number]) for number, part in enumerate(parts)]
+
+
+# A piece of a file, the number of lines that end in it, and whether a part ends with it.
+_Piece = tuple[bytes, int, bool]
+
+
+def _json_pieces(chunks: Iterable[bytes], slice_bytes: int) -> Iterator[_Piece]:
+    """Cut chunks at the first line end after every `slice_bytes` bytes. A last line without its end counts too."""
+    size, last = 0, b"\n"
+    for whole in chunks:
+        chunk = whole
+        while size + len(chunk) > slice_bytes and (end := chunk.find(b"\n", max(slice_bytes - size - 1, 0)) + 1):
+            yield chunk[:end], chunk.count(b"\n", 0, end), True
+            size, chunk = 0, chunk[end:]
+        yield chunk, chunk.count(b"\n"), False
+        size += len(chunk)
+        last = whole[-1:] or last
+    if last != b"\n":
+        yield b"", 1, False
+
+
+def _csv_pieces(chunks: Iterable[bytes], file: InputFile, slice_bytes: int) -> Iterator[_Piece]:
+    """Cut chunks at the first end of a row after every `slice_bytes` bytes. The names of the columns are no row.
+
+    Raises:
+        UserError: the first row holds no usable names.
+    """
+    separator = csv_rows.SEPARATORS[file.format]
+    kept = _Kept(chunks)
+    rows = csv_rows.split_rows(kept, 0, separator)
+    csv_rows.columns(rows, file.path, separator)
+    lines, begun = 0, 0
+    try:
+        for row in rows:
+            lines, end = lines + 1, row.start + row.size
+            if end - begun >= slice_bytes:
+                yield kept.take(end - begun), lines, True
+                lines, begun = 0, end
+    except DAMAGE_ERRORS:
+        yield kept.take(None), lines, False
+        raise
+    yield kept.take(None), lines, False
+
+
+class _Kept:
+    """Chunks that are handed on and kept until they are taken."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._kept = bytearray()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._kept += chunk
+            yield chunk
+
+    def take(self, size: int | None) -> bytes:
+        """Return the first bytes that were kept, or all of them, and forget them."""
+        taken = bytes(self._kept[:size])
+        del self._kept[:size]
+        return taken
+
+
+def _count_parquet(file: InputFile, slice_bytes: int) -> Iterator[Part]:
+    """Cut a Parquet file by what its footer says."""
+    try:
+        with open_file(file) as stream:
+            found = parquet_rows.layout(stream, file.path)
+    except parquet_rows.LayoutError as error:  # the file counts as damaged, so that others are labelled
+        yield Part(file, 0, 0, 1, 0, "", source_bytes=file.size, damage=error.found)
+        return
+    row_bytes = max(found.text_bytes // max(found.rows, 1), 1)
+    step = max(slice_bytes // row_bytes, 1)
+    for start in range(0, max(found.rows, 1), step):
+        end = min(start + step, found.rows)
+        shares = [file.size * row // max(found.rows, 1) for row in (start, end)]
+        yield Part(
+            file,
+            start,
+            end,
+            start + 1,
+            end - start,
+            found.checksum,
+            source_bytes=shares[1] - shares[0] if found.rows else file.size,
+            row_bytes=row_bytes,
+        )
 
 
 def join(parts: Iterable[Part], files: Sequence[InputFile], slice_bytes: int) -> list[Slice]:
@@ -166,7 +251,7 @@ def join(parts: Iterable[Part], files: Sequence[InputFile], slice_bytes: int) ->
     together: list[Part] = []
     size = 0
     for part in (part for file in files for part in _numbered(by_file[file.path])):
-        length = part.end - part.start
+        length = part.text_bytes
         if together and (size + length > slice_bytes or len(together) == MOST_FILES):
             slices.append(Slice(len(slices), tuple(together)))
             together, size = [], 0

@@ -9,8 +9,8 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Literal, cast
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -24,7 +24,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd as zstd
 
-TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
+Format = Literal["jsonl", "csv", "tsv", "parquet"]
+SUFFIXES: dict[str, Format] = {
+    **{".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl"},
+    **{".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"},
+}
 DECOMPRESSORS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstd.open}
 DAMAGE_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError)  # a damaged file raises one of these
 CHUNK_BYTES = 1024 * 1024
@@ -37,19 +41,21 @@ class InputFile:
     path: str
     size: int  # bytes as stored
     max_lines: int | None = None  # most lines that the run reads of it (`--limit`); None for all
+    format: Format = "jsonl"
 
 
 class SourceError(UserError):
     """A file is gone or has changed, or its storage failed. A retry may help, unlike with a damaged file."""
 
 
-def find_files(arguments: Iterable[str]) -> list[InputFile]:
+def find_files(arguments: Iterable[str], input_format: Format | None = None) -> list[InputFile]:
     """Return the files that the arguments name, sorted by path, each once even if it has several local names.
 
-    An argument that names an existing file is that file, whatever characters its name holds. Any other is a glob.
+    An argument that names an existing file is that file, whatever characters its name holds. Any other is a glob. The
+    end of a file's name tells its format, unless `input_format` is given.
 
     Raises:
-        UserError: an argument names no file, a folder, or a file whose name is not UTF-8 or not that of JSON lines; has
+        UserError: an argument names no file, a folder, or a file whose name is not UTF-8 or tells no known format; has
             a line for each problem.
     """
     files: dict[str, InputFile] = {}
@@ -73,13 +79,14 @@ def find_files(arguments: Iterable[str]) -> list[InputFile]:
         for file in sorted(found, key=lambda file: file.path):
             if not is_utf8(file.path):
                 problems.append(f"--input {argument}: expected names in UTF-8, found {file.path!r}; rename it.")
-            elif _is_readable_name(file.path):
+            elif found_format := input_format or _format_of(file.path):
+                file = replace(file, format=found_format)
                 files.setdefault(file.path if storage.is_remote(file.path) else os.path.realpath(file.path), file)
             else:
                 remedy = "rename it" if file.path == argument else "narrow the glob"
                 problems.append(
-                    f"--input {argument}: expected only files that end in {', '.join(TEXT_SUFFIXES)} (also with "
-                    f"{', '.join(DECOMPRESSORS)}), found {file.path}; {remedy}."
+                    f"--input {argument}: expected only files that end in {', '.join(SUFFIXES)} (also with "
+                    f"{', '.join(DECOMPRESSORS)}), found {file.path}; {remedy}, or set --input_format."
                 )
     if problems:
         raise UserError("\n".join(problems))
@@ -109,9 +116,9 @@ def _is_folder(path: str) -> bool:
     return bool(storage.match(f"{path}/**", 1))
 
 
-def _is_readable_name(path: str) -> bool:
+def _format_of(path: str) -> Format | None:
     stem = path.removesuffix(compression_of(path) or "")
-    return stem.endswith(TEXT_SUFFIXES)
+    return next((known for suffix, known in SUFFIXES.items() if stem.endswith(suffix)), None)
 
 
 def compression_of(path: str) -> str | None:

@@ -1,6 +1,7 @@
 """Looks at the first lines of some files before a run, and explains why next to nothing of them could be labelled."""
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +9,10 @@ from typing import Any
 
 from inference.corpus import files as inputs
 from inference.corpus import records, slices
+from inference.corpus.csv_rows import NamesError
 from inference.corpus.files import InputFile
-from inference.corpus.records import DocumentRecipe, Failure, RecordError
+from inference.corpus.parquet_rows import LayoutError
+from inference.corpus.records import DocumentRecipe, Failure, Line, RecordError
 
 FILES = 5  # files to look at, spread over the whole list
 LINES = 100  # lines to look at in each
@@ -17,7 +20,7 @@ BYTES = 256 * 1024  # bytes of text to read of each
 FEW = 20  # fewer lines than this say too little to refuse a corpus, unless its format is known to be wrong
 ALLOWED = 0.5  # share of lines that may fail
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
-BINARY = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a ZIP archive", b"Obj\x01": "an Avro file", b"ORC": "an ORC file"}
+BINARY = {b"PK\x03\x04": "a ZIP archive", b"Obj\x01": "an Avro file", b"ORC": "an ORC file"}
 
 
 @dataclass
@@ -59,6 +62,8 @@ def _spread(files: Sequence[InputFile]) -> list[InputFile]:
 
 
 def _look(file: InputFile, recipe: DocumentRecipe) -> Look:
+    if file.format != "jsonl":
+        return _look_at_rows(file, recipe)
     if inputs.compression_of(file.path):
         stored = inputs.read_stored(file, len(max(MAGIC, key=len)))
         content = inputs.read_beginning(file, BYTES)[0]
@@ -66,21 +71,34 @@ def _look(file: InputFile, recipe: DocumentRecipe) -> Look:
         stored = content = inputs.read_stored(file, BYTES)
     # The last line may be cut off, unless this is the whole file.
     whole = content if len(content) < BYTES else content[: content.rfind(b"\n") + 1]
-    lines = list(slices.lines_in(whole))[: min(LINES, file.max_lines or LINES)]
-    read = records.read_documents(lines, file.path, recipe)
-    look = Look(file, lines=read.lines - read.blank)
-    for failure in read.failures:
-        record = _record(lines[failure.line - 1].data)
-        if not _is_only_missing(failure, record, recipe):
-            look.failures.append((failure, record))
+    look = _look_at_lines(file, slices.lines_in(whole), recipe)
     if len(look.failures) == look.lines:
         look.wrong_format = _wrong_format(file.path, stored, content)
     return look
 
 
-def _record(data: bytes) -> dict[str, Any]:
+def _look_at_rows(file: InputFile, recipe: DocumentRecipe) -> Look:
+    """Look at a table, whose fields are the same in all rows."""
     try:
-        return records.parse_record(data)
+        return _look_at_lines(file, slices.all_lines(file), recipe)
+    except (NamesError, LayoutError) as error:
+        return Look(file, wrong_format=f"{error.found}; put it right, or set --input_format.")
+
+
+def _look_at_lines(file: InputFile, found: Iterator[Line], recipe: DocumentRecipe) -> Look:
+    lines = list(itertools.islice(found, min(LINES, file.max_lines or LINES)))
+    read = records.read_documents(lines, file.path, recipe)
+    look = Look(file, lines=read.lines - read.blank)
+    for failure in read.failures:
+        record = _record(lines[failure.place])
+        if not _is_only_missing(failure, record, recipe):
+            look.failures.append((failure, record))
+    return look
+
+
+def _record(line: Line) -> dict[str, Any]:
+    try:
+        return records.parse_record(line.data) if line.record is None else line.record
     except RecordError:
         return {}
 
@@ -100,6 +118,8 @@ def _wrong_format(path: str, stored: bytes, content: bytes) -> str | None:
             f"expected {named or 'no compression'} by its name, found {found or 'no compression'}; rename it to "
             f"{path.removesuffix(named or '')}{found or ''}."
         )
+    if content.startswith(b"PAR1"):
+        return "expected JSON lines, found a Parquet file; end its name with .parquet, or add --input_format parquet."
     if kind := next((kind for magic, kind in BINARY.items() if content.startswith(magic)), None):
         return f"expected JSON lines, found {kind}; export it as JSON lines."
     if encoding := records.encoding_of(content):
@@ -116,8 +136,8 @@ def _wrong_format(path: str, stored: bytes, content: bytes) -> str | None:
         )
     if kind := _table(content):
         return (
-            f"expected one JSON object a line, found {kind}; convert it, for instance with "
-            f"`mlr --i{kind.lower()} --ojsonl cat FILE > NEW.jsonl`."
+            f"expected one JSON object a line, found {kind}; end its name with .{kind.lower()}, or add --input_format "
+            f"{kind.lower()}."
         )
     return None
 

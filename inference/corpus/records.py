@@ -12,7 +12,8 @@ from models.text import TextError, TextProblem, TextRecipe
 
 # A reason says why a line has no prediction. The four groups concern the line, its record, its text, and the model.
 Reason = (
-    Literal["line_too_long", "damaged_file", "json_array", "not_utf8", "not_json", "not_an_object"]
+    Literal["line_too_long", "damaged_file", "json_array", "wrong_cells", "not_utf8", "not_json"]
+    | Literal["not_an_object"]
     | Literal["no_id", "id_not_string", "too_deep"]
     | TextProblem
     | Literal["model_failed", "process_ended"]
@@ -44,6 +45,12 @@ class Line:
     data: bytes
     problem: tuple[Reason, str] | None = None  # reason and detail if the line could not be read
     size: int = 0  # bytes of the whole line; `data` holds fewer of a line that is too long
+    record: dict[str, Any] | None = None  # the record, if the reader of another format has parsed it
+
+    @property
+    def json(self) -> bytes:
+        """Return the line as JSON, or as it is if it has no record."""
+        return self.data if self.record is None else orjson.dumps(self.record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,12 @@ class DocumentRecipe:
     id_field: str = "id"  # field with the id; if empty, file and line number make up the id
     keep_fields: tuple[str, ...] = ()  # fields to copy into the predictions
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return all fields that are read."""
+        texts = [name for recipe in self.recipes for name in recipe.fields]
+        return tuple(dict.fromkeys([*texts, *([self.id_field] if self.id_field else []), *self.keep_fields]))
+
 
 @dataclass
 class Documents:
@@ -151,22 +164,22 @@ def read_documents(
         place = read.lines
         read.lines += 1
         read.bytes += line.size
-        if line.problem is None and not line.data.strip():
+        if line.problem is None and line.record is None and not line.data.strip():
             read.blank += 1
             continue
         identifier = None
         try:
             if line.problem is not None:
                 raise RecordError(*line.problem)
-            record = parse_record(line.data)
+            record = parse_record(line.data) if line.record is None else line.record
             identifier = _identifier(record, recipe.id_field) or f"{file}:{line.number}"
             texts = tuple(text.join(record) for text in recipe.recipes)
             kept_fields = {name: _keepable(name, record.get(name)) for name in recipe.keep_fields}
-            raw = line.data[:RAW_CAP_BYTES]
+            raw = line.json[:RAW_CAP_BYTES]
             read.documents.append(Document(line.number, identifier, texts, kept_fields, raw, line.size, file, place))
         except (RecordError, TextError) as error:
             read.failed_bytes += line.size
-            raw_text = capped(line.data)
+            raw_text = capped(line.json)
             read.failures.append(Failure(line.number, identifier, error.reason, str(error), raw_text, file, place))
     return read
 

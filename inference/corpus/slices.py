@@ -1,24 +1,30 @@
 """Defines slices, and reads the lines of one.
 
-A slice holds one or several parts, each a range of a file; offsets count decompressed bytes. A line belongs to the part
-that holds its first byte. Files can therefore be cut at any byte, and each line is still read exactly once.
+A slice holds one or several parts, each a range of a file. In JSON lines, CSV and TSV, a range is one of decompressed
+bytes, and a line belongs to the part that holds its first byte. Files of JSON lines can therefore be cut at any byte,
+and each line is still read exactly once. In Parquet, a range is one of rows. A row counts as a line everywhere.
 """
 
 import hashlib
+import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import IO, Any
 
 from apache_beam.io.filesystems import FileSystems
 
+from inference.corpus import csv_rows, parquet_rows
+from inference.corpus.csv_rows import SEPARATORS
 from inference.corpus.files import (
     CHUNK_BYTES,
     DAMAGE_ERRORS,
     InputFile,
     SourceError,
     compression_of,
+    open_file,
     read_beginning,
     read_bytes,
     read_stored,
@@ -42,14 +48,20 @@ class Part:
     """A range of one file whose lines are counted."""
 
     file: InputFile
-    start: int  # first byte, in the decompressed file
-    end: int  # byte after the last
+    start: int  # first byte, in the decompressed file; first row of Parquet, from 0
+    end: int  # byte or row after the last
     first_line: int  # number of the first line that begins in the range, from 1
     lines: int  # number of lines that begin in the range, without the broken last line of a damaged file
-    checksum: str  # SHA-256 of the bytes of its lines, which shows whether the input has changed
+    checksum: str  # SHA-256 of the bytes of its lines, which shows whether the input has changed; of Parquet's footer
     source_bytes: int  # share of the file's stored bytes; the shares add up to the file's size
     damage: str | None = None  # description of the damage, on the last readable part of a truncated or corrupt file
     has_copy: bool = False  # whether its text was copied, because the file can only be read from its start
+    row_bytes: int = 1  # bytes of text for each unit of `start` and `end`, which is above 1 for rows of Parquet
+
+    @property
+    def text_bytes(self) -> int:
+        """Return the number of bytes of its text; about as many, for Parquet."""
+        return (self.end - self.start) * self.row_bytes
 
     @property
     def copy(self) -> str:
@@ -78,7 +90,7 @@ class Slice:
     @property
     def text_bytes(self) -> int:
         """Return the number of bytes of its text."""
-        return sum(part.end - part.start for part in self.parts)
+        return sum(part.text_bytes for part in self.parts)
 
     @property
     def source_bytes(self) -> int:
@@ -99,13 +111,8 @@ def limit_lines(files: Iterable[InputFile], limit: int) -> list[InputFile]:
     for file in files:
         if limit == 0:
             break
-        lines = 0
-        try:
-            for _ in zip(range(limit), split_lines(read_bytes(file), 0), strict=False):
-                lines += 1
-        except DAMAGE_ERRORS:
-            lines += 1  # the line that reports the damage
-        chosen.append(InputFile(file.path, file.size, max_lines=lines))
+        lines = sum(1 for _ in itertools.islice(all_lines(file, ()), limit))
+        chosen.append(replace(file, max_lines=lines))
         limit -= lines
     return chosen
 
@@ -123,8 +130,19 @@ def line_length(files: Sequence[InputFile]) -> float:
         SourceError: the file cannot be read.
     """
     file = files[len(files) // 2]
+    if file.format == "parquet":
+        return _row_length(file)
     content = read_beginning(file, BEGINNING)[0] if compression_of(file.path) else read_stored(file, BEGINNING)
     return len(content) / max(content.count(b"\n"), 1)
+
+
+def _row_length(file: InputFile) -> float:
+    try:
+        with open_file(file) as stream:
+            found = parquet_rows.layout(stream, file.path)
+    except parquet_rows.LayoutError:
+        return 0.0
+    return found.text_bytes / max(found.rows, 1)
 
 
 def expected(files: Sequence[InputFile], slice_bytes: int) -> int:
@@ -134,7 +152,12 @@ def expected(files: Sequence[InputFile], slice_bytes: int) -> int:
 
 def text_bytes(file: InputFile) -> int:
     """Return about how many bytes of text a file holds, by its size alone."""
-    return file.size * (4 if compression_of(file.path) else 1)  # text in JSON is often compressed to a fourth
+    return file.size * (4 if is_packed(file) else 1)  # text in JSON is often compressed to a fourth
+
+
+def is_packed(file: InputFile) -> bool:
+    """Return whether a file stores its text in fewer bytes than the text has."""
+    return file.format == "parquet" or compression_of(file.path) is not None
 
 
 def line_bytes(part: Part) -> Iterator[bytes]:
@@ -175,38 +198,105 @@ def read_slice(piece: Slice, recipe: DocumentRecipe, copies: str = "") -> Docume
     """
     content = Documents()
     for part in piece.parts:
-        read_documents(read_lines(part, copies), part.file.path, recipe, content)
+        read_documents(read_lines(part, copies, recipe.fields), part.file.path, recipe, content)
     return content
 
 
-def read_lines(part: Part, copies: str = "") -> Iterator[Line]:
+def read_lines(part: Part, copies: str = "", fields: Sequence[str] | None = None) -> Iterator[Line]:
     """Yield the lines that begin in a part, in order; the last Line of a damaged file reports the damage.
 
+    Args:
+        part: The part.
+        copies: The folder with copies of the text of compressed files.
+        fields: Fields that are needed, which only Parquet heeds; None for all.
+
     Raises:
-        SourceError: the bytes are not those that were counted. It is raised after the last line.
+        SourceError: the bytes are not those that were counted. For text, it is raised after the last line.
     """
+    if part.file.format == "parquet":
+        yield from _rows_of_parquet(part, fields)
+    elif part.file.format == "jsonl":
+        yield from _lines_of_json(part, copies)
+    else:
+        yield from _rows_of_csv(part, copies)
+
+
+def _rows_of_parquet(part: Part, fields: Sequence[str] | None) -> Iterator[Line]:
+    if part.damage:
+        yield _damaged(part, b"")
+        return
+    with open_file(part.file) as stream:
+        if parquet_rows.layout(stream, part.file.path).checksum != part.checksum:
+            raise _changed(part)
+        yield from parquet_rows.read(stream, part.file.path, (part.start, part.start + part.lines), fields)
+
+
+def _rows_of_csv(part: Part, copies: str) -> Iterator[Line]:
+    if not part.end:  # an empty file, or one without a readable beginning
+        if part.damage:
+            yield _damaged(part, b"")
+        return
+    digest, copied, names = hashlib.sha256(), _copied(part, copies), csv_columns(part.file)
+    chunks = read_bytes(part.file, part.start, part.end) if copied is None else [copied]
+    rows = csv_rows.split_rows(_digested(chunks, digest), part.start, SEPARATORS[part.file.format])
+    if part.start == 0:
+        next(rows, None)  # the names of the columns
+    for number, row in zip(range(part.first_line, part.first_line + part.lines), rows, strict=False):
+        yield csv_rows.to_line(row, number, names)
+    broken = next(rows, None)
+    for _ in rows:  # all bytes are read, also after --limit, because they all count in the checksum
+        pass
+    if digest.hexdigest() != part.checksum:
+        raise _changed(part)
+    if part.damage and part.file.max_lines is None:
+        yield _damaged(part, broken.data if broken else b"")
+
+
+def _digested(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+@lru_cache(maxsize=1024)
+def csv_columns(file: InputFile) -> tuple[str, ...]:
+    """Return the names of the columns of a CSV or TSV file.
+
+    Raises:
+        NamesError: the first row holds no usable names.
+    """
+    separator = SEPARATORS[file.format]
+    return csv_rows.columns(csv_rows.split_rows(read_bytes(file), 0, separator), file.path, separator)
+
+
+def _changed(part: Part) -> SourceError:
+    return SourceError(
+        f"{part.file.path}: expected the bytes that were counted when the run began, found others in the lines "
+        f"from {part.first_line:,} on; put the original file back."
+    )
+
+
+def _lines_of_json(part: Part, copies: str) -> Iterator[Line]:
     last_line = part.first_line + part.lines - 1
     digest = hashlib.sha256()
 
-    def chunks() -> Iterator[bytes]:
-        copied = _copied(part, copies)
-        for chunk in line_bytes(part) if copied is None else [copied]:
-            digest.update(chunk)
-            yield chunk
-
-    lines = split_lines(chunks(), part.start)
+    copied = _copied(part, copies)
+    lines = split_lines(_digested(line_bytes(part) if copied is None else [copied], digest), part.start)
     for number, (start, data, size) in zip(range(part.first_line, last_line + 1), lines, strict=False):
         yield _line(number, data.removeprefix(BYTE_ORDER_MARK) if start == 0 else data, size)
     broken = next(lines, (0, b"", 0))[1]
     for _ in lines:  # all bytes are read, also after --limit, because they all count in the checksum
         pass
     if digest.hexdigest() != part.checksum:
-        raise SourceError(
-            f"{part.file.path}: expected the bytes that were counted when the run began, found others in the lines "
-            f"from {part.first_line:,} on; put the original file back."
-        )
+        raise _changed(part)
     if part.damage and (part.file.max_lines is None or last_line < part.file.max_lines):
-        yield Line(last_line + 1, broken, ("damaged_file", f"{part.file.path}: {part.damage}"), len(broken))
+        yield _damaged(part, broken)
+
+
+def _damaged(part: Part, broken: bytes) -> Line:
+    """Return the line that stands for what is lost of a damaged file."""
+    number = part.first_line + part.lines
+    return Line(number, broken, ("damaged_file", f"{part.file.path}: {part.damage}"), len(broken))
 
 
 def _copied(part: Part, copies: str) -> bytes | None:
@@ -237,15 +327,33 @@ def lines_in(content: bytes) -> Iterator[Line]:
     return _numbered([content])
 
 
-def all_lines(file: InputFile) -> Iterator[Line]:
-    """Yield all lines of a file; the last Line of a damaged file reports the damage."""
+def all_lines(file: InputFile, fields: Sequence[str] | None = None) -> Iterator[Line]:
+    """Yield all lines of a file; the last Line of a damaged file reports the damage. `fields` are as in `read_lines`.
+
+    Raises:
+        UserError: the file is no Parquet file, or a CSV file without names of columns.
+    """
     last_number = 0
     try:
-        for line in _numbered(read_bytes(file)):
+        for line in _all_lines(file, fields):
             yield line
             last_number = line.number
     except DAMAGE_ERRORS as error:
         yield Line(last_number + 1, b"", ("damaged_file", f"{file.path}: {error}"))
+
+
+def _all_lines(file: InputFile, fields: Sequence[str] | None) -> Iterator[Line]:
+    if file.format == "jsonl" or not file.size:
+        yield from _numbered(read_bytes(file))
+    elif file.format == "parquet":
+        with open_file(file) as stream:
+            rows = parquet_rows.layout(stream, file.path).rows
+            yield from parquet_rows.read(stream, file.path, (0, rows), fields)
+    else:
+        separator = SEPARATORS[file.format]
+        found = csv_rows.split_rows(read_bytes(file), 0, separator)
+        names = csv_rows.columns(found, file.path, separator)
+        yield from (csv_rows.to_line(row, number, names) for number, row in enumerate(found, 1))
 
 
 def _numbered(chunks: Iterable[bytes]) -> Iterator[Line]:

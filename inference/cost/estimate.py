@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from inference.corpus import slices
-from inference.corpus.files import InputFile, compression_of
+from inference.corpus.files import InputFile
 from inference.corpus.records import Document, Documents
 from inference.corpus.slices import Part, Slice
 from inference.cost import pricing, profile, sample
@@ -156,7 +156,7 @@ def _label(documents: list[Document], options: RunOptions, scorer: Scorer) -> fl
 
 
 def _corpus(files: Sequence[InputFile], sampled: Sample, tokens: Sequence[int], slice_bytes: int) -> Corpus:
-    plain_bytes = sum(file.size for file in files if not compression_of(file.path))
+    plain_bytes = sum(file.size for file in files if not slices.is_packed(file))
     expanded = sampled.text_bytes.value - plain_bytes  # bytes of text in compressed files, which are expanded once
     return Corpus(
         files=len(files),

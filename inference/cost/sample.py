@@ -1,5 +1,6 @@
 """Reads a sample of a corpus, and estimates amounts of the whole corpus with an interval."""
 
+import itertools
 import math
 import random
 import time
@@ -96,7 +97,11 @@ def read(files: Sequence[InputFile], recipe: DocumentRecipe, documents: int) -> 
     heads: list[tuple[int, int]] = []  # bytes of text, and the stored bytes that hold them
     seconds = 0.0
     for file, offsets in offsets_by_file.items():
-        if compression_of(file.path):
+        if file.format != "jsonl":
+            table, text_bytes = _piece_of_table(file, documents * len(offsets) // PIECES + 1, recipe)
+            pieces.append(table)
+            heads += [(text_bytes, file.size)] if slices.is_packed(file) else []
+        elif compression_of(file.path):
             began = time.perf_counter()
             head, stored = read_beginning(file, HEAD)
             seconds += time.perf_counter() - began
@@ -104,9 +109,9 @@ def read(files: Sequence[InputFile], recipe: DocumentRecipe, documents: int) -> 
             pieces += _pieces_of_head(head, len(offsets), size, (file.path, recipe), cut=stored < file.size)
         else:
             pieces += _pieces(file, offsets, size, recipe)
-    compressed = sum(file.size for file in files if compression_of(file.path))
-    text = ratio([text for text, _ in heads], [stored for _, stored in heads], compressed)
-    plain = total - compressed
+    packed = sum(file.size for file in files if slices.is_packed(file))
+    text = ratio([text for text, _ in heads], [stored for _, stored in heads], packed)
+    plain = total - packed
     expanded = max(sum(text for text, _ in heads), 1)
     return Sample(
         pieces=pieces,
@@ -116,8 +121,24 @@ def read(files: Sequence[InputFile], recipe: DocumentRecipe, documents: int) -> 
     )
 
 
+def _piece_of_table(file: InputFile, documents: int, recipe: DocumentRecipe) -> tuple[Piece, int]:
+    """Read the first rows of a table. Return them, and about how many bytes of text the whole file has."""
+    lines = list(itertools.islice(slices.all_lines(file, recipe.fields), documents))
+    read = read_documents(lines, file.path, recipe)
+    if file.format == "parquet":
+        whole = sum(part.text_bytes for part in counting.count(Unit((file,)), LARGEST_PIECE))
+        rows = sum(part.lines for part in counting.count(Unit((file,)), LARGEST_PIECE))
+        return Piece(whole * read.lines // max(rows, 1), read.documents), whole
+    if len(lines) < documents or not compression_of(file.path):  # all of it, or a part of plain text
+        return Piece(max(read.bytes, 1), read.documents), max(read.bytes, file.size)
+    head, stored = read_beginning(file, HEAD)
+    return Piece(max(read.bytes, 1), read.documents), len(head) * file.size // max(stored, 1)
+
+
 def _piece_bytes(file: InputFile, recipe: DocumentRecipe, documents: int) -> int:
     """Return the size of a piece, so that PIECES pieces hold the documents. The start of one file decides."""
+    if file.format != "jsonl":
+        return LARGEST_PIECE
     if compression_of(file.path):
         head, _ = read_beginning(file, FIRST_LOOK)
     else:

@@ -325,7 +325,7 @@ class WriteDocuments(beam.DoFn):
                 if place in rows and not rows[place]:
                     # A blank line would count as no document, so an unreadable one without content says why.
                     reason = ": ".join(line.problem or ()).encode()
-                    documents.append(line.data if line.data.strip() else reason)
+                    documents.append(line.json if line.json.strip() else reason)
         if documents:
             yield _write(self._output, f"{DOCUMENTS}/part-{part:05d}.jsonl", documents)
 

@@ -24,7 +24,7 @@ def write(slices: Sequence[Slice], output: str, run: str) -> None:
     number_of = {file: number for number, file in enumerate(files)}
     content = {
         "run": run,
-        "files": [[file.path, file.size, file.max_lines] for file in files],
+        "files": [[file.path, file.size, file.max_lines, file.format] for file in files],
         "slices": [[_numbers(part, number_of) for part in piece.parts] for piece in slices],
     }
     storage.write_file(FileSystems.join(output, SLICES), seals.seal(orjson.loads(orjson.dumps(content))))

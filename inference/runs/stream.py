@@ -13,7 +13,7 @@ from typing import IO
 import orjson
 
 from inference.corpus import slices, storage
-from inference.corpus.files import find_files
+from inference.corpus.files import Format, find_files
 from inference.corpus.records import DocumentRecipe, Line, Reason, read_documents
 from inference.runs.rows import json_lines
 from inference.scoring import model_files
@@ -26,7 +26,7 @@ from models.errors import UserError
 LINES_AT_ONCE = 1_000  # lines that are read and scored together
 
 
-def open_input(path: str, problems: Sequence[str] = ()) -> Iterator[Line]:
+def open_input(path: str, input_format: Format | None = None, problems: Sequence[str] = ()) -> Iterator[Line]:
     """Return the lines of a file, or of standard input if the path is `-`.
 
     Raises:
@@ -36,10 +36,12 @@ def open_input(path: str, problems: Sequence[str] = ()) -> Iterator[Line]:
     problems = list(problems)
     if path != "-":
         try:
-            files = find_files([path])
+            files = find_files([path], input_format)
             problems += [f"--input {path}: expected one file, found {len(files)}."] if len(files) > 1 else []
         except UserError as error:
             problems.append(str(error))
+    elif input_format not in (None, "jsonl"):
+        problems.append(f"--input_format {input_format}: expected a file, found standard input; name it with --input.")
     refuse(problems)
     return slices.all_lines(files[0]) if files else slices.lines_of(sys.stdin.buffer)
 

@@ -234,8 +234,10 @@ def test_find_files_reports_every_pattern_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson.zst").write_text("{}")
     with pytest.raises(UserError) as error:
         find_files([f"{tmp_path}/*.txt", f"{tmp_path}/nothing*.jsonl"])
-    assert "expected only files that end in .jsonl, .json, .ndjson (also with .gz" in str(error.value)
-    assert f"found {tmp_path}/notes.txt; narrow the glob." in str(error.value)
+    assert "expected only files that end in .jsonl, .json, .ndjson, .csv, .tsv, .parquet (also with .gz" in str(
+        error.value
+    )
+    assert f"found {tmp_path}/notes.txt; narrow the glob, or set --input_format." in str(error.value)
     assert "nothing*.jsonl: expected at least one file, found none" in str(error.value)
     files = find_files([f"{tmp_path}/b.jsonl", f"{tmp_path}/*.zst", f"{tmp_path}/*.jsonl"])
     assert [Path(file.path).name for file in files] == ["a.ndjson.zst", "b.jsonl"]

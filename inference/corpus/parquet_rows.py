@@ -1,0 +1,144 @@
+"""Reads Parquet files: the rows of a range, and of each row only the columns that are needed."""
+
+import base64
+import datetime
+import decimal
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from inference.corpus.records import Line
+from models.errors import UserError
+
+MAGIC = b"PAR1"
+TAIL = 8  # bytes at the end of a file: the length of the footer, and the magic number
+BATCH_ROWS = 1_000  # rows that are decoded together
+DAMAGE = (pa.ArrowException, OSError)  # what a corrupt page raises
+
+
+class LayoutError(UserError):
+    """A file has no readable footer; `found` says what it is."""
+
+    def __init__(self, path: str, found: str) -> None:
+        self.found = f"expected a whole Parquet file, found {found}"
+        super().__init__(f"{path}: {self.found}; put it right, or set --input_format.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the footer of a file says."""
+
+    rows: int
+    text_bytes: int  # bytes of all strings after decompression, about
+    checksum: str  # SHA-256 of the footer, which holds sizes, places and statistics of all columns
+
+
+def layout(stream: BinaryIO, path: str) -> Layout:
+    """Return what the footer of a file says. No row is read.
+
+    Raises:
+        LayoutError: the file is cut off, encrypted, damaged, or not Parquet.
+    """
+    footer = _footer(stream, path)
+    metadata = _open(stream, path).metadata
+    size = 0
+    for group in range(metadata.num_row_groups):
+        parts = metadata.row_group(group)
+        chunks = (parts.column(number) for number in range(parts.num_columns))
+        size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.physical_type == "BYTE_ARRAY")
+    return Layout(metadata.num_rows, size, hashlib.sha256(footer).hexdigest())
+
+
+def _footer(stream: BinaryIO, path: str) -> bytes:
+    end = stream.seek(0, 2)
+    stream.seek(max(end - TAIL, 0))
+    tail = stream.read(TAIL)
+    length = int.from_bytes(tail[:4], "little")
+    if end < 2 * len(MAGIC) + 4 or not tail.endswith(MAGIC) or length > end - TAIL:
+        raise LayoutError(path, "an encrypted one" if tail.endswith(b"PARE") else "one without its end")
+    stream.seek(end - TAIL - length)
+    return stream.read(length)
+
+
+def _open(stream: BinaryIO, path: str) -> pq.ParquetFile:
+    try:
+        stream.seek(0)
+        return pq.ParquetFile(stream, page_checksum_verification=True)
+    except DAMAGE as error:
+        raise LayoutError(path, f"a damaged one: {_short(error)}") from None
+
+
+def read(stream: BinaryIO, path: str, rows: tuple[int, int], fields: Sequence[str] | None) -> Iterator[Line]:
+    """Yield a line with its record for each row from the first to before the second. The number of a row is from 1.
+
+    Args:
+        stream: The file.
+        path: Its path, for messages.
+        rows: The first row, from 0, and the row after the last.
+        fields: The columns that are needed; None for all. A column that the file does not have is left out.
+
+    If a page is corrupt, the rows from there to the end of its row group have the problem `damaged_file`.
+
+    Raises:
+        LayoutError: the file is cut off, encrypted, damaged, or not Parquet.
+    """
+    start, end = rows
+    file = _open(stream, path)
+    names = [name for name in file.schema_arrow.names if fields is None or name in fields]
+    if not names:  # every record is empty, but there are as many as rows
+        yield from (Line(number + 1, b"{}", size=0, record={}) for number in range(start, end))
+        return
+    first = 0
+    for group in range(file.metadata.num_row_groups):
+        last = first + file.metadata.row_group(group).num_rows
+        if first < end and last > start:
+            yield from _read_group(file, (group, first), (max(start, first), min(end, last)), names)
+        first = last
+
+
+def _read_group(
+    file: pq.ParquetFile, group: tuple[int, int], rows: tuple[int, int], names: Sequence[str]
+) -> Iterator[Line]:
+    """Yield the lines of some rows of a row group, which is given by its number and its first row."""
+    number, position = group
+    done, end = rows
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, [number], columns=names, use_threads=False):
+            low, high = max(done - position, 0), min(end - position, batch.num_rows)
+            for record in batch.slice(low, high - low).to_pylist() if low < high else ():
+                done += 1
+                portable = {name: _portable(value) for name, value in record.items()}
+                yield Line(done, b"", None, len(orjson.dumps(portable)), portable)
+            position += batch.num_rows
+    except DAMAGE as error:
+        yield from (Line(row + 1, b"", ("damaged_file", _short(error))) for row in range(done, end))
+
+
+def _portable(value: Any) -> Any:
+    """Return a value as JSON can hold it.
+
+    Dates and times become ISO 8601, decimals strings, and bytes text if they are UTF-8 or else Base64.
+    """
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else repr(value)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
