@@ -12,8 +12,7 @@ from models.text import TextError, TextProblem, TextRecipe
 
 # A reason says why a line has no prediction. The four groups concern the line, its record, its text, and the model.
 Reason = (
-    Literal["line_too_long", "damaged_file", "json_array", "wrong_cells", "not_utf8", "not_json"]
-    | Literal["not_an_object"]
+    Literal["line_too_long", "damaged_file", "json_array", "not_utf8", "not_json", "not_an_object", "wrong_cells"]
     | Literal["no_id", "id_not_string", "too_deep"]
     | TextProblem
     | Literal["model_failed", "process_ended"]

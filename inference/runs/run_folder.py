@@ -281,6 +281,8 @@ def _file_difference(before: list[dict[str, Any]], now: list[dict[str, Any]]) ->
             return f"input {path} is missing now"
         if path not in old:
             return f"input {path} is new"
+        if old[path].get("format") != new[path]["format"]:
+            return f"input {path} was read as {old[path].get('format')}, now as {new[path]['format']}"
         if old[path] != new[path]:
             return f"input {path} had {old[path]['size']:,} bytes, now {new[path]['size']:,}"
     return "the input files differ"

@@ -36,7 +36,7 @@ FIELD = "expected a field 'text', found the fields id, title, abstract, lang, ye
 ID = "expected a field 'id', found the fields paper_id, text; name the id with --id_field paper_id, or add --id_field="
 ARRAY = f"{ONE}a JSON array; convert it with `jq -c '.[]' FILE > NEW.jsonl`."
 OBJECT = f"{ONE}one object over several lines; convert it with `jq -c . FILE > NEW.jsonl`, or with `jq -c '.NAME[]'`"
-TABLE = "convert it, for instance with `mlr --i{} --ojsonl cat FILE > NEW.jsonl`."
+TABLE = "end its name with .{0}, or add --input_format {0}."
 PLAIN = "expected no compression by its name, found .gz; rename it to {folder}/a.jsonl.gz."
 PACKED = "expected .gz by its name, found no compression; rename it to {folder}/a.jsonl."
 OTHER = "expected .bz2 by its name, found .xz; rename it to {folder}/a.jsonl.xz."
@@ -60,7 +60,11 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     "utf-32-be": ("a.jsonl", TEXT.encode("utf-32-be"), iconv("UTF-32BE")),
     "csv": ("a.jsonl", CSV, f"{ONE}CSV; {TABLE.format('csv')}"),
     "tsv": ("a.jsonl", CSV.replace(b",", b"\t"), f"{ONE}TSV; {TABLE.format('tsv')}"),
-    "parquet": ("a.jsonl", b"PAR1" + bytes(range(256)) * 20, "expected JSON lines, found a Parquet file; export it"),
+    "parquet": (
+        "a.jsonl",
+        b"PAR1" + bytes(range(256)) * 20,
+        "expected JSON lines, found a Parquet file; end its name with .parquet",
+    ),
     "gzip as plain": ("a.jsonl", gzip.compress(GOOD), PLAIN),
     "plain as gzip": ("a.jsonl.gz", GOOD, PACKED),
     "xz as bzip2": ("a.jsonl.bz2", lzma.compress(GOOD), OTHER),
