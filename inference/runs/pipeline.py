@@ -48,16 +48,16 @@ def build(pipeline: beam.Pipeline, options: RunOptions, *, check_workers: bool =
     if check_workers:
         check = beam.ParDo(CheckWorker(options))  # before anything else fails for what a worker lacks
         run = run | "CheckWorker" >> check
-    known = run | "KnownSlices" >> beam.FlatMap(known_slices, options)
+    known = run | "Counted" >> beam.Filter(is_counted, options)
     counted = (
         run
         | "Files" >> beam.FlatMap(uncounted_files, options)
         | "Slices" >> Slices(options.slice_bytes, copies_of(options))
-        | "KeepSlices" >> beam.FlatMap(keep_slices, options)
+        | "KeepSlices" >> beam.Map(keep_slices, options)
     )
     written = (
         (known, counted)
-        | "AllSlices" >> beam.Flatten()
+        | "Either" >> beam.Flatten()
         | "Unfinished" >> beam.FlatMap(unfinished, options)
         | "SpreadSlices" >> beam.Reshuffle()
         | "ReadSlice" >> beam.ParDo(ReadSlice(options, launcher))
@@ -68,23 +68,22 @@ def build(pipeline: beam.Pipeline, options: RunOptions, *, check_workers: bool =
     _ = run | "WriteSummary" >> beam.Map(write_summary, options, beam.pvalue.AsSingleton(written))
 
 
-def known_slices(output: str, options: RunOptions) -> Iterator[list[Slice]]:
-    """Yield the slices of a run if they are counted."""
-    if found := slice_list.read(output, options.run):
-        yield found
+def is_counted(output: str, options: RunOptions) -> bool:
+    """Return whether the lines of a run are counted."""
+    return slice_list.of_run(output, options.run) is not None
 
 
 def uncounted_files(output: str, options: RunOptions) -> Iterator[list[InputFile]]:
     """Yield the files of a run if their lines are not counted yet."""
-    if slice_list.read(output, options.run) is None:
+    if not is_counted(output, options):
         yield run_folder.read_files(output)
 
 
-def keep_slices(counted: list[Slice], options: RunOptions) -> Iterator[list[Slice]]:
-    """Write the list of the slices down, and yield it."""
+def keep_slices(counted: list[Slice], options: RunOptions) -> str:
+    """Write the list of the slices, and return the folder of the run."""
     run_folder.require_own(options)
     slice_list.write(counted, options.output, options.run)
-    yield counted
+    return options.output
 
 
 def copies_of(options: RunOptions) -> str:
@@ -92,11 +91,12 @@ def copies_of(options: RunOptions) -> str:
     return str(FileSystems.join(options.output, slice_list.COPIES))
 
 
-def unfinished(all_slices: Sequence[Slice], options: RunOptions) -> list[Slice]:
+def unfinished(output: str, options: RunOptions) -> list[Slice]:
     """Return the slices without a receipt and those with failures to retry; the largest come first.
 
     One listing shows which receipts there are, however many these are. They are read when the summary is made.
     """
+    all_slices = slice_list.of_run(output, options.run) or []
     finished = receipts.names(options.output, options.run)
     retried = _retried(all_slices, finished, options) if options.retry_failures else ()
     left = [piece for piece in all_slices if piece.name not in finished or piece.name in retried]
@@ -162,7 +162,7 @@ def write_summary(output: str, options: RunOptions, written: int) -> None:  # no
         DamagedReceipts: a receipt is damaged; then it is deleted, and the same command does its slice again.
     """
     run_folder.require_own(options)
-    content = summary.account(slice_list.read(output, options.run) or (), options)
+    content = summary.account(slice_list.of_run(output, options.run) or (), options)
     run_folder.require_own(options)
     summary.write(content, options)
 

@@ -89,7 +89,7 @@ class ProgressWatcher:
     def _update(self) -> list[str]:
         """Count the slices that are finished now, and return the names of the new ones."""
         if not self._slices:
-            known = slice_list.read(self._options.output, self._options.run) or []
+            known = slice_list.of_run(self._options.output, self._options.run) or []
             self._slices = {piece.name: piece for piece in known}
             self._total = sum(piece.text_bytes for piece in known)
         if not self._slices:

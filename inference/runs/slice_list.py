@@ -15,6 +15,7 @@ from inference.corpus.slices import Part, Slice
 from models import seals
 
 SLICES = "slices.json"
+_known: dict[tuple[str, str], list[Slice]] = {}  # the list of the run that this process works for
 COPIES = "text"  # folder with copies of the text of compressed files, until their slices are finished
 
 
@@ -41,6 +42,15 @@ def read(output: str, run: str) -> list[Slice] | None:
         Slice(number, tuple(_part(numbers, files) for numbers in parts))
         for number, parts in enumerate(content["slices"])
     ]
+
+
+def of_run(output: str, run: str) -> list[Slice] | None:
+    """Return what `read` returns, and read the file only once in a process. A run has one list, which never changes."""
+    found = _known.get((output, run)) or read(output, run)
+    if found:
+        _known.clear()  # one list of a large run takes as much memory as a slice
+        _known[output, run] = found
+    return found
 
 
 def _numbers(part: Part, number_of: dict[InputFile, int]) -> list[Any]:
