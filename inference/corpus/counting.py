@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import csv_rows, parquet_rows, storage
-from inference.corpus.csv_rows import NamesError
+from inference.corpus.csv_rows import HeaderError
 from inference.corpus.files import CHUNK_BYTES, DAMAGE_ERRORS, InputFile, compression_of, open_file, read_bytes, zstd
 from inference.corpus.records import MAX_LINE_BYTES
-from inference.corpus.slices import MIN_SLICE_BYTES, Part, Slice, line_bytes, text_bytes
+from inference.corpus.slices import MIN_SLICE_BYTES, Part, Slice, after, csv_dialect, line_bytes, text_bytes
 
 MOST_FILES = 1_000  # files that are counted as one unit, or share a slice
 TAIL = 16  # near the end of the corpus, a slice holds at most one part in so many of what is left
@@ -144,7 +144,7 @@ def _count_in_one_pass(file: InputFile, slice_bytes: int, copies: str) -> list[P
     except DAMAGE_ERRORS as error:
         reached = part.start + part.size
         damage = f"{str(error).rstrip('.') or type(error).__name__}, at byte {reached:,} of the decompressed data"
-    except NamesError as error:  # the file counts as damaged, so that others are labelled
+    except HeaderError as error:  # the file counts as damaged, so that others are labelled
         damage = error.found
     if part.size or damage or not parts:
         parts.append(part.close(file, copies if parts else "", damage))
@@ -176,16 +176,14 @@ def _csv_pieces(chunks: Iterable[bytes], file: InputFile, slice_bytes: int) -> I
     """Cut chunks at the first end of a row after every `slice_bytes` bytes. The names of the columns are no row.
 
     Raises:
-        UserError: the first row holds no usable names.
+        HeaderError: the first row holds no usable names.
     """
-    separator = csv_rows.SEPARATORS[file.format]
+    dialect, header = csv_dialect(file)
     kept = _Kept(chunks)
-    rows = csv_rows.split_rows(kept, 0, separator)
-    csv_rows.columns(rows, file.path, separator)
     lines, begun = 0, 0
     try:
-        for row in rows:
-            lines, end = lines + 1, row.start + row.size
+        for start, _, size in csv_rows.split_rows(after(header, kept), header, dialect):
+            lines, end = lines + 1, start + size
             if end - begun >= slice_bytes:
                 yield kept.take(end - begun), lines, True
                 lines, begun = 0, end

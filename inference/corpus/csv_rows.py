@@ -1,129 +1,195 @@
-"""Splits CSV and TSV into rows. A row may hold line breaks in quotes, so a file is read from its start.
+"""Reads CSV and TSV: splits decompressed bytes into rows, and turns a row into a line with its record.
 
-Python's csv module decides where rows and cells end. It sees every byte as one character (Latin-1), so that positions
-stay those of bytes, whatever the encoding is. Cells are decoded as UTF-8 afterwards.
+A row ends where Python's csv module ends it in a file that is opened with `newline=""`: at the first line break outside
+quotes. A line break is a line feed, a carriage return, or both in this order. A quote has a meaning only at the start
+of a cell, and two quotes in a quoted cell stand for one.
+
+There is one exception, because a quote that never closes takes the rest of a file. A row of more than MAX_LINE_BYTES
+ends at its next line break, quoted or not. So a file loses about that much to such a quote, and is read on after it.
+A smaller row that a missing quote joins from several is a row like any other. Most of these have the wrong number of
+cells, and at the end of a file their last cell does not close; both are problems of the line.
 """
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 from inference.corpus.records import MAX_LINE_BYTES, Line, Reason
 from models.errors import UserError
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+HEADER_BYTES = 1024 * 1024  # the first row may take no more
+_SEPARATORS = ",\t;"  # the usual ones
+_LINE_BREAK = (b"\n", b"\r")
+
+# The module's own limit of 128 KiB a cell holds for the whole process; a row has a limit of its own here.
+csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
 
 
-class NamesError(UserError):
-    """The first row of a file holds no usable names of columns; `found` says what it holds."""
+class HeaderError(UserError):
+    """The first row of a file holds no usable names of columns; `found` is the sentence without the file's path."""
 
-    def __init__(self, path: str, separator: str, found: str) -> None:
-        self.found = f"expected distinct names of columns in the first row, separated by {separator!r}, found {found}"
-        super().__init__(f"{path}: {self.found}; put the file right, or set --input_format.")
-
-
-csv.field_size_limit(MAX_LINE_BYTES)  # a quote that never ends takes so much text, and is one failure
+    def __init__(self, found: str, path: str = "") -> None:
+        self.found = found
+        super().__init__(f"{path}: {found}" if path else found)
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row as it lies in the file."""
+class Dialect:
+    """What the rows of a file have in common."""
 
-    start: int  # first byte
-    data: bytes  # the row without its line break, or the beginning of a row that is too long
-    size: int  # bytes with the line break
-    cells: list[str] = field(default_factory=list)  # every byte as one character; none in a blank row
-    error: str = ""  # what the csv module says of a faulty row
+    separator: str  # one ASCII character between two cells
+    columns: tuple[str, ...]  # names of the columns, in order
 
 
-def split_rows(chunks: Iterable[bytes], start: int, separator: str) -> Iterator[Row]:
-    """Yield each row of some bytes that begin with a row, at the position `start` of the file.
+def read_header(beginning: bytes, separator: str) -> tuple[Dialect, int]:
+    """Return the names of the columns in the first row, and the number of bytes that this row takes.
 
-    After a fault, such as a quote that never ends, the next row begins at the next line.
-    """
-    taken: list[bytes] = []
-
-    def lines() -> Iterator[str]:
-        for line in _lines(chunks):
-            taken.append(line[:MAX_LINE_BYTES])
-            sizes.append(len(line))
-            yield line.decode("latin-1")
-
-    sizes: list[int] = []
-    reader = csv.reader(lines(), delimiter=separator)
-    while True:
-        error, cells = "", []
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as fault:
-            error = str(fault)
-        data, size = b"".join(taken), sum(sizes)
-        taken.clear()
-        sizes.clear()
-        yield Row(start, data[:MAX_LINE_BYTES].rstrip(b"\r\n"), size, cells, error)
-        start += size
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield each line with its end, as Python reads a text file: a line feed, a carriage return, or both.
-
-    A line that is far too long comes in pieces, so that memory is bounded.
-    """
-    pending = b""
-    for chunk in chunks:
-        lines = (pending + chunk).splitlines(keepends=True)
-        # A carriage return may be the first half of an end.
-        pending = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
-        yield from lines
-        if len(pending) > MAX_LINE_BYTES:
-            yield pending
-            pending = b""
-    if pending:
-        yield pending
-
-
-def columns(rows: Iterator[Row], path: str, separator: str) -> tuple[str, ...]:
-    """Take the first row, and return the names of the columns.
+    Args:
+        beginning: The first HEADER_BYTES bytes of the file, or the whole file if it is smaller.
+        separator: The character between two cells.
 
     Raises:
-        NamesError: there is no first row, or it holds no usable names.
+        HeaderError: the first row holds no usable names. The message does not name the file.
     """
-    header = next(rows, None)
-    if header is None or header.error or not header.cells:
-        raise NamesError(path, separator, (header and header.error) or "none")
-    names = _names(header)
-    if names is None:
-        raise NamesError(path, separator, "bytes that are not UTF-8")
-    if "" in names or len(set(names)) < len(names):
-        raise NamesError(path, separator, ", ".join(map(repr, names))[:200])
-    if len(names) == 1 and any(other in names[0] for other in {*SEPARATORS.values(), ";"} - {separator}):
-        raise NamesError(path, separator, f"one column {names[0][:80]!r}, as with another separator")
-    return names
-
-
-def _names(header: Row) -> tuple[str, ...] | None:
+    content = beginning.removeprefix(BYTE_ORDER_MARK)
+    _, data, size = next(split_rows([content], 0, Dialect(separator, ())), (0, b"", 0))
+    if size == len(content) and len(beginning) >= HEADER_BYTES:
+        raise _bad_header(f"a row of more than {HEADER_BYTES:,} bytes", "close its quotes, or add a first row")
     try:
-        return tuple(cell.encode("latin-1").removeprefix(BYTE_ORDER_MARK).decode() for cell in header.cells)
+        columns, is_closed = _cells(data.decode(), separator)
     except UnicodeDecodeError:
-        return None
+        raise _bad_header("bytes that are not UTF-8", "convert the file to UTF-8") from None
+    if b"\x00" in data:
+        raise _bad_header("NUL bytes", "convert the file to UTF-8")
+    if not is_closed:
+        raise _bad_header("a quote that does not close", "close it")
+    if not any(columns):
+        raise _bad_header("no names", "add a first row with them")
+    if "" in columns:
+        raise _bad_header(f"no name for column {columns.index('') + 1:,} of {len(columns):,}", "name it")
+    if repeated := next((name for name, times in Counter(columns).items() if times > 1), None):
+        raise _bad_header(f"the name {_short(repeated)} more than once", "rename one column")
+    if len(columns) == 1 and (other := next((sign for sign in _SEPARATORS if sign in columns[0]), None)):
+        raise _bad_header(
+            f"one column {_short(columns[0])}", f"separate the cells by {separator!r} instead of {other!r}"
+        )
+    return Dialect(separator, tuple(columns)), len(beginning) - len(content) + size
 
 
-def to_line(row: Row, number: int, names: tuple[str, ...]) -> Line:
-    """Return a row as a line with its record, or with the reason why it has none."""
-    if not row.error and not row.cells:
-        return Line(number, b"", size=row.size)
-    problem: tuple[Reason, str] | None = None
-    record: dict[str, str] = {}
-    if row.error or row.size > MAX_LINE_BYTES:  # the module has no other error when it is not strict
-        problem = "line_too_long", f"{row.size:,} bytes; at most {MAX_LINE_BYTES:,} are read; a quote may be missing"
-    elif len(row.cells) != len(names):
-        problem = "wrong_cells", f"expected {len(names):,} cells, found {len(row.cells):,}"
-    else:
-        try:
-            record = {name: cell.encode("latin-1").decode() for name, cell in zip(names, row.cells, strict=True)}
-        except UnicodeDecodeError as error:
-            problem = "not_utf8", f"byte {error.start} of a cell is not UTF-8"
-    return Line(number, row.data, problem, row.size, None if problem else record)
+def _bad_header(found: str, remedy: str) -> HeaderError:
+    return HeaderError(f"expected the names of the columns in the first row, found {found}; {remedy}.")
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:80]}...")
+
+
+def split_rows(chunks: Iterable[bytes], offset: int, dialect: Dialect) -> Iterator[tuple[int, bytes, int]]:
+    """Yield each row as its offset, its bytes without the final line break, and its size in bytes with it.
+
+    The next row begins at the sum of offset and size. The first chunk begins with a row, at `offset` of the file. A row
+    of more than MAX_LINE_BYTES yields only its beginning, which bounds memory to about twice that much and a chunk.
+    """
+    outside, inside = _patterns(dialect.separator)
+    row = bytearray()  # lines that have been read of the row
+    size, quoted = 0, False
+    for line, length in _lines(chunks):
+        if b'"' in line:
+            quoted = not (inside if quoted else outside).fullmatch(line)
+        size += length
+        if not quoted or size > MAX_LINE_BYTES:
+            yield offset, _without_break(row + line if row else line)[:MAX_LINE_BYTES], size
+            offset += size
+            row, size, quoted = bytearray(), 0, False
+        else:
+            row += line
+    if row:
+        yield offset, bytes(row), size
+
+
+@lru_cache
+def _patterns(separator: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Return the patterns of a line after which no quote is open: one that begins outside quotes, and one inside.
+
+    The quantifiers are possessive, so that a match takes linear time and no memory.
+    """
+    sign = re.escape(separator.encode())
+    closing = rb'[^"]*+(?:""[^"]*+)*+"'
+    rest = rb"[^%b]*+(?:%b(?:\"%b|(?!\"))[^%b]*+)*+" % (sign, sign, closing, sign)
+    return re.compile(rb"(?:\"%b|(?!\"))%b" % (closing, rest)), re.compile(closing + rest)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield each line with its line break, and its size in bytes.
+
+    A line of more than MAX_LINE_BYTES yields a little more than that of its beginning, and its whole size.
+    """
+    pending = bytearray()  # the beginning of a line
+    size = 0  # bytes of it, also of those that are not kept
+    carriage = b""  # a carriage return at the end of a chunk, which a line feed may follow
+    for chunk in chunks:
+        text = carriage + chunk
+        carriage = b"\r" if text.endswith(b"\r") else b""
+        for line in text.removesuffix(b"\r").splitlines(keepends=True):
+            ends = line.endswith(_LINE_BREAK)
+            if ends and not size:
+                yield line, len(line)
+                continue
+            if size <= MAX_LINE_BYTES:
+                pending += line
+            size += len(line)
+            if ends:
+                yield bytes(pending), size
+                pending, size = bytearray(), 0
+    if size or carriage:
+        yield bytes(pending + carriage), size + len(carriage)
+
+
+def _without_break(row: bytes | bytearray) -> bytes:
+    return bytes(row.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def to_line(number: int, data: bytes, size: int, dialect: Dialect) -> Line:
+    """Return a row of `split_rows` as a line whose record has a string for every column.
+
+    A row without bytes is a blank line. A row that cannot be used is a line with a problem: `line_too_long`,
+    `not_utf8`, `not_csv` or `wrong_cells`.
+    """
+    if not data and size <= MAX_LINE_BYTES:
+        return Line(number, data, size=size)
+    problem, cells = _parse(data, size, dialect)
+    record = dict(zip(dialect.columns, cells, strict=True)) if problem is None else None
+    return Line(number, data, problem, size, record)
+
+
+def _parse(data: bytes, size: int, dialect: Dialect) -> tuple[tuple[Reason, str] | None, list[str]]:
+    """Return what is wrong with a row, and its cells if nothing is."""
+    if size > MAX_LINE_BYTES:
+        return ("line_too_long", f"{size:,} bytes; at most {MAX_LINE_BYTES:,} are read; a quote may be missing"), []
+    try:
+        cells, is_closed = _cells(data.decode(), dialect.separator)
+    except UnicodeDecodeError as error:
+        return ("not_utf8", f"byte {error.start} of the row is not UTF-8"), []
+    except csv.Error as error:
+        return ("not_csv", str(error)), []
+    if b"\x00" in data:
+        return ("not_csv", "the row holds NUL bytes; if the file is UTF-16 or UTF-32, convert it to UTF-8"), []
+    if not is_closed:
+        return ("not_csv", f"the quote that opens cell {len(cells):,} does not close before the file ends"), []
+    if len(cells) != len(dialect.columns):
+        return ("wrong_cells", f"expected {len(dialect.columns):,} cells, found {len(cells):,}"), []
+    return None, cells
+
+
+def _cells(text: str, separator: str) -> tuple[list[str], bool]:
+    """Return the cells of one row, and whether the quotes of the last one close."""
+    if '"' not in text:
+        return text.split(separator), True
+    reader = csv.reader((text, ""), delimiter=separator)
+    cells = next(reader, [])
+    return cells, reader.line_num == 1  # an open quote makes the reader ask for another line

@@ -183,7 +183,9 @@ def open_file(file: InputFile) -> Iterator[io.BufferedReader]:
     """
     suffix = compression_of(file.path)
     with _opened(file.path) as raw:
-        if suffix is None or file.size == 0:
+        if file.format == "parquet":  # its reader must tell a failing storage from a damaged file
+            yield io.BufferedReader(_StorageReader(raw))
+        elif suffix is None or file.size == 0:
             yield cast(io.BufferedReader, raw)
         else:
             with DECOMPRESSORS[suffix](_StorageReader(raw)) as expanded:
@@ -198,7 +200,7 @@ def _opened(path: str) -> BinaryIO:
 
 
 class _StorageReader(io.RawIOBase):
-    """A file as a decompressor reads it; storage errors become SourceError, and `max_read` caps each read."""
+    """A file as a decompressor or pyarrow reads it; storage errors become SourceError, and `max_read` caps each read."""
 
     def __init__(self, raw: Any, max_read: int = sys.maxsize) -> None:
         self._raw = raw
@@ -219,7 +221,10 @@ class _StorageReader(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._raw.seek(offset, whence))
+        try:
+            return int(self._raw.seek(offset, whence))
+        except Exception as error:
+            raise SourceError(str(error)) from error
 
     def tell(self) -> int:
         return int(self._raw.tell())

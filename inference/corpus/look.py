@@ -9,7 +9,7 @@ from typing import Any
 
 from inference.corpus import files as inputs
 from inference.corpus import records, slices
-from inference.corpus.csv_rows import NamesError
+from inference.corpus.csv_rows import HeaderError
 from inference.corpus.files import InputFile
 from inference.corpus.parquet_rows import LayoutError
 from inference.corpus.records import DocumentRecipe, Failure, Line, RecordError
@@ -81,8 +81,8 @@ def _look_at_rows(file: InputFile, recipe: DocumentRecipe) -> Look:
     """Look at a table, whose fields are the same in all rows."""
     try:
         return _look_at_lines(file, slices.all_lines(file), recipe)
-    except (NamesError, LayoutError) as error:
-        return Look(file, wrong_format=f"{error.found}; put it right, or set --input_format.")
+    except (HeaderError, LayoutError) as error:
+        return Look(file, wrong_format=error.found)
 
 
 def _look_at_lines(file: InputFile, found: Iterator[Line], recipe: DocumentRecipe) -> Look:

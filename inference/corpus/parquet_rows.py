@@ -12,21 +12,21 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.corpus.records import Line
+from inference.corpus.records import MAX_LINE_BYTES, Line
 from models.errors import UserError
 
 MAGIC = b"PAR1"
 TAIL = 8  # bytes at the end of a file: the length of the footer, and the magic number
-BATCH_ROWS = 1_000  # rows that are decoded together
+BATCH_ROWS = 256  # rows that are decoded together, whose texts are in memory
 DAMAGE = (pa.ArrowException, OSError)  # what a corrupt page raises
 
 
 class LayoutError(UserError):
-    """A file has no readable footer; `found` says what it is."""
+    """A file has no readable footer; `found` is the sentence without the file's path."""
 
     def __init__(self, path: str, found: str) -> None:
-        self.found = f"expected a whole Parquet file, found {found}"
-        super().__init__(f"{path}: {self.found}; put it right, or set --input_format.")
+        self.found = f"expected a whole Parquet file, found {found}; put it right, or set --input_format."
+        super().__init__(f"{path}: {self.found}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ def layout(stream: BinaryIO, path: str) -> Layout:
     """
     footer = _footer(stream, path)
     metadata = _open(stream, path).metadata
+    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
+        raise LayoutError(path, "one whose row groups do not add up")
     size = 0
     for group in range(metadata.num_row_groups):
         parts = metadata.row_group(group)
@@ -110,13 +113,29 @@ def _read_group(
     try:
         for batch in file.iter_batches(BATCH_ROWS, [number], columns=names, use_threads=False):
             low, high = max(done - position, 0), min(end - position, batch.num_rows)
-            for record in batch.slice(low, high - low).to_pylist() if low < high else ():
+            for row in range(low, high):
                 done += 1
-                portable = {name: _portable(value) for name, value in record.items()}
-                yield Line(done, b"", None, len(orjson.dumps(portable)), portable)
+                yield _to_line(done, batch.slice(row, 1), names)
             position += batch.num_rows
+        problem = "its row group has fewer rows than the footer says"
     except DAMAGE as error:
-        yield from (Line(row + 1, b"", ("damaged_file", _short(error))) for row in range(done, end))
+        problem = _short(error)
+    yield from (Line(row + 1, b"", ("damaged_file", problem)) for row in range(done, end))
+
+
+def _to_line(number: int, row: pa.RecordBatch, names: Sequence[str]) -> Line:
+    """Return a row as a line with its record, or with the reason why a value of it cannot be read."""
+    try:
+        (record,) = row.to_pylist()
+        portable = {name: _portable(record[name]) for name in names}
+        size = len(orjson.dumps(portable))
+    except UnicodeDecodeError:
+        return Line(number, b"", ("not_utf8", "a string of the row is not UTF-8"))
+    except (ValueError, OverflowError, TypeError, pa.ArrowException) as error:  # of dates and nested values
+        return Line(number, b"", ("not_json", f"a value of the row cannot be written as JSON: {_short(error)}"))
+    if size > MAX_LINE_BYTES:
+        return Line(number, b"", ("line_too_long", f"{size:,} bytes; at most {MAX_LINE_BYTES:,} are read"), size)
+    return Line(number, b"", None, size, portable)
 
 
 def _portable(value: Any) -> Any:
@@ -137,7 +156,9 @@ def _portable(value: Any) -> Any:
             return base64.b64encode(value).decode()
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else repr(value)
+    if isinstance(value, decimal.Decimal):
+        return format(value, "f")
+    return str(value)  # durations, UUIDs, and what is to come
 
 
 def _short(error: Exception) -> str:

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from models.text import TextError, TextProblem, TextRecipe
 
-# A reason says why a line has no prediction. The four groups concern the line, its record, its text, and the model.
+# A reason says why a line has no prediction. The groups concern the line, the row of a table, the record, its text, and
+# the model.
 Reason = (
-    Literal["line_too_long", "damaged_file", "json_array", "not_utf8", "not_json", "not_an_object", "wrong_cells"]
+    Literal["line_too_long", "damaged_file", "json_array", "not_utf8", "not_json", "not_an_object"]
+    | Literal["not_csv", "wrong_cells"]
     | Literal["no_id", "id_not_string", "too_deep"]
     | TextProblem
     | Literal["model_failed", "process_ended"]

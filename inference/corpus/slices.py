@@ -17,7 +17,7 @@ from typing import IO, Any
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import csv_rows, parquet_rows
-from inference.corpus.csv_rows import SEPARATORS
+from inference.corpus.csv_rows import Dialect, HeaderError
 from inference.corpus.files import (
     CHUNK_BYTES,
     DAMAGE_ERRORS,
@@ -232,24 +232,24 @@ def _rows_of_parquet(part: Part, fields: Sequence[str] | None) -> Iterator[Line]
 
 
 def _rows_of_csv(part: Part, copies: str) -> Iterator[Line]:
-    if not part.end:  # an empty file, or one without a readable beginning
+    if not part.end:  # an empty file, or one without names of columns
         if part.damage:
             yield _damaged(part, b"")
         return
-    digest, copied, names = hashlib.sha256(), _copied(part, copies), csv_columns(part.file)
+    dialect, header = csv_dialect(part.file)
+    skipped = header if part.start == 0 else 0
+    digest, copied = hashlib.sha256(), _copied(part, copies)
     chunks = read_bytes(part.file, part.start, part.end) if copied is None else [copied]
-    rows = csv_rows.split_rows(_digested(chunks, digest), part.start, SEPARATORS[part.file.format])
-    if part.start == 0:
-        next(rows, None)  # the names of the columns
-    for number, row in zip(range(part.first_line, part.first_line + part.lines), rows, strict=False):
-        yield csv_rows.to_line(row, number, names)
-    broken = next(rows, None)
+    rows = csv_rows.split_rows(after(skipped, _digested(chunks, digest)), part.start + skipped, dialect)
+    for number, (_, data, size) in zip(range(part.first_line, part.first_line + part.lines), rows, strict=False):
+        yield csv_rows.to_line(number, data, size, dialect)
+    broken = next(rows, (0, b"", 0))[1]
     for _ in rows:  # all bytes are read, also after --limit, because they all count in the checksum
         pass
     if digest.hexdigest() != part.checksum:
         raise _changed(part)
     if part.damage and part.file.max_lines is None:
-        yield _damaged(part, broken.data if broken else b"")
+        yield _damaged(part, broken)
 
 
 def _digested(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
@@ -258,15 +258,25 @@ def _digested(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
         yield chunk
 
 
+def after(count: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield chunks without the first bytes."""
+    for chunk in chunks:
+        yield chunk[count:]
+        count = max(count - len(chunk), 0)
+
+
 @lru_cache(maxsize=1024)
-def csv_columns(file: InputFile) -> tuple[str, ...]:
-    """Return the names of the columns of a CSV or TSV file.
+def csv_dialect(file: InputFile) -> tuple[Dialect, int]:
+    """Return what the first row of a CSV or TSV file says, and how many bytes it takes.
 
     Raises:
-        NamesError: the first row holds no usable names.
+        HeaderError: it holds no usable names of columns.
     """
-    separator = SEPARATORS[file.format]
-    return csv_rows.columns(csv_rows.split_rows(read_bytes(file), 0, separator), file.path, separator)
+    beginning = b"".join(itertools.islice(read_bytes(file, 0, csv_rows.HEADER_BYTES), 1))
+    try:
+        return csv_rows.read_header(beginning, csv_rows.SEPARATORS[file.format])
+    except HeaderError as error:
+        raise HeaderError(error.found, file.path) from None
 
 
 def _changed(part: Part) -> SourceError:
@@ -347,13 +357,12 @@ def _all_lines(file: InputFile, fields: Sequence[str] | None) -> Iterator[Line]:
         yield from _numbered(read_bytes(file))
     elif file.format == "parquet":
         with open_file(file) as stream:
-            rows = parquet_rows.layout(stream, file.path).rows
-            yield from parquet_rows.read(stream, file.path, (0, rows), fields)
+            count = parquet_rows.layout(stream, file.path).rows
+            yield from parquet_rows.read(stream, file.path, (0, count), fields)
     else:
-        separator = SEPARATORS[file.format]
-        found = csv_rows.split_rows(read_bytes(file), 0, separator)
-        names = csv_rows.columns(found, file.path, separator)
-        yield from (csv_rows.to_line(row, number, names) for number, row in enumerate(found, 1))
+        dialect, header = csv_dialect(file)
+        found = csv_rows.split_rows(after(header, read_bytes(file)), header, dialect)
+        yield from (csv_rows.to_line(number, data, size, dialect) for number, (_, data, size) in enumerate(found, 1))
 
 
 def _numbered(chunks: Iterable[bytes]) -> Iterator[Line]:

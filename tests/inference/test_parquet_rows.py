@@ -5,6 +5,7 @@ import decimal
 import hashlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.corpus import counting, parquet_rows, slices
+from inference.corpus import counting, files, parquet_rows, slices
 from inference.corpus.files import InputFile, SourceError
 from inference.corpus.parquet_rows import LayoutError
 from inference.corpus.records import Line
@@ -87,6 +88,29 @@ def test_a_file_that_changed_since_it_was_counted_is_an_error(tmp_path: Path) ->
     write(tmp_path / "a.parquet", [{**ROWS[0], "text": "another"}, *ROWS[1:]])
     with pytest.raises(SourceError, match="expected the bytes that were counted"):
         list(slices.read_lines(part))
+
+
+def test_a_storage_that_fails_does_not_make_a_file_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "a.parquet", ROWS, row_group_size=100)
+    (part,) = parts_of(file, 10**9)
+    really, reads = files._StorageReader.readinto, iter(range(100))
+
+    def failing(self: files._StorageReader, buffer: Any) -> int:
+        if next(reads) == 6:
+            monkeypatch.setattr(self, "_raw", Mock(read=Mock(side_effect=OSError("503"))))
+        return really(self, buffer)
+
+    monkeypatch.setattr(files._StorageReader, "readinto", failing)
+    with pytest.raises(SourceError, match="503"):
+        list(slices.read_lines(part))
+
+
+def test_a_value_that_cannot_be_read_fails_its_row_alone(tmp_path: Path) -> None:
+    texts = pa.array([b"good", b"\xff\xfe", b"good"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    file = InputFile(str(tmp_path / "a.parquet"), (tmp_path / "a.parquet").stat().st_size, format="parquet")
+    lines = read(file)
+    assert [line.problem and line.problem[0] for line in lines] == [None, "not_utf8", None]
 
 
 @pytest.mark.parametrize(
