@@ -2,14 +2,16 @@
 
     python -m benchmarks.scale.token_ids --data DATA --model models/trained/demo
 
-The texts are real: papers, comments, and papers joined to long texts. Each tokenizer reads all of them, and so little
-of each that most are cut. WordPiece is the model's own. The others are trained here on the papers, because no hub is
-needed then.
+The texts are real: papers, comments, docstrings, and several of one kind joined to a long text by different spaces.
+Each tokenizer reads all of them, and so little of each that most are cut. WordPiece is the model's own. The others are
+trained here on the papers, because no hub is needed then.
 """
 
 import argparse
+import ast
 import itertools
 import json
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from models.text import CLEANING_STEPS, TextRecipe
 
 RESULT = Path(__file__).parent / "results" / "token_ids.json"
 TEXTS = 100_000
-JOINED = 20  # papers in a long text
+JOINED = 20  # texts in a long one
+SEPARATORS = (" ", "\n", "\n\n", " \n  ", "\t", "\u00a0", " \u3000 ")
 CHUNK = 2_000  # texts that are compared at a time
 MAX_TOKENS = 64
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
@@ -50,14 +53,26 @@ def main() -> None:
 
 
 def _texts(data: Path, count: int) -> Iterator[str]:
-    """Yield comments and papers, every hundredth text a long one of several papers."""
+    """Yield papers, comments and docstrings by turns, and among a hundred a long one."""
     comments = (line.split("\t")[0] for line in (data / "goemotions" / "train.tsv").open(encoding="utf-8"))
-    singles = itertools.chain(papers(data, "recent.jsonl.xz"), papers(data, "archive.jsonl.xz"))
+    sources = itertools.cycle(
+        [papers(data, "recent.jsonl.xz"), comments, papers(data, "archive.jsonl.xz"), _docstrings()]
+    )
+    separators = itertools.cycle(SEPARATORS)
     for number in range(count):
-        if number % 100 == 0:
-            yield " ".join(itertools.islice(singles, JOINED))
-        else:
-            yield next(comments, "") or next(singles) if number % 4 == 0 else next(singles)
+        length = 1 if number % 101 else JOINED
+        yield next(separators).join(itertools.islice(next(sources), length))
+
+
+def _docstrings() -> Iterator[str]:
+    """Yield the docstrings of the installed packages."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in sorted(Path(sysconfig.get_path("purelib")).rglob("*.py")):
+        try:
+            nodes = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, kinds)]
+        except (SyntaxError, ValueError):
+            continue
+        yield from filter(None, (ast.get_docstring(node, clean=False) for node in nodes))
 
 
 def _tokenizers(model: Path, texts: Sequence[str]) -> Iterator[tuple[str, PreTrainedTokenizerBase]]:
