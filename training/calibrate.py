@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import precision_recall_curve
 
 from models.decision import Decision, Floats, probabilities
 from models.labels import LabelSchema, Task
@@ -55,9 +54,14 @@ def choose_thresholds(probs: Floats, targets: Floats, labels: LabelSchema) -> tu
 def _best_threshold(probs: Floats, targets: Floats) -> float:
     if not targets.any():
         return 0.5
-    precision, recall, cuts = precision_recall_curve(targets, probs)
+    order = np.argsort(probs)
+    scores = probs[order]
+    starts = np.flatnonzero(np.diff(scores, prepend=-np.inf))  # each distinct score is a cut, which it passes itself
+    cuts = scores[starts]
+    hits = np.cumsum(targets[order][::-1], dtype=np.float64)[::-1][starts]
+    precision, recall = hits / (len(scores) - starts), hits / hits[0]
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(f1[: len(cuts)].argmax())
+    best = int(f1.argmax())
     below = cuts[best - 1] if best else 0.0
     # No text is at the edge of a threshold half-way between the lowest score that passes and the next lower one.
     return round(float((cuts[best] + below) / 2), 6)

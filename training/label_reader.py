@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.labels import LabelSchema, Task
 from training.config import LabelsConfig
 
+_FLAGS = {0: False, 1: True, "0": False, "1": True}  # common cells; false and 0.0 equal 0, true and 1.0 equal 1
 MOST_NAMED = 8  # label names that a message lists
 
 
@@ -37,7 +38,12 @@ class LabelReader:
                 the column.
         """
         if self._config.columns:
-            return np.array([self._flag(row.get(name), name) for name in self._config.columns], np.float32)
+            cells = [row.get(name) for name in self._config.columns]
+            try:
+                return np.array([_FLAGS[cell] for cell in cells], np.float32)
+            except (KeyError, TypeError):  # a cell in another spelling, or a list, which is no key
+                flags = [self._flag(cell, name) for cell, name in zip(cells, self._config.columns, strict=True)]
+                return np.array(flags, np.float32)
         try:
             return self._one_column(row.get(self._config.column))
         except ValueError as error:

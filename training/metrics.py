@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import confusion_matrix
 
 from models.decision import Floats, decide
 from models.labels import LabelSchema, Task
 
 RESAMPLES = 1000  # number of bootstrap resamples
+AT_ONCE = 50  # resamples, or labels to rank, in one array
 MEASURES = ("precision", "recall", "f1")
+RANKINGS = ("average_precision", "roc_auc")
 
 
 def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) -> dict[str, Any]:
@@ -19,17 +21,25 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tup
     Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose labels
     are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label.
     """
-    predicted = decide(probs, labels, thresholds).astype(int)
-    truth = targets.astype(int)
+    predicted, truth = decide(probs, labels, thresholds), targets > 0
+    kinds = (predicted & truth, predicted, truth)
+    by_label = [kind.sum(axis=0) for kind in kinds]
+    columns = _measures(*by_label)
+    support = by_label[2]
+    averages = {
+        "macro": [column.mean() for column in columns.values()],
+        "micro": [column[0] for column in _measures(*(kind.sum(keepdims=True) for kind in by_label)).values()],
+        "weighted": [np.average(column, weights=support if support.any() else None) for column in columns.values()],
+    }
+    if labels.task is Task.MULTI_LABEL:
+        by_document = _measures(*(kind.sum(axis=1) for kind in kinds))
+        averages["samples"] = [column.mean() for column in by_document.values()]
     metrics: dict[str, Any] = {"documents": len(truth), "accuracy": float((predicted == truth).all(axis=1).mean())}
-    averages = ["macro", "micro", "weighted"] + (["samples"] if labels.task is Task.MULTI_LABEL else [])
-    for average in averages:
-        values = precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)
-        metrics |= {f"{average}_{name}": float(value) for name, value in zip(MEASURES, values[:3], strict=True)}
-    columns = precision_recall_fscore_support(truth, predicted, average=None, zero_division=0)
+    for average, values in averages.items():
+        metrics |= {f"{average}_{name}": float(value) for name, value in zip(MEASURES, values, strict=True)}
     metrics["labels"] = {
-        name: {key: float(column[i]) for key, column in zip(MEASURES, columns[:3], strict=True)}
-        | {"support": int(truth[:, i].sum()), "predicted": int(predicted[:, i].sum())}
+        name: {key: float(column[i]) for key, column in columns.items()}
+        | {"support": int(support[i]), "predicted": int(by_label[1][i])}
         for i, name in enumerate(labels.names)
     }
     if labels.task is Task.BINARY:
@@ -42,18 +52,38 @@ def ranking(probs: Floats, targets: Floats, labels: LabelSchema) -> dict[str, An
 
     Both are None for a label that no document or every document has.
     """
-    by_label: dict[str, dict[str, Any]] = {}
-    for i, name in enumerate(labels.names):
-        mixed = 0 < targets[:, i].sum() < len(targets)
-        by_label[name] = {
-            "average_precision": float(average_precision_score(targets[:, i], probs[:, i])) if mixed else None,
-            "roc_auc": float(roc_auc_score(targets[:, i], probs[:, i])) if mixed else None,
-        }
+    by_label: dict[str, dict[str, Any]] = {name: {"average_precision": None, "roc_auc": None} for name in labels.names}
+    mixed = np.flatnonzero((targets > 0).any(axis=0) & (targets == 0).any(axis=0))
+    for start in range(0, len(mixed), AT_ONCE):
+        places = mixed[start : start + AT_ONCE]
+        for place, *values in zip(places, *_ranked(probs[:, places].T, targets[:, places].T > 0), strict=True):
+            by_label[labels.names[place]] = dict(zip(RANKINGS, map(float, values), strict=True))
     means: dict[str, Any] = {}
-    for key in ("average_precision", "roc_auc"):
+    for key in RANKINGS:
         known = [values[key] for values in by_label.values() if values[key] is not None]
         means[key] = float(np.mean(known)) if known else None
     return means | {"labels": by_label}
+
+
+def _ranked(probs: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the average precision and the ROC AUC of each label, from arrays (labels, documents).
+
+    Documents with equal scores share a rank. Each label has documents with it and without it.
+    """
+    order = np.argsort(-probs, axis=1)
+    scores, truth = np.take_along_axis(probs, order, 1), np.take_along_axis(truth, order, 1)
+    places, documents = np.arange(probs.shape[1]), probs.shape[1]
+    new = np.diff(scores, axis=1, prepend=np.inf) != 0
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=1)
+    after = np.where(np.roll(new, -1, axis=1), places, documents)  # the score of the first document differs from inf
+    last = np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1]
+    hits = np.cumsum(truth, axis=1)
+    above: NDArray[Any] = np.take_along_axis(hits - truth, first, 1)  # documents with the label above this rank
+    up_to = np.take_along_axis(hits, last, 1)
+    positives = hits[:, -1]
+    precision = (truth * up_to / (last + 1)).sum(axis=1) / positives
+    area = (~truth * (above + up_to) / 2).sum(axis=1) / (positives * (documents - positives))
+    return precision, area
 
 
 def intervals(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema) -> dict[str, Any]:
@@ -66,33 +96,36 @@ def intervals(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema
     counted = np.concatenate([kind.astype(np.float32) for kind in kinds], axis=1)
     documents, width = len(targets), len(labels.names)
     sums = np.empty((RESAMPLES, counted.shape[1]))
-    for resample in range(RESAMPLES):
+    for start in range(0, RESAMPLES, AT_ONCE):
         # Each document counts as often as it was drawn.
-        drawn = np.bincount(chance.integers(documents, size=documents), minlength=documents).astype(np.float32)
-        sums[resample] = drawn @ counted
+        drawn = [np.bincount(chance.integers(documents, size=documents), minlength=documents) for _ in range(AT_ONCE)]
+        sums[start : start + AT_ONCE] = np.array(drawn, np.float32) @ counted
     hits, positives, support = sums[:, :width], sums[:, width : 2 * width], sums[:, 2 * width :]
-    measures = {
-        "precision": _ratio(hits, positives),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, positives + support),
-    }
+    measures = _measures(hits, positives, support)
     micro = _ratio(2 * hits.sum(axis=1), (positives + support).sum(axis=1))
+    macro_f1, micro_f1 = _bounds(np.stack([measures["f1"].mean(axis=1), micro], axis=1))
+    bounds = {key: _bounds(values) for key, values in measures.items()}
     return {
-        "macro_f1": _interval(measures["f1"].mean(axis=1)),
-        "micro_f1": _interval(micro),
-        "labels": {
-            name: {key: _interval(values[:, i]) for key, values in measures.items()}
-            for i, name in enumerate(labels.names)
-        },
+        "macro_f1": macro_f1,
+        "micro_f1": micro_f1,
+        "labels": {name: {key: of_all[i] for key, of_all in bounds.items()} for i, name in enumerate(labels.names)},
     }
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+def _measures(hits: NDArray[Any], positives: NDArray[Any], support: NDArray[Any]) -> dict[str, Floats]:
+    """Return precision, recall and F1 from numbers of documents: right predictions, predictions, and due labels."""
+    values = (_ratio(hits, positives), _ratio(hits, support), _ratio(2 * hits, positives + support))
+    return dict(zip(MEASURES, values, strict=True))
 
 
-def _interval(values: Floats) -> list[float]:
-    return [round(float(bound), 6) for bound in np.percentile(values, (2.5, 97.5))]
+def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+    return np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
+
+
+def _bounds(values: Floats) -> list[list[float]]:
+    """Return [low, high] of each column of values (resamples, columns)."""
+    limits = np.percentile(values, (2.5, 97.5), axis=0)
+    return [[round(low, 6), round(high, 6)] for low, high in limits.T.tolist()]
 
 
 def confusion(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema) -> list[list[int]] | None:

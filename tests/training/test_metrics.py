@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from models.decision import decide
 from models.labels import LabelSchema, Task
@@ -62,6 +63,25 @@ def test_ranking_by_hand_and_none_where_there_is_nothing_to_rank() -> None:
     assert found["labels"]["red"]["roc_auc"] == pytest.approx(3 / 4)
     assert found["labels"]["green"] == {"average_precision": None, "roc_auc": None}
     assert found["roc_auc"] == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize("places", [1, 2, 9])  # with few places, many scores are equal
+def test_arrays_give_what_scikit_learn_gives_label_by_label(places: int) -> None:
+    chance = np.random.default_rng(places)
+    targets = (chance.random((300, 70)) < chance.beta(1, 5, 70)).astype(np.float32)
+    targets[0], targets[1] = 1, 0  # so that each label but the first two can be ranked
+    targets[:, :2] = (0, 1)
+    probs = np.clip(targets * 0.2 + chance.random(targets.shape), 0, 1).round(places)
+    many = LabelSchema(task=Task.MULTI_LABEL, names=tuple(f"label {i}" for i in range(70)))
+    found = metrics.measure(probs, targets, many, (0.7,) * 70)
+    for average in ("macro", "micro", "weighted", "samples"):
+        values = precision_recall_fscore_support(targets, probs >= 0.7, average=average, zero_division=0)[:3]
+        assert [found[f"{average}_{name}"] for name in metrics.MEASURES] == pytest.approx(values)
+    ranked = metrics.ranking(probs, targets, many)
+    for i, name in list(enumerate(many.names))[2:]:
+        values = average_precision_score(targets[:, i], probs[:, i]), roc_auc_score(targets[:, i], probs[:, i])
+        assert [*ranked["labels"][name].values()] == pytest.approx(values)
+    assert ranked["labels"]["label 0"] == ranked["labels"]["label 1"] == dict.fromkeys(metrics.RANKINGS)
 
 
 def test_intervals_hold_the_measure_and_shrink_with_more_documents() -> None:
