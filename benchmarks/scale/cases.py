@@ -1,6 +1,7 @@
 """Times one case on whichever clone comes first on the path, and prints a JSON object. `texts.py` runs it.
 
-Only names that earlier commits have too are used here.
+Only names that earlier commits have too are used here. All times are CPU times of the process and its threads, because
+other programs may run beside it.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-ROUNDS = 15  # the fastest one counts, since other programs may run beside it
+ROUNDS = 15  # the fastest one counts
 LONG_TEXTS = 40
 LONG_WORDS = 10_000  # words of a long text
 SHORT_TOKENS = 512  # tokens of a short text, with special tokens
@@ -33,7 +34,7 @@ def papers(data: Path, file: str) -> Iterator[str]:
 
 
 def lengths(model: str, data: str, max_tokens: str) -> dict[str, Any]:
-    """Time to parse, clean and tokenise a long text and a short one, when the model reads `max_tokens`."""
+    """CPU time to parse, clean and tokenise a long text and a short one, when the model reads `max_tokens`."""
     from inference.corpus.records import DocumentRecipe, Line, read_documents
     from inference.scoring.options import ScoringOptions, text_recipes
     from inference.scoring.scorer import Scorer
@@ -52,16 +53,16 @@ def lengths(model: str, data: str, max_tokens: str) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for name, texts in (("short", short), ("long", long)):
             lines = [Line(i, orjson.dumps({"id": i, "text": text})) for i, text in enumerate(texts)]
-            began = time.perf_counter()
+            began = time.process_time()
             tokens = scorer.count_tokens(read_documents(lines, "f", recipe).documents)
-            seconds[name].append((time.perf_counter() - began) / len(lines))
+            seconds[name].append((time.process_time() - began) / len(lines))
             found[f"{name}_tokens"] = tokens / len(lines)
     found |= {f"{name}_ms": round(min(times) * 1e3, 3) for name, times in seconds.items()}
     return found | {"ratio": round(min(seconds["long"]) / min(seconds["short"]), 2)}
 
 
 def integers() -> dict[str, Any]:
-    """Time to parse lines with and without integers of 19 digits, in microseconds a line."""
+    """CPU time to parse lines with and without integers of 19 digits, in microseconds a line."""
     from inference.corpus.records import parse_record
 
     chance, text = np.random.default_rng(0), "a tweet of some length about nothing " * 5
@@ -79,15 +80,15 @@ def integers() -> dict[str, Any]:
 def _microseconds(function: Callable[[bytes], Any], data: bytes) -> float:
     times = []
     for _ in range(ROUNDS):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(200):
             function(data)
-        times.append((time.perf_counter() - began) / 200 * 1e6)
+        times.append((time.process_time() - began) / 200 * 1e6)
     return round(min(times), 2)
 
 
 def labels(file_format: Any, selection: str) -> dict[str, Any]:
-    """Seconds and peak memory from random logits to a written file, and the hash of the file and of the counts."""
+    """CPU seconds and peak memory from random logits to a written file, and the hash of the file and of the counts."""
     from inference.runs import rows
     from inference.runs.options import RunOptions
     from inference.scoring.options import ScoringOptions
@@ -107,18 +108,18 @@ def labels(file_format: Any, selection: str) -> dict[str, Any]:
     options = RunOptions("", 1, ScoringOptions(("m",)), keep_fields=("year",), file_format=file_format)
     counts = Counts()
     with tempfile.TemporaryFile() as file:
-        began = time.perf_counter()
+        began = time.process_time()
         scores = ModelScores.from_logits(manifest, selection, logits)
         counts.count_labels("m", names, scores.all_decided())
         rows.write(Predictions(range(DOCUMENTS), ids, kept, {"m": scores}), options, file)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"format": file_format, "scores": selection, "seconds": round(seconds, 2), "sha256": sha256[:16]}
 
 
 def metrics() -> dict[str, Any]:
-    """Seconds of each measure of a training on random scores, and the hash of all results to ten places."""
+    """CPU seconds of each measure of a training on random scores, and the hash of all results to ten places."""
     from models.decision import decide
     from models.labels import LabelSchema, Task
     from training import calibrate
@@ -137,9 +138,9 @@ def metrics() -> dict[str, Any]:
     }
     seconds, digest = {}, hashlib.sha256()
     for name, case in cases.items():
-        began = time.perf_counter()
+        began = time.process_time()
         value = case()
-        seconds[name] = round(time.perf_counter() - began, 2)
+        seconds[name] = round(time.process_time() - began, 2)
         digest.update(json.dumps(_rounded(value)).encode())
     return seconds | {"sha256": digest.hexdigest()[:16]}
 
