@@ -200,7 +200,7 @@ def _opened(path: str) -> BinaryIO:
 
 
 class _StorageReader(io.RawIOBase):
-    """A file as a decompressor or pyarrow reads it; storage errors become SourceError, and `max_read` caps each read."""
+    """A file as a decompressor or pyarrow reads it. Storage errors become SourceError; `max_read` caps each read."""
 
     def __init__(self, raw: Any, max_read: int = sys.maxsize) -> None:
         self._raw = raw
