@@ -184,7 +184,7 @@ class Lease:
 
     def _lose(self, sentence: str) -> None:
         self.lost = sentence
-        if signal.getsignal(LOST) is signal.default_int_handler:
+        if not self._stop.is_set() and signal.getsignal(LOST) is signal.default_int_handler:
             signal.pthread_kill(threading.main_thread().ident or 0, LOST)
 
 

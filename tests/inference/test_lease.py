@@ -1,8 +1,10 @@
 """Tests a lease in a storage in memory that loses answers, or gives none."""
 
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -123,3 +125,22 @@ def test_an_owner_ends_although_its_storage_does_not_answer(memory: Memory, monk
     answer.set()
     lease._renewer.join()
     assert memory.content["left"]
+
+
+def test_an_owner_that_ends_is_not_interrupted(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one has taken its lease, which only the last renewal finds out."""
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.1)
+    interrupted, renews, write = Mock(), threading.Event(), memory.write
+    monkeypatch.setattr(signal, "pthread_kill", interrupted)
+    with Lease(PATH, "one") as lease:
+
+        def overtaken(*args: Any) -> str:
+            renews.set()
+            assert lease._stop.wait(10)
+            memory.found = "7", b'{"token": "another"}'
+            return write(*args)
+
+        monkeypatch.setattr(memory, "write", overtaken)
+        assert renews.wait(10)
+    assert lease.lost
+    interrupted.assert_not_called()
