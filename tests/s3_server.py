@@ -14,6 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.cloud_storage import LOST, Fault
 
+BROKEN = "broken"  # a fault: an answer of which only half the body arrives
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 CONDITIONS = {"If-None-Match": "HTTP_IF_NONE_MATCH", "If-Match": "HTTP_IF_MATCH"}
 
@@ -74,9 +75,12 @@ class S3:
         self.failed += fault is not None
         if isinstance(fault, float):
             time.sleep(fault)
-        if fault is None or fault == LOST or isinstance(fault, float):
+        if fault in (None, LOST, BROKEN) or isinstance(fault, float):
             with self.at_once:
                 answer = list(self.app(environ, start_response if fault != LOST else lambda *_: None))
+            if fault == BROKEN:
+                body = b"".join(answer)
+                return [body[: len(body) // 2]]
             if fault != LOST:
                 return answer
         start_response(f"{fault if isinstance(fault, int) else 500} Fault", [("Content-Length", "0")])

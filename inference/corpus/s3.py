@@ -23,7 +23,7 @@ from models.paths import problem
 
 CONNECTIONS = 64  # most connections of a process that are kept open
 BATCH = 1000  # most objects that one request deletes
-PAUSES = (0.1, 0.3, 1.0)  # seconds before a write is repeated that met another one
+PAUSES = (0.1, 0.3, 1.0)  # seconds before a write is repeated that met another one, or a read that broke off
 # Together they end a request that gets no answer before a lease runs out, and boto3's own values do not.
 TIMEOUTS = {"connect_timeout": 10, "read_timeout": 20}  # seconds
 ATTEMPTS = 4  # number of times that a request is tried, unless the user's settings of AWS say otherwise
@@ -112,19 +112,31 @@ def adopt() -> None:
 
 def read(path: str) -> tuple[str, bytes] | None:
     """Return the ETag and the content of an object, or None if there is no object."""
-    bucket, key = parse_s3_path(path)
     try:
-        found = client().get_object(Bucket=bucket, Key=key)
-        return str(found["ETag"]), found["Body"].read()
+        return _download(path)
     except client().exceptions.NoSuchKey:
         return None
 
 
 def get(path: str, size: int) -> bytes:
     """Return the bytes of an object, or the first `size` of them; all if `size` is negative."""
+    return _download(path, **({"Range": f"bytes=0-{size - 1}"} if size > 0 else {}))[1]
+
+
+def _download(path: str, **part: str) -> tuple[str, bytes]:
+    """Return the ETag and the bytes of an object. Ask again if an answer breaks off, which boto3 does not."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
     bucket, key = parse_s3_path(path)
-    part = {"Range": f"bytes=0-{size - 1}"} if size > 0 else {}
-    return bytes(client().get_object(Bucket=bucket, Key=key, **part)["Body"].read())
+    for pause in (*PAUSES, None):
+        found = client().get_object(Bucket=bucket, Key=key, **part)
+        try:
+            return str(found["ETag"]), found["Body"].read()
+        except (HTTPClientError, IncompleteReadError):
+            if pause is None:
+                raise
+        time.sleep(pause)
+    raise AssertionError  # the last pause is None
 
 
 def is_missing(error: Exception) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from apache_beam.io.aws.clients.s3 import boto3_client
 from apache_beam.io.aws.clients.s3.messages import S3ClientError
 from apache_beam.io.filesystems import FileSystems
+from botocore.exceptions import ResponseStreamingError
 
 from inference import beam_runner, verify
 from inference.corpus import lease, storage
@@ -24,7 +25,7 @@ from inference.corpus.files import find_files
 from inference.corpus.objects import ConflictError
 from models import paths
 from models.errors import UserError
-from tests import cloud_storage
+from tests import cloud_storage, s3_server
 from tests.cloud_storage import LOST, CloudStorage
 from tests.dataflow import Service
 from tests.inference.conftest import BUCKET, contents, jsonl, launch_flags, upload_folder, without_run
@@ -108,6 +109,18 @@ def test_a_write_names_the_version_that_it_replaces(s3: S3) -> None:
     with pytest.raises(ConflictError):
         objects.write(path, b"3", second)
     assert objects.read(path) is None
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "PAUSES", (0.0,))
+    path = s3.upload(BUCKET, "a", b"0123456789")
+    s3.fault = cloud_storage.every(2, s3_server.BROKEN)
+    assert [storage.read_file(path, size) for size in (-1, 6)] == [b"0123456789", b"012345"]
+    assert (objects.read(path) or ("", b""))[1] == b"0123456789"
+    assert s3.failed == 2
+    s3.fault = cloud_storage.every(1, s3_server.BROKEN)
+    with pytest.raises(ResponseStreamingError):
+        storage.read_file(path)
 
 
 @pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
