@@ -14,7 +14,7 @@ from inference.corpus.records import MANY_DOCUMENTS
 from inference.flags import print_json
 from inference.runs import drift, report_page, run_folder, summary
 from inference.runs.progress import ProgressWatcher
-from inference.runs.run_folder import Claim
+from inference.runs.run_folder import Claim, RunLost
 from models.console import PlainConsole
 from models.errors import UserError
 from models.names import for_terminal
@@ -37,16 +37,15 @@ def execute(checked: CheckedRun) -> int:
     runtime = f"{checked.runtime}: {checked.runtime.reason}" if checked.runtime else "each worker chooses its runtime"
     console.print(f"runner: {checked.engine.runner}\n{runtime}", soft_wrap=True)
     job, is_active = job_of(checked)
-    with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
-        checked = replace(checked, options=claim.options)
-        try:
-            return _label(checked, claim, console)
-        except UserError as error:  # such as a full disk, which is a failure and not wrong use
-            return submission.failed(str(error), checked)
-        except KeyboardInterrupt:
-            if not claim.lost:
-                raise
-            return submission.failed(claim.lost, checked, can_resume=False)
+    try:
+        with run_folder.claim(checked.options, checked.description, checked.overwrite, job, is_active) as claim:
+            checked = replace(checked, options=claim.options)
+            try:
+                return _label(checked, claim, console)
+            except UserError as error:  # such as a full disk, which is a failure and not wrong use
+                return submission.failed(str(error), checked)
+    except RunLost as error:
+        return submission.failed(str(error), checked, can_resume=False)
 
 
 def _label(checked: CheckedRun, claim: Claim, console: Console) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -26,6 +26,7 @@ FOLDERS = {
     CLAIMS: rf"({slices.NAME}|slices|summary)\.[0-9a-f]{{8}}\.\d{{3}}",
 }
 PARTIAL = rf"\.[0-9a-f]{{32}}{re.escape(storage.PART_SUFFIX)}"  # end of the name of a local file that is being written
+BATCH = 1000  # files that `clear` deletes between two looks at whose folder it is
 NFS = ".nfs"  # start of the name that NFS gives to a deleted file which a process still has open
 
 
@@ -86,12 +87,20 @@ def delete_empty_folders(output: str) -> None:
                 os.rmdir(os.path.join(output, folder))
 
 
-def clear(output: str) -> None:
-    """Delete the files of a run, and nothing else. `run.json` goes first, so that the old run's workers stop."""
+def clear(output: str, require_own: Callable[[], None]) -> None:
+    """Delete the files of a run, and nothing else. `run.json` goes first, so that the old run's workers stop.
+
+    `require_own` is called before each batch of files. It raises an error if another command has taken the folder.
+    """
+    require_own()
     storage.delete(output, [RUN])
     for folder in FOLDERS:
-        storage.delete(FileSystems.join(output, folder), list(of(output, folder)))
+        names = list(of(output, folder))
+        for start in range(0, len(names), BATCH):
+            require_own()
+            storage.delete(FileSystems.join(output, folder), names[start : start + BATCH])
     names = [name for name in storage.listing(output) if _is_own_file(name)]
+    require_own()
     storage.delete(output, [name for name in names if name != LOCK])
 
 

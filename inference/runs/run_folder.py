@@ -194,9 +194,7 @@ def require_own(options: RunOptions) -> None:
         RunLost: it belongs to another run or command, or to none.
     """
     if options.lease:
-        path = FileSystems.join(options.output, LOCK)
-        if not leases.holds(path, options.lease):
-            raise RunLost(leases.taken(path))
+        _require_lease(options)
         return
     path = FileSystems.join(options.output, RUN)
     try:
@@ -210,6 +208,17 @@ def require_own(options: RunOptions) -> None:
             f"{options.output} belongs to {'another run' if found else 'no run'} by now, so this run has stopped; none "
             "of its labels were mixed in."
         )
+
+
+def _require_lease(options: RunOptions) -> None:
+    """Check that a remote folder is still leased to this command. Other folders are locked, which cannot be lost.
+
+    Raises:
+        RunLost: another command has taken the folder.
+    """
+    path = FileSystems.join(options.output, LOCK)
+    if options.lease and not leases.holds(path, options.lease):
+        raise RunLost(leases.taken(path))
 
 
 def check(description: dict[str, Any], output: str, overwrite: bool) -> list[str]:
@@ -306,18 +315,25 @@ def claim(
         is_active: Asks the engine whether the job of an earlier launch still runs.
 
     Raises:
+        RunLost: another run has taken the folder, or its storage did not answer for too long.
         UserError: another run is at work in the folder, or the folder cannot be written.
     """
     output = options.output
     with lock.hold(output, job, is_active) as lease:
-        _refuse(description, output, overwrite)  # again, because another run may have written since the first check
-        if overwrite:
-            own_files.clear(output)
-        else:
-            own_files.tidy_up(output)
-        opened = _open(options, description)
-        yield Claim(replace(opened, lease=lease.token) if lease else opened, lease)
-        own_files.delete_empty_folders(output)
+        options = replace(options, lease=lease.token) if lease else options
+        try:
+            _refuse(description, output, overwrite)  # again, because another run may have written since the first check
+            if overwrite:
+                own_files.clear(output, lambda: _require_lease(options))
+            else:
+                own_files.tidy_up(output)
+            _require_lease(options)
+            yield Claim(_open(options, description), lease)
+            own_files.delete_empty_folders(output)
+        except KeyboardInterrupt:
+            if lease and lease.lost:
+                raise RunLost(lease.lost) from None
+            raise
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
 
@@ -20,6 +21,7 @@ from inference import beam_runner, compare, read_failures, read_predictions, rep
 from inference.corpus import gcs, storage
 from inference.corpus import lease as leases
 from inference.corpus.records import Document
+from inference.runs import own_files, run_folder
 from inference.scoring import conversion_folder, model_files
 from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.scorer import Scorer
@@ -188,6 +190,35 @@ def test_a_run_that_lost_its_lease_stops(
     objects = remote.contents(BUCKET, "out/")
     assert not [name for name in objects if name.startswith(("summary.json", "receipts/", "predictions/"))]
     assert json.loads(objects[".lock"])["owner"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("overtaken_in", "deleted"), [((run_folder, "_refuse"), set()), ((own_files, "of"), {"run.json"})]
+)
+def test_a_run_that_lost_its_lease_deletes_nothing(
+    remote: Remote,
+    colours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overtaken_in: tuple[ModuleType, str],
+    deleted: set[str],
+) -> None:
+    """Its machine slept before --overwrite deleted an earlier run, or while it did, and another run took the folder."""
+    corpus = remote.upload(BUCKET, "a.jsonl", jsonl(50))
+    flags = ("--model", colours, "--input", corpus, "--output", f"{root_of(remote)}/out")
+    assert label_with(*flags) == 0
+    before = remote.contents(BUCKET, "out/")
+    module, name = overtaken_in
+    work = getattr(module, name)
+
+    def overtaken(*args: Any) -> object:
+        remote.upload(BUCKET, "out/.lock", b'{"owner": "another", "token": "its own"}')
+        return work(*args)
+
+    monkeypatch.setattr(module, name, overtaken)
+    assert label_with(*flags, "--overwrite") == 1
+    assert "out/.lock: another run has taken this folder" in capsys.readouterr().err
+    assert before.keys() - remote.contents(BUCKET, "out/").keys() == deleted
 
 
 @pytest.mark.parametrize("at_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])  # the latter as a shell's job
