@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -123,11 +124,11 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
         RunLost: it belongs to another run, or to none.
     """
     with launches.guard(options.launch):
-        run_folder.require_own(options)
+        require_own = partial(run_folder.require_own, options)
         if scored.finished:
-            receipt = sink.extend_slice(scored, scored.finished, options)
+            receipt = sink.extend_slice(scored, scored.finished, options, require_own)
         else:
-            receipt = sink.write_slice(scored, options)
+            receipt = sink.write_slice(scored, options, require_own)
         if copies := [part.copy for part in scored.slice.parts if part.has_copy]:
             storage.delete(copies_of(options), copies)
     _count(scored, receipt)

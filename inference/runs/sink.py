@@ -13,7 +13,7 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Any
 
@@ -35,10 +35,11 @@ ID_BYTES = 8  # bytes of the hash of an id
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
 
-def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
+def write_slice(scored: ScoredSlice, options: RunOptions, require_own: Callable[[], None] = lambda: None) -> Receipt:
     """Write the predictions, the failures if there are any, and the receipt last. Return the receipt that counts.
 
-    If another attempt was faster, its receipt counts, and the files of this attempt are deleted.
+    If another attempt was faster, its receipt counts, and the files of this attempt are deleted. `require_own` is
+    called before the first file and before the receipt. It raises an error if the folder belongs to another run.
 
     Raises:
         ArithmeticError: a line of the slice is neither predicted, failed nor blank. Then nothing is written.
@@ -52,17 +53,23 @@ def write_slice(scored: ScoredSlice, options: RunOptions) -> Receipt:
     with _new_file() as predictions, _new_file() as failures:
         rows.write(scored.predictions, options, predictions)
         failures.writelines(_failure_rows(scored, redact=options.redact_failures))
-        sha256 = _publish((predictions, failures, id_hashes(scored.predictions.ids)), scored.slice.name, options)
+        contents = (predictions, failures, id_hashes(scored.predictions.ids))
+        sha256 = _publish(contents, scored.slice.name, options, require_own)
     receipt = receipts.write(_receipt(scored, options.run, sha256), options.output)
     _delete_stale(scored, sha256, receipt, options)
     return receipt
 
 
-def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptions) -> Receipt:
+def extend_slice(
+    scored: ScoredSlice,
+    finished: FinishedSlice,
+    options: RunOptions,
+    require_own: Callable[[], None] = lambda: None,
+) -> Receipt:
     """Add the result of a retry to a finished slice, and replace its receipt. Return the one that counts.
 
     The old files are deleted after the new receipt is written, so a kill in between loses nothing. If another retry was
-    faster, its receipt counts, and the files of this one are deleted.
+    faster, its receipt counts, and the files of this one are deleted. `require_own` is as for `write_slice`.
 
     Raises:
         ArithmeticError: a line that was retried is neither predicted nor failed. Then nothing is written.
@@ -89,7 +96,7 @@ def extend_slice(scored: ScoredSlice, finished: FinishedSlice, options: RunOptio
         else:
             predictions.write(parts[0][1])
         failures.writelines(row for _, row in sorted(failed))
-        sha256 = _publish((predictions, failures, ids), old.slice, options)
+        sha256 = _publish((predictions, failures, ids), old.slice, options, require_own)
     reasons = Counter([row["reason"] for _, row in finished.failures] + [failed.reason for failed in scored.failures])
     counts = tally.add([{name: getattr(old, name) for name in vars(scored.counts)}, vars(scored.counts)])
     receipt = replace(
@@ -123,13 +130,15 @@ def id_hashes(ids: Iterable[str]) -> bytes:
     return b"".join(hashlib.blake2b(identifier.encode(), digest_size=ID_BYTES).digest() for identifier in ids)
 
 
-def _publish(contents: tuple[IO[bytes], IO[bytes], bytes], slice_name: str, options: RunOptions) -> dict[str, str]:
+def _publish(
+    contents: tuple[IO[bytes], IO[bytes], bytes], slice_name: str, options: RunOptions, require_own: Callable[[], None]
+) -> dict[str, str]:
     """Give the files of a slice their names; an empty file of failures gets none. Return their SHA-256, by path.
 
     `contents` holds the predictions, the failures, and the hashes of the ids.
     """
     predictions, failures, ids = contents
-    sha256 = {}
+    files, sha256 = {}, {}
     for folder, suffix, file in (
         (PREDICTIONS, options.file_format, predictions),
         (FAILURES, "jsonl", failures),
@@ -140,9 +149,12 @@ def _publish(contents: tuple[IO[bytes], IO[bytes], bytes], slice_name: str, opti
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is a buffered file
         path = f"{folder}/{_prefix(slice_name, options.run)}-{digest[:HASH_PART]}.{suffix}"
+        files[path], sha256[path] = file, digest
+    require_own()
+    for path, file in files.items():
         file.seek(0)
         storage.write_file(FileSystems.join(options.output, path), file)
-        sha256[path] = digest
+    require_own()  # an upload may have taken longer than a lease
     return sha256
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference import beam_runner, verify
+from inference.corpus import storage
 from inference.corpus.records import DocumentRecipe, Failure
 from inference.runs import frames, integrity, pipeline, receipts, run_folder, sink, slice_list
 from inference.runs.handler import ScoredSlice, SliceHandler
@@ -84,6 +85,24 @@ def test_a_worker_whose_folder_was_deleted_does_not_make_it_again(
     with pytest.raises(RunLost, match="belongs to no run by now"):
         pipeline.write_slice(scored, orphan)
     assert not run.exists()
+
+
+def test_a_worker_that_loses_the_folder_while_it_writes_a_slice_writes_no_receipt(
+    corpus: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = label("--model", colours, "--input", corpus)
+    options, scored, write = options_of(run), scored_slice(run, "x"), storage.write_file
+    for receipt in (run / "receipts").iterdir():
+        receipt.unlink()
+
+    def overtaken(path: str, content: Any) -> None:
+        write(path, content)
+        (run / "run.json").unlink(missing_ok=True)
+
+    monkeypatch.setattr(storage, "write_file", overtaken)
+    with pytest.raises(RunLost):
+        pipeline.write_slice(scored, options)
+    assert not list((run / "receipts").iterdir())
 
 
 def test_the_first_of_two_attempts_that_round_differently_counts(corpus: Path, colours: Path, label: Label) -> None:
