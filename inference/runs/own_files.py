@@ -63,6 +63,11 @@ def delete_claims(output: str) -> None:
     _delete_whole(output, CLAIMS)
 
 
+def delete_copies(output: str) -> None:
+    """Delete the copies of text that a killed worker has left. Every slice is finished."""
+    _delete_whole(output, slice_list.COPIES)
+
+
 def _delete_whole(output: str, folder: str) -> None:
     names = [name for name in of(output, folder) if not name.endswith(storage.PART_SUFFIX)]
     storage.delete(FileSystems.join(output, folder), names)

@@ -22,7 +22,7 @@ from inference.corpus import counting, slices, storage
 from inference.corpus.files import InputFile, SourceError
 from inference.corpus.records import DocumentRecipe, Documents
 from inference.corpus.slices import Slice
-from inference.runs import launches, receipts, run_folder, sink, slice_list, summary, worker_check
+from inference.runs import launches, own_files, receipts, run_folder, sink, slice_list, summary, worker_check
 from inference.runs.handler import (
     NAMESPACE,
     TRUSTED_ATTEMPTS,
@@ -166,6 +166,7 @@ def write_summary(output: str, options: RunOptions, written: int) -> None:  # no
     content = summary.account(slice_list.of_run(output, options.run) or (), options)
     run_folder.require_own(options)
     summary.write(content, options)
+    own_files.delete_copies(output)
 
 
 class Slices(beam.PTransform):

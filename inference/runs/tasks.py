@@ -250,4 +250,5 @@ def _summarise(options: RunOptions, all_slices: Sequence[Slice]) -> None:
         raise
     run_folder.require_own(options)
     summary.write(content, options)
+    own_files.delete_copies(options.output)
     own_files.delete_shared(options.output)

@@ -123,3 +123,17 @@ def test_plan_estimate_stream_and_delta_read_it(
     (file,) = (made / "documents").iterdir()
     (document,) = [json.loads(line) for line in file.read_text().splitlines()]
     assert (document["id"], document["text"]) == ("d0", "red")
+
+
+def test_no_copy_of_a_text_is_left_when_a_run_is_finished(tmp_path: Path, colours: Path, label: Label) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(WRITE["jsonl"](ROWS)))
+    flags = ("--model", colours, "--input", path, "--slice_mb", 0.002)
+    labelled = label(*flags)
+    assert not (labelled / "text").exists()
+    (labelled / "summary.json").unlink()
+    min((labelled / "receipts").iterdir()).unlink()
+    (labelled / "text").mkdir()
+    (labelled / "text" / f"{'0' * 32}-{0:015d}.zst").write_bytes(b"left by a killed worker")
+    label(*flags, output=labelled)
+    assert not (labelled / "text").exists()
