@@ -34,7 +34,7 @@ def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     What damaged receipts stand for is labelled again at once, also where nothing else is submitted again.
     """
     for left in range(max(checked.resubmissions, 1), -1, -1):
-        done = _count_slices(checked) if left else 0
+        done = _count_slices(checked) if checked.resubmissions and left else 0
         try:
             return _submit(checked, claim, console)
         except Exception as error:  # each runner raises errors of its own types

@@ -55,17 +55,23 @@ def _measure(count: int) -> dict[str, Any]:
     options = RunOptions(folder, SLICE_BYTES, ScoringOptions(("m",)), run=RUN)
     try:
         slices = _slices(count)
-        row = {"list_write_seconds": _seconds(lambda: slice_list.write(slices, folder, RUN))}
+        row = {"list_write_seconds": _seconds(lambda: slice_list.write(slices, folder, RUN, lambda: None))}
         row["list_mib"] = Path(folder, slice_list.SLICES).stat().st_size >> 20
         row["list_read_seconds"] = _seconds(lambda: slice_list.read(folder, RUN))
         _write_receipts(slices, folder)
         row["listing_seconds"] = _seconds(lambda: receipts.names(folder, RUN))
-        row["summary_seconds"] = _seconds(lambda: summary.write(summary.account(slices, options), options))
+        row["summary_seconds"] = _seconds(
+            lambda: summary.write(summary.account(slices, options), options, lambda: None)
+        )
         row["summary_kib"] = Path(folder, summary.SUMMARY).stat().st_size >> 10
         row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         return row
     finally:
         shutil.rmtree(folder)
+
+
+def _summarise(slices: list[Slice], options: RunOptions) -> None:
+    summary.write(summary.account(slices, options), options, lambda: None)
 
 
 def _seconds(work: Callable[[], object]) -> float:

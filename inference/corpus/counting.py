@@ -5,6 +5,7 @@ compressed file once, and copies its text in pieces, because most of these files
 """
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import csv_rows, parquet_rows, storage
-from inference.corpus.csv_rows import HeaderError
+from inference.corpus.csv_rows import Dialect, HeaderError
 from inference.corpus.files import CHUNK_BYTES, DAMAGE_ERRORS, InputFile, compression_of, open_file, read_bytes, zstd
 from inference.corpus.records import MAX_LINE_BYTES
 from inference.corpus.slices import MIN_SLICE_BYTES, Part, Slice, after, csv_dialect, line_bytes, text_bytes
@@ -134,8 +135,13 @@ def _count_in_one_pass(file: InputFile, slice_bytes: int, copies: str) -> list[P
     parts: list[Part] = []
     part, damage = _OpenPart(0, most_bytes), None
     chunks = read_bytes(file)
-    pieces = _json_pieces(chunks, slice_bytes) if file.format == "jsonl" else _csv_pieces(chunks, file, slice_bytes)
+    columns: tuple[str, ...] = ()
     try:
+        if file.format == "jsonl":
+            pieces = _json_pieces(chunks, slice_bytes)
+        else:
+            dialect, header, chunks = csv_dialect(file, chunks)
+            columns, pieces = dialect.columns, _csv_pieces(chunks, dialect, header, slice_bytes)
         for piece, lines, ends in pieces:
             part.add(piece, lines)
             if ends:
@@ -150,7 +156,8 @@ def _count_in_one_pass(file: InputFile, slice_bytes: int, copies: str) -> list[P
         parts.append(part.close(file, copies if parts else "", damage))
     length = max(parts[-1].end, 1)
     bounds = [file.size * part.start // length for part in parts] + [file.size]
-    return [replace(part, source_bytes=bounds[number + 1] - bounds[number]) for number, part in enumerate(parts)]
+    shares = [end - begin for begin, end in itertools.pairwise(bounds)]
+    return [replace(each, source_bytes=share, columns=columns) for each, share in zip(parts, shares, strict=True)]
 
 
 # A piece of a file, the number of lines that end in it, and whether a part ends with it.
@@ -172,13 +179,8 @@ def _json_pieces(chunks: Iterable[bytes], slice_bytes: int) -> Iterator[_Piece]:
         yield b"", 1, False
 
 
-def _csv_pieces(chunks: Iterable[bytes], file: InputFile, slice_bytes: int) -> Iterator[_Piece]:
-    """Cut chunks at the first end of a row after every `slice_bytes` bytes. The names of the columns are no row.
-
-    Raises:
-        HeaderError: the first row holds no usable names.
-    """
-    dialect, header = csv_dialect(file)
+def _csv_pieces(chunks: Iterable[bytes], dialect: Dialect, header: int, slice_bytes: int) -> Iterator[_Piece]:
+    """Cut chunks at the first end of a row after every `slice_bytes` bytes. The `header` bytes of names are no row."""
     kept = _Kept(chunks)
     lines, begun = 0, 0
     try:

@@ -8,7 +8,6 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import IO
 
 from apache_beam.io.filesystems import FileSystems
@@ -24,6 +23,7 @@ from inference.corpus.objects import ConflictError
 from models.paths import GS
 
 _create = gcsio.create_storage_client  # before `adopt`
+_clients: dict[tuple[str, str | None, bool], storage.Client] = {}  # by options and environment
 EMULATOR = "STORAGE_EMULATOR_HOST"  # variable that names another server than the real one
 CONNECTIONS = 64  # most connections of a process that are kept open
 DELETERS = 16  # threads that delete objects
@@ -40,16 +40,14 @@ def _client_for(options: PipelineOptions, use_credentials: bool = True) -> stora
     With --no_auth, Beam would look for credentials all the same, which takes half a minute where there are none.
     """
     use_credentials = use_credentials and not options.view_as(GoogleCloudOptions).no_auth
-    given = options.get_all_options(drop_default=True)
-    return _client(repr(sorted(given.items(), key=str)), os.environ.get(EMULATOR), use_credentials)
-
-
-@cache
-def _client(_options: str, _emulator: str | None, use_credentials: bool) -> storage.Client:
-    made = _create(FileSystems._pipeline_options or PipelineOptions([]), use_credentials)
-    for scheme in ("https://", "http://"):
-        made._http.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
-    return made
+    given = repr(sorted(options.get_all_options(drop_default=True).items(), key=str))
+    key = given, os.environ.get(EMULATOR), use_credentials
+    if key not in _clients:
+        made = _create(options, use_credentials)
+        for scheme in ("https://", "http://"):
+            made._http.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+        _clients[key] = made
+    return _clients[key]
 
 
 def adopt() -> None:

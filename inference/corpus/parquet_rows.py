@@ -18,6 +18,7 @@ from models.errors import UserError
 MAGIC = b"PAR1"
 TAIL = 8  # bytes at the end of a file: the length of the footer, and the magic number
 BATCH_ROWS = 256  # rows that are decoded together, whose texts are in memory
+VALUE_ERRORS = (ValueError, OverflowError, TypeError, pa.ArrowException)  # of texts, dates and nested values
 DAMAGE = (pa.ArrowException, OSError)  # what a corrupt page raises
 
 
@@ -31,21 +32,24 @@ class LayoutError(UserError):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the footer of a file says."""
+    """An open file, and what its footer says."""
 
+    path: str
+    file: pq.ParquetFile
     rows: int
     text_bytes: int  # bytes of all strings after decompression, about
     checksum: str  # SHA-256 of the footer, which holds sizes, places and statistics of all columns
 
 
 def layout(stream: BinaryIO, path: str) -> Layout:
-    """Return what the footer of a file says. No row is read.
+    """Open a file and return what its footer says. No row is read.
 
     Raises:
         LayoutError: the file is cut off, encrypted, damaged, or not Parquet.
     """
     footer = _footer(stream, path)
-    metadata = _open(stream, path).metadata
+    file = _open(stream, path)
+    metadata = file.metadata
     counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
         raise LayoutError(path, "one whose row groups do not add up")
@@ -54,7 +58,7 @@ def layout(stream: BinaryIO, path: str) -> Layout:
         parts = metadata.row_group(group)
         chunks = (parts.column(number) for number in range(parts.num_columns))
         size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.physical_type == "BYTE_ARRAY")
-    return Layout(metadata.num_rows, size, hashlib.sha256(footer).hexdigest())
+    return Layout(path, file, metadata.num_rows, size, hashlib.sha256(footer).hexdigest())
 
 
 def _footer(stream: BinaryIO, path: str) -> bytes:
@@ -76,22 +80,13 @@ def _open(stream: BinaryIO, path: str) -> pq.ParquetFile:
         raise LayoutError(path, f"a damaged one: {_short(error)}") from None
 
 
-def read(stream: BinaryIO, path: str, rows: tuple[int, int], fields: Sequence[str] | None) -> Iterator[Line]:
-    """Yield a line with its record for each row from the first to before the second. The number of a row is from 1.
+def read(layout: Layout, start: int, end: int, fields: Sequence[str] | None) -> Iterator[Line]:
+    """Yield a line with its record for each row from `start` to before `end`, from 0. The number of a line is from 1.
 
-    Args:
-        stream: The file.
-        path: Its path, for messages.
-        rows: The first row, from 0, and the row after the last.
-        fields: The columns that are needed; None for all. A column that the file does not have is left out.
-
-    If a page is corrupt, the rows from there to the end of its row group have the problem `damaged_file`.
-
-    Raises:
-        LayoutError: the file is cut off, encrypted, damaged, or not Parquet.
+    If a page is corrupt, the rows from there to the end of its row group have the problem `damaged_file`. Columns that
+    are not in `fields` are not read, unless it is None.
     """
-    start, end = rows
-    file = _open(stream, path)
+    file = layout.file
     names = [name for name in file.schema_arrow.names if fields is None or name in fields]
     if not names:  # every record is empty, but there are as many as rows
         yield from (Line(number + 1, b"{}", size=0, record={}) for number in range(start, end))
@@ -113,9 +108,9 @@ def _read_group(
     try:
         for batch in file.iter_batches(BATCH_ROWS, [number], columns=names, use_threads=False):
             low, high = max(done - position, 0), min(end - position, batch.num_rows)
-            for row in range(low, high):
+            for record in _records(batch.slice(low, high - low)) if low < high else ():
                 done += 1
-                yield _to_line(done, batch.slice(row, 1), names)
+                yield _to_line(done, record, names)
             position += batch.num_rows
         problem = "its row group has fewer rows than the footer says"
     except DAMAGE as error:
@@ -123,15 +118,26 @@ def _read_group(
     yield from (Line(row + 1, b"", ("damaged_file", problem)) for row in range(done, end))
 
 
-def _to_line(number: int, row: pa.RecordBatch, names: Sequence[str]) -> Line:
+def _records(batch: pa.RecordBatch) -> list[dict[str, Any] | Exception]:
+    """Return the record of each row, or the error that one of its values raises."""
+    try:
+        return batch.to_pylist()
+    except VALUE_ERRORS as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [record for row in range(batch.num_rows) for record in _records(batch.slice(row, 1))]
+
+
+def _to_line(number: int, record: dict[str, Any] | Exception, names: Sequence[str]) -> Line:
     """Return a row as a line with its record, or with the reason why a value of it cannot be read."""
     try:
-        (record,) = row.to_pylist()
+        if isinstance(record, Exception):
+            raise record
         portable = {name: _portable(record[name]) for name in names}
         size = len(orjson.dumps(portable))
     except UnicodeDecodeError:
         return Line(number, b"", ("not_utf8", "a string of the row is not UTF-8"))
-    except (ValueError, OverflowError, TypeError, pa.ArrowException) as error:  # of dates and nested values
+    except VALUE_ERRORS as error:
         return Line(number, b"", ("not_json", f"a value of the row cannot be written as JSON: {_short(error)}"))
     if size > MAX_LINE_BYTES:
         return Line(number, b"", ("line_too_long", f"{size:,} bytes; at most {MAX_LINE_BYTES:,} are read"), size)

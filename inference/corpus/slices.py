@@ -11,13 +11,12 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import IO, Any
 
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import csv_rows, parquet_rows
-from inference.corpus.csv_rows import Dialect, HeaderError
+from inference.corpus.csv_rows import BYTE_ORDER_MARK, Dialect, HeaderError
 from inference.corpus.files import (
     CHUNK_BYTES,
     DAMAGE_ERRORS,
@@ -34,13 +33,13 @@ from inference.corpus.records import MAX_LINE_BYTES, DocumentRecipe, Documents, 
 
 MIB = 1024 * 1024
 MIN_SLICE_BYTES, MAX_SLICE_BYTES = MIB // 4, 32 * MIB
+USUAL_SLICE_BYTES = 8 * MIB  # where it is not known how fast a machine labels
 SMALLEST_SLICE_BYTES = 16 * 1024  # also where a machine takes minutes for it
 BEGINNING = 64 * 1024  # bytes of text that show how long lines are
 MIN_SLICES = 64  # a corpus is cut into this many if it is large enough: progress shows, and a kill costs little
 MAX_STEM = 80  # bytes of a file's name in a slice's name: file systems allow 255 for a whole name
 NAME = r"\d{7,}-[A-Za-z0-9._-]{1,80}"  # pattern of the names of slices
 COPY = r"[0-9a-f]{32}-\d{15}\.zst"  # pattern of the names of copies
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Part:
     damage: str | None = None  # description of the damage, on the last readable part of a truncated or corrupt file
     has_copy: bool = False  # whether its text was copied, because the file can only be read from its start
     row_bytes: int = 1  # bytes of text for each unit of `start` and `end`, which is above 1 for rows of Parquet
+    columns: tuple[str, ...] = ()  # names of the columns of CSV and TSV, as they were when the lines were counted
 
     @property
     def text_bytes(self) -> int:
@@ -117,7 +117,7 @@ def limit_lines(files: Iterable[InputFile], limit: int) -> list[InputFile]:
     return chosen
 
 
-def slice_bytes(files: Sequence[InputFile], most_bytes: int = MAX_SLICE_BYTES) -> int:
+def slice_bytes(files: Sequence[InputFile], most_bytes: int = USUAL_SLICE_BYTES) -> int:
     """Return the size of a slice in bytes: at most `most_bytes`, and less if that makes few slices."""
     few = max(sum(map(text_bytes, files)) // MIN_SLICES, MIN_SLICE_BYTES)
     return max(min(few, most_bytes), SMALLEST_SLICE_BYTES)
@@ -223,24 +223,28 @@ def read_lines(part: Part, copies: str = "", fields: Sequence[str] | None = None
 
 def _rows_of_parquet(part: Part, fields: Sequence[str] | None) -> Iterator[Line]:
     if part.damage:
-        yield _damaged(part, b"")
+        yield from _damaged(part)
         return
     with open_file(part.file) as stream:
-        if parquet_rows.layout(stream, part.file.path).checksum != part.checksum:
+        layout = parquet_rows.layout(stream, part.file.path)
+        if layout.checksum != part.checksum:
             raise _changed(part)
-        yield from parquet_rows.read(stream, part.file.path, (part.start, part.start + part.lines), fields)
+        yield from parquet_rows.read(layout, part.start, part.start + part.lines, fields)
 
 
 def _rows_of_csv(part: Part, copies: str) -> Iterator[Line]:
-    if not part.end:  # an empty file, or one without names of columns
-        if part.damage:
-            yield _damaged(part, b"")
+    if not part.columns:  # an empty file, or one without names of columns
+        yield from _damaged(part)
         return
-    dialect, header = csv_dialect(part.file)
-    skipped = header if part.start == 0 else 0
     digest, copied = hashlib.sha256(), _copied(part, copies)
-    chunks = read_bytes(part.file, part.start, part.end) if copied is None else [copied]
-    rows = csv_rows.split_rows(after(skipped, _digested(chunks, digest)), part.start + skipped, dialect)
+    chunks = _digested(read_bytes(part.file, part.start, part.end) if copied is None else [copied], digest)
+    dialect, header = Dialect(csv_rows.SEPARATORS[part.file.format], part.columns), 0
+    if part.start == 0:
+        try:
+            _, header, chunks = csv_dialect(part.file, chunks)
+        except HeaderError:
+            raise _changed(part) from None
+    rows = csv_rows.split_rows(after(header, chunks), part.start + header, dialect)
     for number, (_, data, size) in zip(range(part.first_line, part.first_line + part.lines), rows, strict=False):
         yield csv_rows.to_line(number, data, size, dialect)
     broken = next(rows, (0, b"", 0))[1]
@@ -248,8 +252,7 @@ def _rows_of_csv(part: Part, copies: str) -> Iterator[Line]:
         pass
     if digest.hexdigest() != part.checksum:
         raise _changed(part)
-    if part.damage and part.file.max_lines is None:
-        yield _damaged(part, broken)
+    yield from _damaged(part, broken)
 
 
 def _digested(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
@@ -265,16 +268,15 @@ def after(count: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
         count = max(count - len(chunk), 0)
 
 
-@lru_cache(maxsize=1024)
-def csv_dialect(file: InputFile) -> tuple[Dialect, int]:
-    """Return what the first row of a CSV or TSV file says, and how many bytes it takes.
+def csv_dialect(file: InputFile, chunks: Iterator[bytes]) -> tuple[Dialect, int, Iterator[bytes]]:
+    """Return what the first row of a CSV or TSV file says, how many bytes it takes, and all chunks of the file.
 
     Raises:
         HeaderError: it holds no usable names of columns.
     """
-    beginning = b"".join(itertools.islice(read_bytes(file, 0, csv_rows.HEADER_BYTES), 1))
+    beginning = next(chunks, b"")
     try:
-        return csv_rows.read_header(beginning, csv_rows.SEPARATORS[file.format])
+        return *csv_rows.read_header(beginning, csv_rows.SEPARATORS[file.format]), itertools.chain([beginning], chunks)
     except HeaderError as error:
         raise HeaderError(error.found, file.path) from None
 
@@ -299,14 +301,14 @@ def _lines_of_json(part: Part, copies: str) -> Iterator[Line]:
         pass
     if digest.hexdigest() != part.checksum:
         raise _changed(part)
-    if part.damage and (part.file.max_lines is None or last_line < part.file.max_lines):
-        yield _damaged(part, broken)
+    yield from _damaged(part, broken)
 
 
-def _damaged(part: Part, broken: bytes) -> Line:
-    """Return the line that stands for what is lost of a damaged file."""
-    number = part.first_line + part.lines
-    return Line(number, broken, ("damaged_file", f"{part.file.path}: {part.damage}"), len(broken))
+def _damaged(part: Part, broken: bytes = b"") -> Iterator[Line]:
+    """Yield the line that stands for what is lost of a damaged file, unless it is beyond `--limit`."""
+    number, most = part.first_line + part.lines, part.file.max_lines
+    if part.damage and (most is None or number <= most):
+        yield Line(number, broken, ("damaged_file", f"{part.file.path}: {part.damage}"), len(broken))
 
 
 def _copied(part: Part, copies: str) -> bytes | None:
@@ -357,11 +359,11 @@ def _all_lines(file: InputFile, fields: Sequence[str] | None) -> Iterator[Line]:
         yield from _numbered(read_bytes(file))
     elif file.format == "parquet":
         with open_file(file) as stream:
-            count = parquet_rows.layout(stream, file.path).rows
-            yield from parquet_rows.read(stream, file.path, (0, count), fields)
+            layout = parquet_rows.layout(stream, file.path)
+            yield from parquet_rows.read(layout, 0, layout.rows, fields)
     else:
-        dialect, header = csv_dialect(file)
-        found = csv_rows.split_rows(after(header, read_bytes(file)), header, dialect)
+        dialect, header, chunks = csv_dialect(file, read_bytes(file))
+        found = csv_rows.split_rows(after(header, chunks), header, dialect)
         yield from (csv_rows.to_line(number, data, size, dialect) for number, (_, data, size) in enumerate(found, 1))
 
 

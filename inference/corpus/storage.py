@@ -152,6 +152,29 @@ def create_file(path: str, content: bytes) -> bool:
     return True
 
 
+def replace_file(path: str, content: bytes, require_own: Callable[[], None]) -> None:
+    """Write a file of a fixed name, or replace it, while its folder belongs to this process.
+
+    `require_own` raises an error if the folder belongs to another process. If one writes the file after that call, a
+    remote storage writes nothing, and `require_own` is asked again.
+
+    Raises:
+        UserError: the local disk is full, is read-only, or fails.
+    """
+    if not is_remote(path):
+        require_own()
+        write_file(path, content)
+        return
+    while True:
+        version, found = objects(path).read(path) or (None, None)
+        if found == content:  # the write succeeded and only its answer was lost
+            return
+        require_own()
+        with contextlib.suppress(ConflictError):
+            objects(path).write(path, content, version)
+            return
+
+
 def read_settled(path: str) -> bytes:
     """Return the content of a file, which `_link` may give to a local one a moment after its name."""
     end = time.monotonic() + SETTLE_SECONDS

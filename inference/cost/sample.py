@@ -97,7 +97,11 @@ def read(files: Sequence[InputFile], recipe: DocumentRecipe, documents: int) -> 
     heads: list[tuple[int, int]] = []  # bytes of text, and the stored bytes that hold them
     seconds = 0.0
     for file, offsets in offsets_by_file.items():
-        if file.format != "jsonl":
+        if file.format == "parquet":
+            parts = list(counting.count(Unit((file,)), size))
+            heads.append((sum(part.text_bytes for part in parts), file.size))
+            pieces += _pieces_of_rows(parts, len(offsets), recipe)
+        elif file.format != "jsonl":
             table, text_bytes = _piece_of_table(file, documents * len(offsets) // PIECES + 1, recipe)
             pieces.append(table)
             heads += [(text_bytes, file.size)] if slices.is_packed(file) else []
@@ -121,14 +125,17 @@ def read(files: Sequence[InputFile], recipe: DocumentRecipe, documents: int) -> 
     )
 
 
+def _pieces_of_rows(parts: Sequence[Part], count: int, recipe: DocumentRecipe) -> Iterator[Piece]:
+    """Read some parts of a Parquet file, spread over the file, or all of them if there are no more."""
+    for part in parts if len(parts) <= count else random.Random(0).sample(parts, count):
+        content = read_documents(slices.read_lines(part, fields=recipe.fields), part.file.path, recipe)
+        yield Piece(part.text_bytes, content.documents)
+
+
 def _piece_of_table(file: InputFile, documents: int, recipe: DocumentRecipe) -> tuple[Piece, int]:
-    """Read the first rows of a table. Return them, and about how many bytes of text the whole file has."""
-    lines = list(itertools.islice(slices.all_lines(file, recipe.fields), documents))
+    """Read the first rows of CSV or TSV. Return them, and about how many bytes of text the whole file has."""
+    lines = list(itertools.islice(slices.all_lines(file), documents))
     read = read_documents(lines, file.path, recipe)
-    if file.format == "parquet":
-        whole = sum(part.text_bytes for part in counting.count(Unit((file,)), LARGEST_PIECE))
-        rows = sum(part.lines for part in counting.count(Unit((file,)), LARGEST_PIECE))
-        return Piece(whole * read.lines // max(rows, 1), read.documents), whole
     if len(lines) < documents or not compression_of(file.path):  # all of it, or a part of plain text
         return Piece(max(read.bytes, 1), read.documents), max(read.bytes, file.size)
     head, stored = read_beginning(file, HEAD)
@@ -138,7 +145,7 @@ def _piece_of_table(file: InputFile, documents: int, recipe: DocumentRecipe) -> 
 def _piece_bytes(file: InputFile, recipe: DocumentRecipe, documents: int) -> int:
     """Return the size of a piece, so that PIECES pieces hold the documents. The start of one file decides."""
     if file.format != "jsonl":
-        return LARGEST_PIECE
+        return min(max(int(slices.line_length([file]) * documents / PIECES), 1024), LARGEST_PIECE)
     if compression_of(file.path):
         head, _ = read_beginning(file, FIRST_LOOK)
     else:

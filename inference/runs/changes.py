@@ -19,11 +19,12 @@ import orjson
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import slices, storage
-from inference.corpus.files import InputFile, SourceError
-from inference.corpus.records import Document, DocumentRecipe
+from inference.corpus.files import InputFile
+from inference.corpus.records import Document, DocumentRecipe, Line, read_documents
 from inference.corpus.slices import Slice
-from inference.runs import lineage, pipeline, receipts, sink, slice_list
+from inference.runs import lineage, pipeline, receipts, run_folder, sink
 from inference.runs.lineage import DELTA, DOCUMENTS, KEPT, UNFINISHED, Labels, Part, SliceChecksum
+from inference.runs.slice_list import COPIES
 from models.errors import UserError
 
 TO_LABEL = ("new", "changed", "unreadable")
@@ -67,26 +68,27 @@ Row = tuple[bytes, int]  # key of the file, and number of the row
 
 def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: DocumentRecipe) -> None:
     """Add the steps that compare new with earlier documents by id. Without earlier labels, all documents are new."""
+    copies = str(FileSystems.join(target.output, COPIES))
     planned = (
         p
         | "New" >> beam.Create([target.output])
         | "NewFiles" >> beam.Map(read_files)
-        | "NewSlices" >> pipeline.Slices(target.head["slice_bytes"])
+        | "NewSlices" >> pipeline.Slices(target.head["slice_bytes"], copies)
         | "Plan" >> beam.FlatMap(plan)
         | "SpreadPlan" >> beam.Reshuffle()
     )
-    sides = {"new": planned | "ReadNew" >> beam.FlatMap(read_new, recipe)}
+    sides = {"new": planned | "ReadNew" >> beam.FlatMap(read_new, recipe, copies)}
     row_files = p | "NoRows" >> beam.Create([])
     if earlier:
-        old, row_files = _earlier_corpus(p, earlier)
-        sides["old"] = old | "ReadOld" >> beam.FlatMap(read_old, recipe, earlier.run or earlier.delta)
+        old, row_files = _earlier_corpus(p, earlier, copies)
+        sides["old"] = old | "ReadOld" >> beam.FlatMap(read_old, recipe, copies)
         sides["rows"] = row_files | "ReadRows" >> beam.FlatMap(read_rows)
     decided = sides | "ById" >> beam.CoGroupByKey() | "Decide" >> beam.ParDo(Decide()).with_outputs(main="outcomes")
     lines = {"slices": planned | "ByPart" >> beam.Map(lambda each: (each.part, each)), "lines": decided.lines}
     documents = (
         lines
         | "Part" >> beam.CoGroupByKey()
-        | "WriteDocuments" >> beam.ParDo(WriteDocuments(target.output, recipe)).with_outputs(main="part")
+        | "WriteDocuments" >> beam.ParDo(WriteDocuments(target.output, recipe, copies)).with_outputs(main="part")
     )
     rows = {
         "file": row_files | "ByFile" >> beam.Map(lambda file: (file.key, file)),
@@ -108,14 +110,16 @@ def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: Docu
     )
 
 
-def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection, beam.PCollection]:
+def _earlier_corpus(p: beam.Pipeline, earlier: Labels, copies: str) -> tuple[beam.PCollection, beam.PCollection]:
     """Return the slices of the old corpus, each compared with its checksum, and the files with its rows."""
     pieces, row_files = [], []
     if earlier.run:
         labelled = (
             p
             | "Run" >> beam.Create([earlier.run])
-            | "RunSlices" >> beam.FlatMap(slices_of, earlier.description["run"])
+            | "RunFiles" >> beam.Map(run_folder.read_files)
+            | "RunSlices" >> pipeline.Slices(earlier.options["slice_bytes"], copies)
+            | "EachRunSlice" >> beam.FlatMap(lambda pieces: pieces)
             | "SpreadRun" >> beam.Reshuffle()
             | "Vouch" >> beam.Map(vouch, earlier.run, earlier.description["run"])
         )
@@ -127,7 +131,7 @@ def _earlier_corpus(p: beam.Pipeline, earlier: Labels) -> tuple[beam.PCollection
         old = (
             folder
             | "OldFiles" >> beam.Map(lambda folder: lineage.read(folder).files)
-            | "OldSlices" >> pipeline.Slices(earlier.kept.slice_bytes)
+            | "OldSlices" >> pipeline.Slices(earlier.kept.slice_bytes, copies)
             | "EachOldSlice" >> beam.FlatMap(lambda pieces: pieces)
             | "SpreadOld" >> beam.Reshuffle()
         )
@@ -161,21 +165,6 @@ def changed_input(path: str, previous: str) -> str:
         f"--previous {previous}: its input {path} has changed, so texts cannot be compared; put it back as it was, or "
         "label the whole corpus."
     )
-
-
-def slices_of(run: str, identity: str) -> list[Slice]:
-    """Return the slices of a finished run.
-
-    Raises:
-        UserError: their list is gone or damaged.
-    """
-    found = slice_list.read(run, identity)
-    if found is None:
-        raise UserError(
-            f"--previous {run}: expected {slice_list.SLICES} in it, found none that is whole; the command of the run "
-            "mends it."
-        )
-    return found
 
 
 def vouch(piece: Slice, run: str, identity: str) -> tuple[Slice, RowFile]:
@@ -213,31 +202,25 @@ def compare(piece: Slice, delta: str, expected: dict[tuple[str, int, int], str])
     return piece
 
 
-def _hashes(piece: Slice, recipe: DocumentRecipe) -> Iterator[tuple[bytes, bytes, bytes, int]]:
+def _hashes(piece: Slice, recipe: DocumentRecipe, copies: str) -> Iterator[tuple[bytes, bytes, bytes, int]]:
     """Yield (key of the id, digest of the texts, digest of the kept fields, place of the line) of each document."""
-    content = slices.read_slice(piece, recipe)
+    content = slices.read_slice(piece, recipe, copies)
     for document in content.documents:
         yield key_of(document.id), digest(document, recipe), _hash(orjson.dumps(document.kept_fields)), document.place
     for failure in content.failures:
         yield key_of(failure.id or f"{failure.file}:{failure.line}"), b"", b"", failure.place
 
 
-def read_new(planned: Planned, recipe: DocumentRecipe) -> Iterator[tuple[bytes, NewDocument]]:
+def read_new(planned: Planned, recipe: DocumentRecipe, copies: str = "") -> Iterator[tuple[bytes, NewDocument]]:
     """Yield each document of a slice of the new corpus under the key of its id."""
-    for key, texts, kept_fields, place in _hashes(planned.piece, recipe):
+    for key, texts, kept_fields, place in _hashes(planned.piece, recipe, copies):
         yield key, (texts, kept_fields, planned.part, planned.piece.number, place)
 
 
-def read_old(piece: Slice, recipe: DocumentRecipe, previous: str) -> list[tuple[bytes, OldDocument]]:
-    """Return the two digests of each document of a slice of the old corpus under the key of its id.
-
-    Raises:
-        UserError: the slice has other bytes than when it was counted.
-    """
-    try:
-        return [(key, (texts, kept_fields)) for key, texts, kept_fields, _ in _hashes(piece, recipe)]
-    except SourceError as error:
-        raise UserError(f"--previous {previous}: {error}") from None
+def read_old(piece: Slice, recipe: DocumentRecipe, copies: str) -> Iterator[tuple[bytes, OldDocument]]:
+    """Yield the two digests of each document of a slice of the old corpus under the key of its id."""
+    for key, texts, kept_fields, _ in _hashes(piece, recipe, copies):
+        yield key, (texts, kept_fields)
 
 
 def read_rows(file: RowFile) -> Iterator[tuple[bytes, Row]]:
@@ -302,10 +285,11 @@ class WriteDocuments(beam.DoFn):
     The output `rows` holds (file, (row number, kept fields as JSON)) of each row whose kept fields have changed.
     """
 
-    def __init__(self, output: str, recipe: DocumentRecipe) -> None:
+    def __init__(self, output: str, recipe: DocumentRecipe, copies: str) -> None:
         super().__init__()
         self._output = output
         self._recipe = recipe
+        self._copies = copies
 
     def process(self, group: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         """Read the slices of a part again, and write the lines that were chosen."""
@@ -317,17 +301,25 @@ class WriteDocuments(beam.DoFn):
         for planned in sorted(sides["slices"], key=lambda planned: planned.piece.number):
             if not (rows := chosen.get(planned.piece.number)):
                 continue
-            for document in slices.read_slice(planned.piece, self._recipe).documents:
-                if row := rows.get(document.place):
+            for file, place, line in self._lines(planned.piece):
+                if place not in rows:
+                    continue
+                if row := rows[place]:
+                    (document,) = read_documents([line], file, self._recipe).documents
                     yield beam.pvalue.TaggedOutput("rows", (row[0], (row[1], orjson.dumps(document.kept_fields))))
-            lines = itertools.chain.from_iterable(map(slices.read_lines, planned.piece.parts))
-            for place, line in enumerate(lines):
-                if place in rows and not rows[place]:
+                else:
                     # A blank line would count as no document, so an unreadable one without content says why.
                     reason = ": ".join(line.problem or ()).encode()
                     documents.append(line.json if line.json.strip() else reason)
         if documents:
             yield _write(self._output, f"{DOCUMENTS}/part-{part:05d}.jsonl", documents)
+
+    def _lines(self, piece: Slice) -> Iterator[tuple[str, int, Line]]:
+        """Yield each line of a slice with its file and its place in the slice."""
+        place = itertools.count()
+        for each in piece.parts:
+            for line in slices.read_lines(each, self._copies):
+                yield each.file.path, next(place), line
 
 
 def write_kept(group: tuple[bytes, dict[str, Iterable[Any]]], output: str) -> Iterator[Part]:

@@ -82,8 +82,7 @@ def uncounted_files(output: str, options: RunOptions) -> Iterator[list[InputFile
 
 def keep_slices(counted: list[Slice], options: RunOptions) -> str:
     """Write the list of the slices, and return the folder of the run."""
-    run_folder.require_own(options)
-    slice_list.write(counted, options.output, options.run)
+    slice_list.write(counted, options.output, options.run, partial(run_folder.require_own, options))
     return options.output
 
 
@@ -164,8 +163,7 @@ def write_summary(output: str, options: RunOptions, written: int) -> None:  # no
     """
     run_folder.require_own(options)
     content = summary.account(slice_list.of_run(output, options.run) or (), options)
-    run_folder.require_own(options)
-    summary.write(content, options)
+    summary.write(content, options, partial(run_folder.require_own, options))
     own_files.delete_copies(output)
 
 

@@ -4,13 +4,14 @@ A receipt is written last, so a slice that has one is complete. It carries the i
 run counts as none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 
 from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
+from inference.corpus.objects import ConflictError
 from inference.scoring.tally import Counts, Totals
 from models import seals
 
@@ -72,13 +73,27 @@ def write(receipt: Receipt, output: str) -> Receipt:
         return receipt
     if winner := read(path, receipt.run):
         return winner
-    replace_with(receipt, output)  # the one that was there is damaged
+    storage.write_file(path, seals.seal(vars(receipt)))  # the one that was there is damaged
     return receipt
 
 
-def replace_with(receipt: Receipt, output: str) -> None:
-    """Write the receipt of a slice in place of its earlier one."""
-    storage.write_file(path_of(output, receipt.run, receipt.slice), seals.seal(vars(receipt)))
+def replace_old(old: Receipt, new: Receipt, output: str, require_own: Callable[[], None]) -> Receipt:
+    """Write the receipt of a slice in place of its earlier one, unless another was faster. Return the one that counts.
+
+    `require_own` raises an error if the folder belongs to another run.
+    """
+    path = path_of(output, old.run, old.slice)
+
+    def require_old() -> None:
+        require_own()
+        if find(output, old.run, old.slice) not in (None, old):
+            raise ConflictError(path)
+
+    try:
+        storage.replace_file(path, seals.seal(vars(new)), require_old)
+    except ConflictError:
+        return find(output, old.run, old.slice) or old
+    return new
 
 
 def find(output: str, run: str, slice_name: str) -> Receipt | None:

@@ -1,5 +1,6 @@
 """Makes a delta: checks the flags, the models, the earlier labels and the output, and compares the corpora."""
 
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from inference.corpus.files import InputFile, find_file, find_files
 from inference.corpus.records import DocumentRecipe
 from inference.runs import changes, lineage
 from inference.runs.lineage import DELTA, DOCUMENTS, KEPT, UNFINISHED, Delta, Labels
+from inference.runs.slice_list import COPIES
 from inference.runs.step_errors import own_error
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
@@ -35,7 +37,7 @@ DEFAULTS = {
 READERS = 32  # threads that look up input files
 # A file that a delta writes, also half-written. Only such files are deleted when an unfinished delta is done again.
 OWN_FILE = re.compile(
-    rf"({DELTA}|{UNFINISHED}|{DOCUMENTS}/part-\d{{5,}}\.jsonl|{KEPT}/kept-[0-9a-f]{{16}}\.jsonl)(\.[0-9a-f]{{32}}"
+    rf"({DELTA}|{UNFINISHED}|{COPIES}/{slices.COPY}|{DOCUMENTS}/part-\d{{5,}}\.jsonl|{KEPT}/kept-[0-9a-f]{{16}}\.jsonl)(\.[0-9a-f]{{32}}"
     rf"{re.escape(storage.PART_SUFFIX)})?"
 )
 
@@ -82,6 +84,10 @@ def find_changes(
             raise
         _clear(output)
         raise UserError(mistake[1]) from None
+    folder = FileSystems.join(output, COPIES)
+    storage.delete(folder, list(storage.listing(folder)))
+    if not storage.is_remote(folder) and os.path.isdir(folder):
+        os.rmdir(folder)
     FileSystems.delete([FileSystems.join(output, UNFINISHED)])
     return lineage.read(output)
 

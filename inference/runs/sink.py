@@ -112,10 +112,7 @@ def extend_slice(
         seconds=round(old.seconds + time.time() - scored.started, 3),
         scoring_seconds=round(old.scoring_seconds + scored.scoring_seconds, 3),
     )
-    current = receipts.find(options.output, options.run, old.slice)
-    if current is None or current == old:
-        current = receipt
-        receipts.replace_with(receipt, options.output)
+    current = receipts.replace_old(old, receipt, options.output, require_own)
     _delete_stale(scored, [*old.sha256, *sha256], current, options)
     return current
 

@@ -3,7 +3,7 @@
 The list is written once, when all lines are counted, and is the same whoever counts them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -19,16 +19,20 @@ _known: dict[tuple[str, str], list[Slice]] = {}  # the list of the run that this
 COPIES = "text"  # folder with copies of the text of compressed files, until their slices are finished
 
 
-def write(slices: Sequence[Slice], output: str, run: str) -> None:
-    """Write the list of the slices of a run."""
+def write(slices: Sequence[Slice], output: str, run: str, require_own: Callable[[], None]) -> None:
+    """Write the list of the slices of a run. `require_own` raises an error if the folder belongs to another run."""
     files = {part.file: None for piece in slices for part in piece.parts}
     number_of = {file: number for number, file in enumerate(files)}
+    columns = list(dict.fromkeys(part.columns for piece in slices for part in piece.parts))
+    place_of = {names: place for place, names in enumerate(columns)}
     content = {
         "run": run,
         "files": [[file.path, file.size, file.max_lines, file.format] for file in files],
-        "slices": [[_numbers(part, number_of) for part in piece.parts] for piece in slices],
+        "columns": columns,
+        "slices": [[_values(part, number_of, place_of) for part in piece.parts] for piece in slices],
     }
-    storage.write_file(FileSystems.join(output, SLICES), seals.seal(orjson.loads(orjson.dumps(content))))
+    sealed = seals.seal(orjson.loads(orjson.dumps(content)))
+    storage.replace_file(FileSystems.join(output, SLICES), sealed, require_own)
 
 
 def read(output: str, run: str) -> list[Slice] | None:
@@ -38,8 +42,9 @@ def read(output: str, run: str) -> list[Slice] | None:
     if content is None or content["run"] != run:
         return None
     files = [InputFile(*file) for file in content["files"]]
+    columns = [tuple(names) for names in content["columns"]]
     return [
-        Slice(number, tuple(_part(numbers, files) for numbers in parts))
+        Slice(number, tuple(_part(values, files, columns) for values in parts))
         for number, parts in enumerate(content["slices"])
     ]
 
@@ -53,9 +58,10 @@ def of_run(output: str, run: str) -> list[Slice] | None:
     return found
 
 
-def _numbers(part: Part, number_of: dict[InputFile, int]) -> list[Any]:
-    return [number_of[part.file], *list(vars(part).values())[1:]]
+def _part(values: list[Any], files: Sequence[InputFile], columns: Sequence[tuple[str, ...]]) -> Part:
+    return Part(*[files[values[0]], *values[1:-1], columns[values[-1]]])
 
 
-def _part(numbers: list[Any], files: Sequence[InputFile]) -> Part:
-    return Part(files[numbers[0]], *numbers[1:])
+def _values(part: Part, number_of: dict[InputFile, int], place_of: dict[tuple[str, ...], int]) -> list[Any]:
+    """Return the values of a part in the order of its fields, with numbers for its file and its columns."""
+    return [number_of[part.file], *list(vars(part).values())[1:-1], place_of[part.columns]]

@@ -1,7 +1,7 @@
 """Adds receipts up, checks that every line is accounted for, and shows the totals."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +13,6 @@ from rich.table import Table
 
 from inference.corpus import storage
 from inference.corpus.slices import Slice
-from inference.corpus.storage import write_file
 from inference.runs import receipts, sink
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
@@ -131,10 +130,10 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
     }
 
 
-def write(summary: dict[str, Any], options: RunOptions) -> None:
-    """Write `summary.json`, sealed."""
+def write(summary: dict[str, Any], options: RunOptions, require_own: Callable[[], None]) -> None:
+    """Write `summary.json`, sealed. `require_own` raises an error if the folder belongs to another run."""
     content = seals.seal({"run": options.run, **summary}, indent=True)
-    write_file(FileSystems.join(options.output, SUMMARY), content)
+    storage.replace_file(FileSystems.join(options.output, SUMMARY), content, require_own)
 
 
 def read(output: str, run: str) -> dict[str, Any] | None:

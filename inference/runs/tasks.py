@@ -15,6 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self
 
 from apache_beam.io.filesystems import FileSystems
@@ -233,8 +234,8 @@ def score(task: Task, all_slices: Sequence[Slice], report: Callable[[Receipt], N
 
 def _write_slices(options: RunOptions, files: Sequence[InputFile]) -> None:
     counted = counting.count_all(files, options.slice_bytes, pipeline.copies_of(options))
-    run_folder.require_own(options)  # another task may have finished the run while this one was stopped
-    slice_list.write(counted, options.output, options.run)
+    require_own = partial(run_folder.require_own, options)  # the run may have been replaced while lines were counted
+    slice_list.write(counted, options.output, options.run, require_own)
 
 
 def _summarise(options: RunOptions, all_slices: Sequence[Slice]) -> None:
@@ -248,7 +249,6 @@ def _summarise(options: RunOptions, all_slices: Sequence[Slice]) -> None:
     except DamagedReceipts:
         own_files.delete_claims(options.output)
         raise
-    run_folder.require_own(options)
-    summary.write(content, options)
+    summary.write(content, options, partial(run_folder.require_own, options))
     own_files.delete_copies(options.output)
     own_files.delete_shared(options.output)

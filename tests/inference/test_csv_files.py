@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inference.corpus import counting, slices
 from inference.corpus.csv_rows import HeaderError
-from inference.corpus.files import Format, InputFile
+from inference.corpus.files import Format, InputFile, SourceError
 from inference.corpus.records import Line
 from inference.corpus.slices import Part
 
@@ -80,3 +80,19 @@ def test_what_a_truncated_file_still_gives_is_read(tmp_path: Path, share: float,
     assert len(good) > 200 * share
     assert broken.problem
     assert broken.problem[0] == "damaged_file"
+
+
+def test_names_of_columns_that_change_after_they_were_counted_label_no_other_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    content = b"id,text\n" + b"".join(b"%d,row %d\n" % (i, i) for i in range(100))
+    path.write_bytes(content)
+    file = InputFile(str(path), len(content), format="csv")
+    first, *others = parts_of(file, 100)
+    path.write_bytes(content.replace(b"id,text", b"text,id"))
+    with pytest.raises(SourceError, match="expected the bytes that were counted"):
+        list(slices.read_lines(first))
+    assert others
+    records = [line.record for part in others for line in slices.read_lines(part)]
+    assert records[-1] == {"id": "99", "text": "row 99"}
+    whole = [line.record for line in slices.all_lines(file)]
+    assert whole[-1] == {"text": "99", "id": "row 99"}

@@ -123,6 +123,7 @@ def test_plan_estimate_stream_and_delta_read_it(
     (file,) = (made / "documents").iterdir()
     (document,) = [json.loads(line) for line in file.read_text().splitlines()]
     assert (document["id"], document["text"]) == ("d0", "red")
+    assert not (made / "text").exists()
 
 
 def test_no_copy_of_a_text_is_left_when_a_run_is_finished(tmp_path: Path, colours: Path, label: Label) -> None:

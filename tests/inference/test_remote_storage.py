@@ -1,12 +1,14 @@
 """Tests runs with models, input and output in Cloud Storage and S3, also while these fail."""
 
 import gzip
+import itertools
 import json
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,11 +23,12 @@ from inference import beam_runner, compare, read_failures, read_predictions, rep
 from inference.corpus import gcs, storage
 from inference.corpus import lease as leases
 from inference.corpus.records import Document
-from inference.runs import own_files, run_folder
+from inference.runs import own_files, receipts, run_folder
+from inference.runs.receipts import Receipt
 from inference.scoring import conversion_folder, model_files
 from inference.scoring.conversion_folder import FOLDER
 from inference.scoring.scorer import Scorer
-from models import trained_model
+from models import seals, trained_model
 from models.errors import ModelError, UserError
 from tests import cloud_storage
 from tests.cloud_storage import DROP, LOST, CloudStorage
@@ -219,6 +222,62 @@ def test_a_run_that_lost_its_lease_deletes_nothing(
     assert label_with(*flags, "--overwrite") == 1
     assert "out/.lock: another run has taken this folder" in capsys.readouterr().err
     assert before.keys() - remote.contents(BUCKET, "out/").keys() == deleted
+
+
+def test_a_run_that_lost_its_lease_keeps_the_summary_of_the_other(
+    remote: Remote, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its machine slept between its last look at the lease and the summary, and another run came to its end."""
+    corpus, look = remote.upload(BUCKET, "a.jsonl", jsonl(50)), leases.holds
+    looks = itertools.count(1)
+
+    def overtaken(path: str, token: str) -> bool:
+        held = look(path, token)
+        labelled = any(name.startswith("receipts/") for name in remote.contents(BUCKET, "out/"))
+        if labelled and next(looks) == 2:
+            remote.upload(BUCKET, "out/.lock", b'{"owner": "another", "token": "its own"}')
+            remote.upload(BUCKET, "out/summary.json", b"of another")
+        return held
+
+    monkeypatch.setattr(leases, "holds", overtaken)
+    assert label_with("--model", colours, "--input", corpus, "--output", f"{root_of(remote)}/out") == 1
+    assert "out/.lock: another run has taken this folder" in capsys.readouterr().err
+    assert remote.contents(BUCKET, "out/")["summary.json"] == b"of another"
+
+
+def test_a_file_whose_writing_was_overtaken_is_written_by_its_owner(remote: Remote) -> None:
+    path = f"{root_of(remote)}/out/summary.json"
+    late = [b"late", b"later"]
+
+    def require_own() -> None:
+        if late:
+            remote.upload(BUCKET, "out/summary.json", late.pop(0))
+
+    for content in (b"one", b"two", b"two"):
+        storage.replace_file(path, content, require_own)
+        assert remote.contents(BUCKET, "out/") == {"summary.json": content}
+    assert not late
+
+
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_the_first_of_two_retries_at_once_counts(remote: Remote, overtaken: bool) -> None:
+    """A receipt that was replaced in between is kept, since the files of the second retry are deleted."""
+    values: dict[str, Any] = {counter.name: 0 for counter in fields(Receipt)}
+    old = Receipt(**{**values, "run": "0" * 32, "slice": "0000000-a"})
+    first, second, output = replace(old, worker="first"), replace(old, worker="second"), f"{root_of(remote)}/out"
+    receipts.write(old, output)
+    find = receipts.find
+
+    def late(*arguments: str) -> Receipt | None:
+        found = find(*arguments)
+        if overtaken and found == old:
+            storage.write_file(receipts.path_of(*arguments), seals.seal(vars(first)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(receipts, "find", late)
+        winner = receipts.replace_old(old, second, output, lambda: None)
+    assert winner == find(output, old.run, old.slice) == (first if overtaken else second)
 
 
 @pytest.mark.parametrize("at_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])  # the latter as a shell's job

@@ -81,7 +81,7 @@ def damaged_list(run: Path) -> None:
 def shorter_list(run: Path) -> None:
     """Leave the last slice out of the list, as a bug in the program would."""
     identity = identity_of(run)
-    slice_list.write((slice_list.read(str(run), identity) or [])[:-1], str(run), identity)
+    slice_list.write((slice_list.read(str(run), identity) or [])[:-1], str(run), identity, lambda: None)
 
 
 def wrong_summary(run: Path) -> None:
