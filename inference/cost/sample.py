@@ -136,8 +136,11 @@ def _piece_of_table(file: InputFile, documents: int, recipe: DocumentRecipe) -> 
     """Read the first rows of CSV or TSV. Return them, and about how many bytes of text the whole file has."""
     lines = list(itertools.islice(slices.all_lines(file), documents))
     read = read_documents(lines, file.path, recipe)
-    if len(lines) < documents or not compression_of(file.path):  # all of it, or a part of plain text
-        return Piece(max(read.bytes, 1), read.documents), max(read.bytes, file.size)
+    if len(lines) < documents:  # this is all of it
+        size = read.bytes if slices.is_packed(file) else file.size
+        return Piece(max(size, 1), read.documents), size
+    if not slices.is_packed(file):
+        return Piece(max(read.bytes, 1), read.documents), file.size
     head, stored = read_beginning(file, HEAD)
     return Piece(max(read.bytes, 1), read.documents), len(head) * file.size // max(stored, 1)
 
