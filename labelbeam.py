@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": ("inference.compare", "show which labels differ between two runs"),
     "delta": ("inference.delta", "find the documents to relabel since an earlier run"),
     "collect": ("inference.collect", "write the labels of a whole corpus into one folder"),
+    "export": ("inference.export", "write a run and its input as one table"),
     "cost": ("inference.estimate_cost", "estimate the time and the price of a run"),
     "optimize": ("inference.optimize", "make the int8 variant of a model, and prove that it is as good"),
     "container": ("inference.container", "build or check the image of Dataflow's workers"),

@@ -57,6 +57,7 @@ TOOLS = [
     *S3,
     "build",
     "codespell",
+    "duckdb",  # reads what export and a run write
     "flask",  # moto's server
     "flask-cors",
     "gcp-storage-emulator",

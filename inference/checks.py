@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from inference import engines
-from inference.corpus import look, slices, storage
+from inference.corpus import kept_fields, look, slices, storage
 from inference.corpus.files import InputFile, find_files
 from inference.corpus.records import DocumentRecipe, Reason
 from inference.engines import Engine
@@ -212,7 +212,7 @@ def check_scoring(
 
 def columns(flags: argparse.Namespace) -> list[str]:
     """Return the columns of the predictions: the id, the kept fields, and one for each model."""
-    return ["id", *flags.keep_fields, *map(trained_model.model_name, flags.model)]
+    return ["id", *kept_fields.types(flags.keep_fields), *map(trained_model.model_name, flags.model)]
 
 
 def _recipe(options: RunOptions, *, here: bool) -> DocumentRecipe:

@@ -87,8 +87,8 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
         "--keep_fields",
         type=names,
         default=(),
-        metavar="A,B",
-        help="input fields to copy into the rows (default: none)",
+        metavar="A,B:TYPE",
+        help="input fields to copy into the rows, each with a type or without, such as year:int (default: none)",
     )
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(

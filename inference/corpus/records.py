@@ -8,6 +8,8 @@ from typing import Any, Literal
 import orjson
 import pyarrow as pa
 
+from inference.corpus import kept_fields
+from inference.corpus.kept_fields import KeptType
 from models.text import TextError, TextProblem, TextRecipe
 
 # A reason says why a line has no prediction. The groups concern the line, the row of a table, the record, its text, and
@@ -15,7 +17,7 @@ from models.text import TextError, TextProblem, TextRecipe
 Reason = (
     Literal["line_too_long", "damaged_file", "json_array", "not_utf8", "not_json", "not_an_object"]
     | Literal["not_csv", "wrong_cells"]
-    | Literal["no_id", "id_not_string", "too_deep"]
+    | Literal["no_id", "id_not_string", "too_deep", "wrong_type"]
     | TextProblem
     | Literal["model_failed", "process_ended"]
 )
@@ -47,6 +49,11 @@ class Line:
     problem: tuple[Reason, str] | None = None  # reason and detail if the line could not be read
     size: int = 0  # bytes of the whole line; `data` holds fewer of a line that is too long
     record: dict[str, Any] | None = None  # the record, if the reader of another format has parsed it
+
+    @property
+    def is_blank(self) -> bool:
+        """Return whether the line holds nothing, so that it counts neither as predicted nor as failed."""
+        return self.problem is None and self.record is None and not self.data.strip()
 
     @property
     def json(self) -> bytes:
@@ -124,13 +131,14 @@ class DocumentRecipe:
 
     recipes: tuple[TextRecipe, ...]  # distinct text recipes of the run
     id_field: str = "id"  # field with the id; if empty, file and line number make up the id
-    keep_fields: tuple[str, ...] = ()  # fields to copy into the predictions
+    keep_fields: tuple[str, ...] = ()  # fields to copy into the predictions, some with a type, such as `year:int`
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Return all fields that are read."""
         texts = [name for recipe in self.recipes for name in recipe.fields]
-        return tuple(dict.fromkeys([*texts, *([self.id_field] if self.id_field else []), *self.keep_fields]))
+        ids = [self.id_field] if self.id_field else []
+        return tuple(dict.fromkeys([*texts, *ids, *kept_fields.types(self.keep_fields)]))
 
 
 @dataclass
@@ -161,11 +169,12 @@ def read_documents(
     The result is added to that of `earlier` lines of the same slice.
     """
     read = Documents() if earlier is None else earlier
+    kept = kept_fields.types(recipe.keep_fields)
     for line in lines:
         place = read.lines
         read.lines += 1
         read.bytes += line.size
-        if line.problem is None and line.record is None and not line.data.strip():
+        if line.is_blank:
             read.blank += 1
             continue
         identifier = None
@@ -175,9 +184,9 @@ def read_documents(
             record = parse_record(line.data) if line.record is None else line.record
             identifier = _identifier(record, recipe.id_field) or f"{file}:{line.number}"
             texts = tuple(text.join(record) for text in recipe.recipes)
-            kept_fields = {name: _keepable(name, record.get(name)) for name in recipe.keep_fields}
+            values = {name: _keepable(name, record.get(name), kind) for name, kind in kept.items()}
             raw = line.json[:RAW_CAP_BYTES]
-            read.documents.append(Document(line.number, identifier, texts, kept_fields, raw, line.size, file, place))
+            read.documents.append(Document(line.number, identifier, texts, values, raw, line.size, file, place))
         except (RecordError, TextError) as error:
             read.failed_bytes += line.size
             raw_text = capped(line.json)
@@ -284,12 +293,18 @@ def _identifier(record: dict[str, Any], id_field: str) -> str:
     return str(value)
 
 
-def _keepable(name: str, value: Any) -> Any:
-    """Return the value of a field to keep.
+def _keepable(name: str, value: Any, kind: KeptType | None) -> Any:
+    """Return the value of a field to keep, as a value of its declared type.
 
     Raises:
-        RecordError: the value is nested deeper than the 254 levels that orjson writes, and would end the run later.
+        RecordError: the value is of another type, or it is nested deeper than the 254 levels that orjson writes, and
+            would end the run later.
     """
+    if kind is not None:
+        try:
+            return kept_fields.read(value, kind)
+        except ValueError as error:
+            raise RecordError("wrong_type", f"field {name!r} holds {error}, which is not of its type") from None
     if isinstance(value, list | dict):
         try:
             orjson.dumps({name: value})  # the row of predictions nests the value in the same way
@@ -304,15 +319,18 @@ def capped(data: bytes) -> str:
 
 
 def predictions_schema(keep_fields: Sequence[str], models: Sequence[str]) -> pa.Schema:
-    """Return the Arrow schema of predictions; kept fields are strings, and values of other types are JSON text."""
+    """Return the Arrow schema of predictions.
+
+    A kept field without a declared type is a string, and a value that is none becomes JSON text.
+    """
     labelling = pa.struct(
         [
             ("labels", pa.list_(pa.string())),
             ("scores", pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))),
         ]
     )
-    columns = [("id", pa.string()), *((name, pa.string()) for name in keep_fields)]
-    return pa.schema([*columns, *((name, labelling) for name in models)])
+    kept = ((name, kind.arrow if kind else pa.string()) for name, kind in kept_fields.types(keep_fields).items())
+    return pa.schema([("id", pa.string()), *kept, *((name, labelling) for name in models)])
 
 
 def bigquery_schema(schema: pa.Schema, keep_fields: Sequence[str], file_format: str) -> list[dict[str, Any]]:
@@ -321,8 +339,11 @@ def bigquery_schema(schema: pa.Schema, keep_fields: Sequence[str], file_format: 
     Its names equal the keys of the rows, as `bq load` needs. BigQuery may refuse one (`names.refused_by_bigquery`).
     """
     fields = [_bigquery_field(column.name, column.type) for column in schema]
+    kinds = kept_fields.types(keep_fields)
     for column in fields:
-        if column["name"] in keep_fields and file_format == "jsonl":
+        if kind := kinds.get(column["name"]):
+            column["type"] = kind.bigquery
+        elif column["name"] in kinds and file_format == "jsonl":
             column["type"] = "JSON"
     fields[0]["mode"] = "REQUIRED"
     return fields
@@ -336,8 +357,3 @@ def _bigquery_field(name: str, data_type: pa.DataType) -> dict[str, Any]:
         fields = [_bigquery_field(member.name, member.type) for member in data_type]
         return {"name": name, "type": "RECORD", "mode": mode, "fields": fields}
     return {"name": name, "type": "FLOAT" if pa.types.is_floating(data_type) else "STRING", "mode": mode}
-
-
-def arrow_text(value: Any) -> str | None:
-    """Return the value of a kept field as a table holds it: JSON text for all but strings and nulls."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()

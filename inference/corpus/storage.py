@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -183,12 +184,35 @@ def read_settled(path: str) -> bytes:
     return content
 
 
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[IO[bytes]]:
+    """Open a file to write a large content. It appears, or replaces an earlier one, when all of it is written.
+
+    Raises:
+        UserError: the local disk is full, is read-only, or fails.
+    """
+    if not is_remote(path):
+        with _staged(path, os.replace) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        objects(path).upload(path, file)
+
+
 def _write_local(path: str, source: IO[bytes], publish: Callable[[str, str], None]) -> None:
-    """Write a file under another name, then give it its own with `publish`."""
+    with _staged(path, publish) as file:
+        shutil.copyfileobj(source, file)
+
+
+@contextlib.contextmanager
+def _staged(path: str, publish: Callable[[str, str], None]) -> Iterator[IO[bytes]]:
+    """Open a file under another name. When it is written, give it its own with `publish`."""
     staging = f"{path}.{uuid.uuid4().hex}{PART_SUFFIX}"
     try:
         with _open_new(staging) as file:
-            shutil.copyfileobj(source, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         publish(staging, path)

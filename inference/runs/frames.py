@@ -4,6 +4,7 @@ import warnings
 
 import pandas as pd
 
+from inference.corpus import kept_fields
 from inference.runs import run_folder, sink
 from inference.runs.receipts import Receipt
 
@@ -23,7 +24,7 @@ def read_predictions(run: str) -> pd.DataFrame:
     models = [model["name"] for model in description["models"]]
     columns = [
         "id",
-        *description["options"]["keep_fields"],
+        *kept_fields.types(description["options"]["keep_fields"]),
         *(f"{m}_{kind}" for m in models for kind in ("labels", "scores")),
     ]
     rows = []

@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.corpus import records
+from inference.corpus import kept_fields, records
 from inference.runs.options import FileFormat, RunOptions
 from inference.scoring.predictions import Block, Labellings, Lists, Predictions
 
@@ -73,10 +73,12 @@ def merge(parts: Sequence[tuple[Sequence[int], bytes]], file_format: FileFormat,
 
 
 def _table(block: Block, options: RunOptions, schema: pa.Schema) -> pa.Table:
-    kept = [[records.arrow_text(fields[name]) for fields in block.kept_fields] for name in options.keep_fields]
-    columns = [pa.array(column, pa.string()) for column in [block.ids, *kept]]
+    kept = [
+        kept_fields.column([fields[name] for fields in block.kept_fields], kind)
+        for name, kind in kept_fields.types(options.keep_fields).items()
+    ]
     models = [_labelling_column(block.by_model[name]) for name in options.model_names]
-    return pa.Table.from_arrays([*columns, *models], schema=schema)
+    return pa.Table.from_arrays([pa.array(block.ids, pa.string()), *kept, *models], schema=schema)
 
 
 def _labelling_column(labellings: Labellings) -> pa.StructArray:

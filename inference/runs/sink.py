@@ -31,6 +31,7 @@ from inference.scoring import tally
 
 PREDICTIONS, FAILURES, IDS, ATTEMPTS = "predictions", "failures", "ids", "attempts"
 SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
+ROWS_AT_ONCE = 1_000  # rows of Parquet that are in memory as Python objects
 ID_BYTES = 8  # bytes of the hash of an id
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 
@@ -219,17 +220,19 @@ def _failure_rows(scored: ScoredSlice, *, redact: bool) -> Iterator[bytes]:
     return (orjson.dumps(failure.row()) + b"\n" for failure in failures)
 
 
-def read_slice(receipt: Receipt, output: str) -> list[dict[str, Any]]:
-    """Return the rows of a slice's predictions, read back from its file.
+def read_slice(receipt: Receipt, output: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a slice's predictions, read back from its file.
 
     Raises:
         UserError: the file is gone or has changed.
     """
     content = _content(receipt, PREDICTIONS, output)
     if _path(receipt, PREDICTIONS).endswith(".parquet"):
-        table_rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-        return table_rows
-    return [orjson.loads(line) for line in content.splitlines()]
+        for batch in pq.ParquetFile(io.BytesIO(content)).iter_batches(ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+        return
+    for line in io.BytesIO(content):
+        yield orjson.loads(line)
 
 
 def read_id_hashes(receipt: Receipt, output: str) -> bytes:

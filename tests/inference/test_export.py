@@ -1,0 +1,229 @@
+"""Test what people do with a finished run: join it with its input, and read it in DuckDB and pandas."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from inference import export
+from inference.corpus import kept_fields
+from inference.runs import tables
+from tests.inference.conftest import rows_of, texts
+from tests.inference.test_formats import WRITE
+
+Label = Callable[..., Path]
+LINES = [
+    *({"id": f"d{i}", "text": text, "year": 2000 + i % 3, "tags": ["a", {"b": i}]} for i, text in enumerate(texts(90))),
+    {"id": "no text", "year": 1999},
+    {"id": "last", "text": "the sky is blue", "year": None, "share": 0.5},
+]
+CONTENT = "".join(json.dumps(line) + "\n" for line in LINES) + "\n  \nno JSON\n"
+
+
+def exported(run: Path, to: Path, *flags: str) -> int:
+    return export.main([str(run), "--to", str(to), *flags])
+
+
+def query(sql: str, *files: Path) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        return connection.execute(sql.format(*(f"read_parquet('{file}')" for file in files))).fetchall()
+
+
+@pytest.fixture(params=["corpus.jsonl", "corpus.jsonl.gz"])
+def run(request: pytest.FixtureRequest, tmp_path: Path, colours: Path, label: Label) -> Path:
+    """Label LINES in several slices."""
+    content = CONTENT.encode()
+    path = tmp_path / str(request.param)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    flags = ("--input", path, "--slice_mb", 0.002, "--max_failure_rate", 1, "--scores", "all")
+    return label("--model", colours, *flags)
+
+
+def test_an_export_holds_each_line_with_its_labels_in_order(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(list((run / "receipts").iterdir())) > 2
+    capsys.readouterr()
+    to = tmp_path / "labelled.parquet"
+    assert exported(run, to) == 0
+    assert capsys.readouterr().out == f"93 rows = 91 predicted + 2 failed: {to}\n"
+    rows = pq.read_table(to).to_pylist()
+    predicted = {row["id"]: row["colours"] for row in rows_of(run)}
+    assert [row["id"] for row in rows] == [*(f"d{i}" for i in range(90)), "no text", "last", None]
+    for row in rows:
+        if labelling := predicted.get(row["id"]):
+            assert (row["colours_labels"], row["colours_scores"]) == (labelling["labels"], labelling["scores"])
+            assert row["failure"] is None
+        else:
+            assert (row["colours_labels"], row["colours_scores"]) == (None, None)
+    assert [row["failure"] for row in rows if row["failure"]] == ["no_text", "not_json"]
+    assert query("SELECT typeof(year), typeof(share), typeof(tags) FROM {} LIMIT 1", to) == [
+        ("BIGINT", "DOUBLE", "VARCHAR")
+    ]
+    assert json.loads(rows[7]["tags"]) == ["a", {"b": 7}]
+
+
+def test_labels_as_columns_are_counted_in_duckdb_and_pandas(run: Path, tmp_path: Path) -> None:
+    to = tmp_path / "labelled.parquet"
+    assert exported(run, to, "--layout", "columns", "--fields", "year") == 0
+    frame = pd.read_parquet(to)
+    assert [*frame.columns[:3], frame.columns[-1]] == ["year", "colours_red", "colours_red_score", "failure"]
+    predictions = rows_of(run)
+    for name in ("red", "green", "blue"):
+        expected = sum(name in row["colours"]["labels"] for row in predictions)
+        assert frame[f"colours_{name}"].sum() == expected
+        assert query(f"SELECT count(*) FROM {{}} WHERE colours_{name}", to) == [(expected,)]
+        scores = [s["score"] for row in predictions for s in row["colours"]["scores"] if s["label"] == name]
+        assert frame[f"colours_{name}_score"].dropna().tolist() == scores
+
+
+def test_json_lines_and_csv_hold_the_same_rows(run: Path, tmp_path: Path) -> None:
+    parquet, lines, table = (tmp_path / f"labelled.{suffix}" for suffix in ("parquet", "jsonl", "csv"))
+    for to in (parquet, lines, table):
+        assert exported(run, to, "--layout", "columns") == 0
+    expected = pq.read_table(parquet).to_pylist()
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert written[7] == {name: value for name, value in expected[7].items() if name != "share"} | {
+        "tags": ["a", {"b": 7}]
+    }
+    assert [row["failure"] for row in written] == [row["failure"] for row in expected]
+    frame = pd.read_csv(table)
+    assert frame["id"].isna().tolist() == [row["id"] is None for row in expected]
+    assert frame["tags"].dropna().map(json.loads).tolist() == [line["tags"] for line in LINES if "tags" in line]
+    assert frame["colours_red_score"].dropna().tolist() == [
+        row["colours_red_score"] for row in expected if row["colours_red_score"] is not None
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
+def test_tables_are_exported_with_all_their_columns(suffix: str, tmp_path: Path, colours: Path, label: Label) -> None:
+    rows = [{"id": f"d{i}", "text": text, "note": f"a\n{i}"} for i, text in enumerate(texts(60))]
+    path = tmp_path / f"corpus.{suffix}"
+    path.write_bytes(WRITE[suffix](rows))
+    labelled = label("--model", colours, "--input", path, "--slice_mb", 0.001)
+    to = tmp_path / "labelled.jsonl"
+    assert exported(labelled, to, "--fields", "note") == 0
+    written = [json.loads(line) for line in to.read_text().splitlines()]
+    assert [row["note"] for row in written] == [row["note"] for row in rows]
+    assert [row["colours_labels"] for row in written] == [row["colours"]["labels"] for row in rows_of(labelled)]
+
+
+def test_wrong_use_is_one_sentence_and_writes_nothing(
+    tmp_path: Path, corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = label("--model", colours, "--input", corpus)
+    before = set(tmp_path.iterdir())
+    there = corpus.with_name("corpus.jsonl")
+    for to, flags, expected in (
+        (tmp_path / "t.xlsx", (), "expected a name that ends in .parquet, .jsonl, .csv"),
+        (there, (), "expected a new file, found one"),
+        (tmp_path / "t.csv", ("--fields", "date"), "--fields date: no record has this field; expected some of"),
+    ):
+        capsys.readouterr()
+        assert exported(labelled, to, *flags) == 2
+        assert expected in capsys.readouterr().err
+    corpus.write_text(corpus.read_text().replace("sky", "SKY"))
+    assert exported(labelled, tmp_path / "t.csv") == 2
+    assert "expected the bytes that were counted when the run began" in capsys.readouterr().err
+    assert exported(tmp_path, tmp_path / "t.csv") == 2
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_field_with_the_name_of_a_label_column_is_refused(
+    tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "a", "text": "red rose", "Colours_labels": 1}\n')
+    labelled = label("--model", colours, "--input", path)
+    capsys.readouterr()
+    assert exported(labelled, tmp_path / "t.csv") == 2
+    assert "two columns would have the name Colours_labels; name the fields to write: --fields id,text." in (
+        capsys.readouterr().err
+    )
+    assert exported(labelled, tmp_path / "t.csv", "--fields", "text") == 0
+
+
+def test_rows_of_other_lines_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reader must not give a document the labels of another one."""
+    listed = json.loads((run / "slices.json").read_text())
+    assert len(listed["slices"]) > 2
+    rows = next(iter(sorted((run / "failures").iterdir())))
+    rows.unlink()
+    assert exported(run, tmp_path / "t.csv") == 2
+    assert "expected this file, as its run or delta wrote it, found none" in capsys.readouterr().err
+
+
+def test_types_of_fields() -> None:
+    big, huge = 2**60, 2**63
+    values: dict[str, list[Any]] = {
+        "int64": [1, None, big],
+        "double": [1, 2.5],
+        "bool": [True, None],
+        "string": ["a", None],
+        **{f"string{i}": mixed for i, mixed in enumerate([[1, "a"], [big, 0.5], [huge, 1], [[1]], [None], [True, 1]])},
+    }
+    records = [{name: column[i] for name, column in values.items() if i < len(column)} for i in range(3)]
+    found = tables.field_types(records)
+    assert {name: str(kind) for name, kind in found.items()} == {
+        name: name.rstrip("0123456789") if name != "int64" else name for name in values
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        *[("int", value, 3) for value in (3, "3", " 3 ", 3.0, "3.0")],
+        ("int", 2**63 - 1, 2**63 - 1),
+        *[("float", value, 0.5) for value in (0.5, "0.5", "5e-1")],
+        *[("bool", value, True) for value in (True, "true", "TRUE")],
+        *[(kind, value, None) for kind in kept_fields.TYPES for value in (None, "", " ")],
+    ],
+)
+def test_a_value_is_read_as_its_declared_type(kind: str, value: object, expected: object) -> None:
+    read = kept_fields.read(value, kept_fields.TYPES[kind])
+    assert (read, type(read)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        *[("int", value) for value in ("n.d.", 3.5, True, [3], "1_000", 2**63, "1e400", "nan")],
+        *[("float", value) for value in ("inf", "nan", {}, False, "1_0.5")],
+        *[("bool", value) for value in (1, "yes", [])],
+    ],
+)
+def test_a_value_of_another_type_is_refused(kind: str, value: object) -> None:
+    with pytest.raises(ValueError, match="."):
+        kept_fields.read(value, kept_fields.TYPES[kind])
+
+
+def test_a_run_in_parquet_is_one_data_set_with_typed_fields(tmp_path: Path, colours: Path, label: Label) -> None:
+    path = tmp_path / "corpus.jsonl"
+    rows = [{"id": f"d{i}", "text": text, "year": 2000 + i, "venue": [i]} for i, text in enumerate(texts(80))]
+    rows[3]["year"] = "n.d."
+    path.write_bytes(WRITE["jsonl"](rows))
+    flags = ("--format", "parquet", "--keep_fields", "year:int,venue", "--slice_mb", 0.001, "--max_failure_rate", 1)
+    labelled = label("--model", colours, "--input", path, *flags)
+    folder = labelled / "predictions"
+    files = sorted(folder.iterdir())
+    assert len(files) > 3
+    assert len({pq.read_schema(file) for file in files}) == 1
+    every = folder / "*.parquet"
+    assert query("SELECT sum(year), count(*) FROM {}", every) == [(sum(range(2000, 2080)) - 2003, 79)]
+    counted = query(
+        "SELECT label, count(*) FROM (SELECT unnest(colours.labels) AS label FROM {}) GROUP BY label", every
+    )
+    frame = pd.read_parquet(folder)
+    assert str(frame["year"].dtype) == "int64"
+    assert dict(counted) == frame["colours"].map(lambda value: value["labels"]).explode().value_counts().to_dict()
+    failed = json.loads(next(iter((labelled / "failures").iterdir())).read_text())
+    assert (failed["id"], failed["reason"]) == ("d3", "wrong_type")
+    assert failed["detail"] == "field 'year' holds 'n.d.', which is not of its type"
+    schema = {column["name"]: column["type"] for column in json.loads((labelled / "schema.json").read_text())}
+    assert (schema["year"], schema["venue"]) == ("INTEGER", "STRING")
