@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("training.evaluate", "measure a trained model on labelled files"),
     "sweep": ("training.sweep", "search for better training settings"),
     "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),
+    "peek": ("inference.peek", "look at a sample of a corpus"),
     "label": ("inference.beam_runner", "label a corpus with Apache Beam, on this machine or on Dataflow"),
     "worker": ("inference.worker", "label a corpus as one of many tasks that share a folder"),
     "run": ("inference.run", "label a stream of JSON lines without Beam"),

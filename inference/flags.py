@@ -62,8 +62,8 @@ def _add_paths(parser: argparse._ActionsContainer, flag: str, metavar: str, abou
     )
 
 
-def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that decide which fields of a record are read and how its text is scored."""
+def add_reading_flags(parser: argparse.ArgumentParser) -> argparse._ActionsContainer:
+    """Add the flags that decide what is read of a record. Return their group."""
     reading = parser.add_argument_group("reading")
     reading.add_argument(
         "--input_format",
@@ -83,6 +83,12 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="field with the id, or empty for file and line number (default: id)",
     )
+    return reading
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that decide which fields of a record are read and how its text is scored."""
+    reading = add_reading_flags(parser)
     reading.add_argument(
         "--keep_fields",
         type=names,

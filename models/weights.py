@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import torch
@@ -71,8 +71,16 @@ def load(directory: str | os.PathLike[str]) -> TrainedModel:
         raise ModelError(
             f"{weights} does not fit {CONFIG} and {MANIFEST} ({reason}); export the model again."
         ) from error
-    tokenizer = _read(AutoTokenizer, directory)
-    return TrainedModel(model_name(directory), manifest, network.eval(), tokenizer)
+    return TrainedModel(model_name(directory), manifest, network.eval(), load_tokenizer(directory))
+
+
+def load_tokenizer(directory: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a verified directory.
+
+    Raises:
+        ModelError: it is none that transformers itself has.
+    """
+    return cast(PreTrainedTokenizerBase, _read(AutoTokenizer, directory))
 
 
 def _read(kind: Any, directory: str | os.PathLike[str]) -> Any:
