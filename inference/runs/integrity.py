@@ -35,7 +35,7 @@ def verify(output: str) -> Iterator[str]:
             yield f"{path}: is damaged or of another version, so its slice counts as unfinished."
         else:
             whole_receipts.append(receipt.small())
-            totals = tally.add([totals, receipt.totals()])
+            tally.add_to(totals, receipt.totals())
     with ThreadPoolExecutor(READERS) as pool:
         for problems in pool.map(lambda receipt: list(_file_problems(receipt, output)), whole_receipts):
             yield from problems

@@ -24,6 +24,7 @@ from models.errors import UserError
 SUMMARY = "summary.json"
 
 _ID_BUCKETS = 256
+_WAITING_BYTES = 16 * 1024 * 1024  # of hashes are distributed among the buckets together
 _BUCKET_BYTES = 256 * 1024  # of the hashes of a bucket are in memory, and the rest on disk
 
 
@@ -46,7 +47,7 @@ def account(slices: Sequence[Slice], options: RunOptions) -> dict[str, Any]:
             if receipt is None:
                 damaged.append(piece.name)
             else:
-                totals = tally.add([totals, receipt.totals()])
+                tally.add_to(totals, receipt.totals())
                 ids.add(hashes)
         if damaged:
             _discard(damaged, options)
@@ -89,6 +90,7 @@ class _IdCounter:
         self._files = ExitStack()
         new = tempfile.SpooledTemporaryFile
         self._buckets = [self._files.enter_context(new(max_size=_BUCKET_BYTES)) for _ in range(_ID_BUCKETS)]
+        self._waiting = bytearray()  # hashes that are in no bucket yet
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,18 +98,25 @@ class _IdCounter:
 
     def add(self, hashes: bytes) -> None:
         """Add the hashes of a slice, sink.ID_BYTES each."""
-        values = np.sort(np.frombuffer(hashes, ">u8"))
+        self._waiting += hashes
+        if len(self._waiting) >= _WAITING_BYTES:
+            self._distribute()
+
+    def _distribute(self) -> None:
+        values = np.sort(np.frombuffer(self._waiting, ">u8").astype(np.uint64))  # native numbers are sorted faster
+        self._waiting = bytearray()
         ends = np.searchsorted(values, np.arange(1, _ID_BUCKETS, dtype=np.uint64) << np.uint64(56))
         for bucket, members in zip(self._buckets, np.split(values, ends), strict=True):
             bucket.write(members.tobytes())
 
     def count_repeated(self) -> int:
         """Return how many ids repeat an earlier one."""
+        self._distribute()
         repeated = 0
         for bucket in self._buckets:
             bucket.seek(0)
-            values = np.frombuffer(bucket.read(), ">u8")
-            repeated += len(values) - len(np.unique(values))
+            values = np.sort(np.frombuffer(bucket.read(), np.uint64))
+            repeated += int((values[1:] == values[:-1]).sum())
         return repeated
 
 

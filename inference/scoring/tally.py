@@ -77,11 +77,16 @@ def add(parts: Iterable[Totals]) -> Totals:
     """Return the sum of totals, key by key at every depth. The sum is associative, so Beam may add in any order."""
     total: Totals = {}
     for part in parts:
-        for key, value in part.items():
-            if isinstance(value, dict):
-                total[key] = add([total.get(key, {}), value])
-            elif isinstance(value, list):
-                total[key] = [a + b for a, b in zip(total[key], value, strict=True)] if key in total else value
-            else:
-                total[key] = total.get(key, 0) + value
+        add_to(total, part)
     return total
+
+
+def add_to(total: Totals, part: Totals) -> None:
+    """Add a part to a total in place."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            add_to(total.setdefault(key, {}), value)
+        elif isinstance(value, list):
+            total[key] = [a + b for a, b in zip(total[key], value, strict=True)] if key in total else value
+        else:
+            total[key] = total.get(key, 0) + value
