@@ -73,10 +73,8 @@ def describe_texts(found: Pieces, model: str, fields: Sequence[str], id_field: s
 
 def _record(line: Line) -> dict[str, Any] | str:
     """Return the record of a line, or the reason why it has none."""
-    if line.problem is not None:
-        return line.problem[0]
     try:
-        return records.parse_record(line.data) if line.record is None else line.record
+        return records.record_of(line)
     except RecordError as error:
         return error.reason
 

@@ -98,7 +98,7 @@ def _look_at_lines(file: InputFile, found: Iterator[Line], recipe: DocumentRecip
 
 def _record(line: Line) -> dict[str, Any]:
     try:
-        return records.parse_record(line.data) if line.record is None else line.record
+        return records.record_of(line)
     except RecordError:
         return {}
 

@@ -179,9 +179,7 @@ def read_documents(
             continue
         identifier = None
         try:
-            if line.problem is not None:
-                raise RecordError(*line.problem)
-            record = parse_record(line.data) if line.record is None else line.record
+            record = record_of(line)
             identifier = _identifier(record, recipe.id_field) or f"{file}:{line.number}"
             texts = tuple(text.join(record) for text in recipe.recipes)
             values = {name: _keepable(name, record.get(name), kind) for name, kind in kept.items()}
@@ -192,6 +190,17 @@ def read_documents(
             raw_text = capped(line.json)
             read.failures.append(Failure(line.number, identifier, error.reason, str(error), raw_text, file, place))
     return read
+
+
+def record_of(line: Line) -> dict[str, Any]:
+    """Return the record of a line.
+
+    Raises:
+        RecordError: the line could not be read, or holds no JSON object.
+    """
+    if line.problem is not None:
+        raise RecordError(*line.problem)
+    return parse_record(line.data) if line.record is None else line.record
 
 
 def parse_record(data: bytes) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class JoinedRun:
             for piece in self._slices:
                 for part in piece.parts:
                     for line in reader.lines(part, self.fields):
-                        yield self._record(line)
+                        yield self._only_asked(_record(line))
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for each line that is not blank.
@@ -84,7 +84,7 @@ class JoinedRun:
                 continue
             reason = reasons.get((part.file.path, line.number))
             prediction = next(predictions, None) if reason is None else None
-            found = self._all_fields(line)
+            found = _record(line)
             if prediction and prediction["id"] != self._id(found, part, line):
                 raise self._other_rows(receipt)
             counts[reason is None and prediction is not None] += 1
@@ -96,17 +96,6 @@ class JoinedRun:
         id_field = self._options["id_field"]
         return str(record.get(id_field)) if id_field else f"{part.file.path}:{line.number}"
 
-    def _record(self, line: Line) -> dict[str, Any]:
-        return self._only_asked(self._all_fields(line))
-
-    def _all_fields(self, line: Line) -> dict[str, Any]:
-        try:
-            if line.problem is not None:
-                return {}
-            return records.parse_record(line.data) if line.record is None else line.record
-        except RecordError:
-            return {}
-
     def _only_asked(self, record: dict[str, Any]) -> dict[str, Any]:
         return {name: record[name] for name in self.fields if name in record} if self.fields else record
 
@@ -115,6 +104,14 @@ class JoinedRun:
             f"{self.run}: expected the rows of {receipt.slice} to fit its lines, found others; see `labelbeam verify "
             f"{self.run} --input`."
         )
+
+
+def _record(line: Line) -> dict[str, Any]:
+    """Return the record of a line, or an empty one if it holds none."""
+    try:
+        return records.record_of(line)
+    except RecordError:
+        return {}
 
 
 class _Reader:

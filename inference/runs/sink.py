@@ -31,7 +31,7 @@ from inference.scoring import tally
 
 PREDICTIONS, FAILURES, IDS, ATTEMPTS = "predictions", "failures", "ids", "attempts"
 SPOOLED_BYTES = 64 * 1024 * 1024  # a temporary file that is larger lies on disk
-ROWS_AT_ONCE = 1_000  # rows of Parquet that are in memory as Python objects
+ROWS_AT_ONCE = 256  # rows of Parquet that are in memory as Python objects
 ID_BYTES = 8  # bytes of the hash of an id
 HASH_PART = 16  # hexadecimal digits of a file's SHA-256 in its name
 

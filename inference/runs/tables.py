@@ -16,7 +16,8 @@ from inference.runs.joined import Row
 
 Layout = Literal["lists", "columns"]
 FAILURE = "failure"  # column with the reason of a line that has no prediction
-ROWS_AT_ONCE = 10_000  # rows of a row group, at most
+MOST_ROWS = 10_000  # rows of a row group
+SCORES_AT_ONCE = 500_000  # scores of a row group, which are Python objects for a while
 EXACT = 2**53  # integers up to this size are exact as floats
 
 # Columns of labels: the Arrow type of each, by its name.
@@ -35,6 +36,7 @@ class Labels:
         """
         self._names = names
         self._layout = layout
+        self.rows_at_once = max(min(MOST_ROWS, SCORES_AT_ONCE // max(sum(map(len, names.values())), 1)), 1)
         self.columns: Columns = {}
         for model, labels in names.items():
             if layout == "lists":
@@ -88,7 +90,7 @@ def write_parquet(rows: Iterable[Row], fields: Columns, labels: Labels, file: IO
     schema = pa.schema(list(columns.items()))
     total = 0
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for chunk in _chunks(rows):
+        for chunk in _chunks(rows, labels.rows_at_once):
             arrays = [
                 pa.array([_value(row.record.get(name), kind) for row in chunk], kind) for name, kind in fields.items()
             ]
@@ -125,9 +127,9 @@ def write_csv(rows: Iterable[Row], fields: Columns, labels: Labels, file: IO[byt
     return total
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     remaining = iter(rows)
-    while chunk := list(itertools.islice(remaining, ROWS_AT_ONCE)):
+    while chunk := list(itertools.islice(remaining, size)):
         yield chunk
 
 

@@ -158,6 +158,11 @@ def test_a_run_without_one_of_its_files_is_refused(
     assert "expected this file, as its run or delta wrote it, found none" in capsys.readouterr().err
 
 
+def test_few_rows_of_many_labels_are_in_memory_together() -> None:
+    assert tables.Labels({"m": ["a", "b"]}, "lists").rows_at_once == tables.MOST_ROWS
+    assert tables.Labels({"m": [str(number) for number in range(1_212)]}, "columns").rows_at_once == 412
+
+
 def test_types_of_fields() -> None:
     big, huge = 2**60, 2**63
     expected: dict[str, list[Any]] = {

@@ -19,7 +19,7 @@ import requests
 from botocore.exceptions import ClientError, ReadTimeoutError
 from google.api_core.exceptions import BadRequest, ServiceUnavailable
 
-from inference import beam_runner, compare, read_failures, read_predictions, report, verify
+from inference import beam_runner, compare, export, peek, read_failures, read_predictions, report, verify
 from inference.corpus import gcs, storage
 from inference.corpus import lease as leases
 from inference.corpus.records import Document
@@ -86,6 +86,11 @@ def test_model_input_and_output_in_a_remote_storage_give_what_local_ones_do(
     assert (verify.main([out, "--input"]), report.main([out]), compare.main([out, out])) == (0, 0, 0)
     assert read_predictions(out)["id"].tolist() == [f"d{i}" for i in range(300)]
     assert read_failures(out)["reason"].tolist() == ["not_json"]
+    table = f"{root_of(remote)}/tables/labelled.jsonl"
+    assert (export.main([out, "--to", table]), export.main([out, "--to", table])) == (0, 2)
+    lines = remote.contents(BUCKET, "tables/")["labelled.jsonl"].splitlines()
+    assert [json.loads(line)["failure"] for line in lines] == [*[None] * 300, "not_json"]
+    assert peek.main([f"{root_of(remote)}/in/*"]) == 0
 
 
 def test_a_run_resumes_where_it_stopped(remote: Remote, colours: Path) -> None:
