@@ -192,6 +192,8 @@ def check_scoring(
             runtimes.choose(flags.runtime, flags.precision, flags.device)
     except UserError as error:
         problems.append(str(error))
+    if unknown := kept_fields.problem(flags.keep_fields):
+        problems.append(unknown)
     if repeated := names.repeated(columns(flags)):
         problems.append(
             "expected names for id, --keep_fields and the models' folders that differ in more than case, found "
@@ -212,7 +214,7 @@ def check_scoring(
 
 def columns(flags: argparse.Namespace) -> list[str]:
     """Return the columns of the predictions: the id, the kept fields, and one for each model."""
-    return ["id", *kept_fields.types(flags.keep_fields), *map(trained_model.model_name, flags.model)]
+    return ["id", *kept_fields.names(flags.keep_fields), *map(trained_model.model_name, flags.model)]
 
 
 def _recipe(options: RunOptions, *, here: bool) -> DocumentRecipe:

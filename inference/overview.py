@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import orjson
 from rich.table import Table
 
 from inference.corpus import records
@@ -16,12 +15,11 @@ from inference.corpus.records import DocumentRecipe, Documents, Line, RecordErro
 from inference.corpus.sampling import Pieces
 from inference.cost import sample
 from inference.cost.sample import Estimate
-from inference.scoring import model_files
-from models import tokenizing, trained_model, weights
 from models.console import PlainConsole
 
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "float", list: "list", dict: "object"}
 LONGEST = 100_000  # tokens up to which a text is measured
+DEEPEST = 200  # levels of a value that is shown as it is
 CELL = 40  # characters of an example
 VALUE = 400  # characters of a value of a document
 
@@ -38,11 +36,15 @@ def describe(files: Sequence[InputFile], found: Pieces, id_field: str, documents
         "bytes": sum(file.size for file in files),
         "lines": asdict(sample.count_lines(files, found)),
         "sampled": len(lines),
+        "sampled_files": len({piece.file for piece in found.pieces}),
         "fields": [_field(name, values, len(sampled)) for name, values in _columns(sampled).items()],
         "repeated_ids": _repeated(ids),
         "repeated_records": _repeated(sampled),
         "failures": Counter(reason for reason in outcomes if isinstance(reason, str)),
-        "documents": sampled[:: max(len(sampled) // max(documents, 1), 1)][:documents],
+        "documents": [
+            {name: _shallow(value) for name, value in record.items()}
+            for record in sampled[:: max(len(sampled) // documents, 1)][:documents]
+        ],
     }
 
 
@@ -52,6 +54,9 @@ def describe_texts(found: Pieces, model: str, fields: Sequence[str], id_field: s
     Raises:
         ModelError: the model cannot be used.
     """
+    from inference.scoring import model_files
+    from models import tokenizing, trained_model, weights  # transformers takes seconds to load
+
     directory = model_files.local(model)
     manifest = trained_model.verify(directory)
     recipe = manifest.text.model_copy(update={"fields": tuple(fields)} if fields else {})
@@ -94,7 +99,7 @@ def _field(name: str, values: Sequence[Any], of: int) -> dict[str, Any]:
         "filled": len(values) / of,
         "types": Counter(TYPES.get(type(value), "other") for value in values),
         "characters": _percentiles([len(value) for value in values if isinstance(value, str)]),
-        "example": values[0] if values else None,
+        "example": _shallow(values[0]) if values else None,
     }
 
 
@@ -108,7 +113,7 @@ def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
 
 def _repeated(values: Iterable[Any]) -> int:
     """Return how many of the values equal an earlier one."""
-    keys = [hashlib.blake2b(_json(value), digest_size=16).digest() for value in values]
+    keys = [hashlib.blake2b(records.to_json(value), digest_size=16).digest() for value in values]
     return len(keys) - len(set(keys))
 
 
@@ -118,7 +123,7 @@ def show(overview: dict[str, Any], console: PlainConsole) -> None:
     console.print(
         f"{_count(overview['files'], 'file')} ({formats}), {overview['bytes'] / 1e6:,.1f} MB: about "
         f"{Estimate(**overview['lines'])} documents",
-        f"looked at {overview['sampled']:,} of them, spread over the files",
+        f"looked at {overview['sampled']:,} of them, from {_count(overview['sampled_files'], 'file')}",
         sep="\n",
         soft_wrap=True,
     )
@@ -166,15 +171,20 @@ def _table(fields: Iterable[dict[str, Any]]) -> Table:
 
 
 def _short(value: Any, most: int) -> str:
-    text = " ".join((value if isinstance(value, str) else _json(value).decode()).split())
+    text = " ".join((value if isinstance(value, str) else records.to_json(value).decode()).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _json(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # lists in lists beyond its 254 levels
-        return repr(value).encode()
+def _shallow(value: Any) -> Any:
+    """Return a value that `--json` can print: JSON text instead of lists in lists beyond 200 levels."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [item for outer in level for item in _items(outer)]
+    return records.to_json(value).decode() if level else value
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _count(number: int, noun: str) -> str:

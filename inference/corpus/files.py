@@ -48,11 +48,12 @@ class SourceError(UserError):
     """A file is gone or has changed, or its storage failed. A retry may help, unlike with a damaged file."""
 
 
-def find_files(arguments: Iterable[str], input_format: Format | None = None) -> list[InputFile]:
+def find_files(arguments: Iterable[str], input_format: Format | None = None, flag: str = "--input ") -> list[InputFile]:
     """Return the files that the arguments name, sorted by path, each once even if it has several local names.
 
     An argument that names an existing file is that file, whatever characters its name holds. Any other is a glob. The
-    end of a file's name tells its format, unless `input_format` is given.
+    end of a file's name tells its format, unless `input_format` is given. `flag` is what stands before an argument in
+    messages.
 
     Raises:
         UserError: an argument names no file, a folder, or a file whose name is not UTF-8 or tells no known format; has
@@ -66,26 +67,26 @@ def find_files(arguments: Iterable[str], input_format: Format | None = None) -> 
             found = [file] if file else _matches(argument)
             is_folder = not found and _is_folder(argument)
         except Exception as error:  # each storage raises its own exceptions
-            problems.append(f"--input {storage.explanation(argument, error)}")
+            problems.append(f"{flag}{storage.explanation(argument, error)}")
             continue
         if is_folder:
             problems.append(
-                f"--input {argument}: expected files, found a folder; name the files in it, such as "
+                f"{flag}{argument}: expected files, found a folder; name the files in it, such as "
                 f"'{argument.rstrip('/')}/*.jsonl'."
             )
         elif not found:
             none = f"{argument}: expected at least one file, found none; check the path and the glob."
-            problems.append(f"--input {storage.bucket_problem(argument) or none}")
+            problems.append(f"{flag}{storage.bucket_problem(argument) or none}")
         for file in sorted(found, key=lambda file: file.path):
             if not is_utf8(file.path):
-                problems.append(f"--input {argument}: expected names in UTF-8, found {file.path!r}; rename it.")
+                problems.append(f"{flag}{argument}: expected names in UTF-8, found {file.path!r}; rename it.")
             elif found_format := input_format or _format_of(file.path):
                 file = replace(file, format=found_format)
                 files.setdefault(file.path if storage.is_remote(file.path) else os.path.realpath(file.path), file)
             else:
                 remedy = "rename it" if file.path == argument else "narrow the glob"
                 problems.append(
-                    f"--input {argument}: expected only files that end in {', '.join(SUFFIXES)} (also with "
+                    f"{flag}{argument}: expected only files that end in {', '.join(SUFFIXES)} (also with "
                     f"{', '.join(DECOMPRESSORS)}), found {file.path}; {remedy}, or set --input_format."
                 )
     if problems:

@@ -1,11 +1,14 @@
 """Declares the types of kept fields: `--keep_fields venue,year:int` keeps a text and an integer."""
 
+import decimal
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
+
+ALIASES = ("integer", "bigint", "long", "double", "number", "boolean", "string", "str")  # what no type is called here
 
 
 class KeptType(NamedTuple):
@@ -16,10 +19,24 @@ class KeptType(NamedTuple):
     bigquery: str
 
 
+def problem(keep_fields: Iterable[str]) -> str | None:
+    """Return what is wrong with the declared types, or None."""
+    for field in keep_fields:
+        name, _, declared = field.rpartition(":")
+        if name and declared in ALIASES:
+            return f"--keep_fields {field}: expected one of the types {', '.join(TYPES)}, found {declared}."
+    return None
+
+
+def names(keep_fields: Iterable[str]) -> list[str]:
+    """Return the names of the fields to keep, one for each, also if they repeat."""
+    return [name for field in keep_fields for name in types([field])]
+
+
 def types(keep_fields: Iterable[str]) -> dict[str, KeptType | None]:
     """Return the declared type of each field to keep, by the field's name; None if it has none.
 
-    A type follows the last colon, so a field whose own name ends like `:int` needs a type.
+    A type follows the last colon, so a field named `a:int` is written `a:int:int`.
     """
     found: dict[str, KeptType | None] = {}
     for field in keep_fields:
@@ -40,7 +57,7 @@ def read(value: Any, kind: KeptType) -> Any:
         return None
     try:
         return kind.read(text)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, decimal.InvalidOperation):
         found = repr(value)[:80] if isinstance(value, str | int | float) else f"a {type(value).__name__}"
         raise ValueError(found) from None
 
@@ -52,18 +69,15 @@ def column(values: Iterable[Any], kind: KeptType | None) -> pa.Array:
     return pa.array(values, kind.arrow if kind else pa.string())
 
 
-def _number(value: Any) -> int | float:
+def _number(value: Any) -> Any:
     if isinstance(value, bool) or "_" in str(value):  # Python would read 1_000
         raise TypeError
-    try:
-        return value if isinstance(value, float) else int(value)
-    except ValueError:
-        return float(value)
+    return decimal.Decimal(value) if isinstance(value, str) else value
 
 
 def _int(value: Any) -> int:
     number = _number(value)
-    if number != int(number) or not -(2**63) <= number < 2**63:
+    if not -(2**63) <= number < 2**63 or number != int(number):
         raise ValueError
     return int(number)
 

@@ -1,6 +1,7 @@
 """Declares one dataclass for each kind of data, turns input lines into documents, and derives the output schemas."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -104,8 +105,8 @@ class Failure:
 
 
 def redacted(failure: Failure) -> Failure:
-    """Return the failure without its line, and without the message of a model, which may quote the text."""
-    return replace(failure, raw="", detail="" if failure.reason == "model_failed" else failure.detail)
+    """Return the failure without its line, and without a message that may quote the record."""
+    return replace(failure, raw="", detail="" if failure.reason in ("model_failed", "wrong_type") else failure.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,19 @@ def _parse_leniently(data: bytes) -> Any:
         return _portable(json.loads(text, strict=False, parse_constant=_refuse_constant))
     except _PARSE_ERRORS as error:
         raise RecordError("not_json", _hint(data) or str(error)[:200]) from None
+
+
+def to_json(value: Any) -> bytes:
+    """Return a value as JSON, however deep its lists are nested."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # it writes 254 levels, while Python has read at most as many as its stack allows
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(10 * limit)
+        try:
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def encoding_of(data: bytes) -> str | None:

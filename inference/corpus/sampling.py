@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from inference.corpus import counting, slices
+from inference.corpus import counting, parquet_rows, slices
 from inference.corpus.counting import Unit
-from inference.corpus.files import InputFile, compression_of, read_beginning
+from inference.corpus.csv_rows import HeaderError
+from inference.corpus.files import InputFile, compression_of, open_file, read_beginning
+from inference.corpus.parquet_rows import LayoutError
 from inference.corpus.records import Document, DocumentRecipe, Line, read_documents
 from inference.corpus.slices import Part
 
@@ -65,9 +67,9 @@ def read(
     seconds = 0.0
     for file, offsets in offsets_by_file.items():
         if file.format == "parquet":
-            parts = list(counting.count(Unit((file,)), length))
-            heads.append((sum(part.text_bytes for part in parts), file.size))
-            pieces += _pieces_of_rows(parts, len(offsets), fields)
+            found, text_bytes = _pieces_of_rows(file, len(offsets), length, fields)
+            pieces += found
+            heads.append((text_bytes, file.size))
         elif file.format != "jsonl":
             table, text_bytes = _piece_of_table(file, documents * len(offsets) // PIECES + 1, head_bytes)
             pieces.append(table)
@@ -96,15 +98,35 @@ def _all(files: Sequence[InputFile]) -> Pieces:
     return Pieces(pieces, heads, time.perf_counter() - began if heads else 0.0)
 
 
-def _pieces_of_rows(parts: Sequence[Part], count: int, fields: Sequence[str] | None) -> Iterator[Piece]:
-    """Read some parts of a Parquet file, spread over the file, or all of them if there are no more."""
-    for part in parts if len(parts) <= count else random.Random(0).sample(parts, count):
-        yield Piece(part.file.path, part.text_bytes, list(slices.read_lines(part, fields=fields)))
+def _pieces_of_rows(file: InputFile, count: int, length: int, fields: Sequence[str] | None) -> tuple[list[Piece], int]:
+    """Read rows of a Parquet file in pieces that are spread over it. Return the bytes of text of the whole file too."""
+    try:
+        with open_file(file) as stream:
+            layout = parquet_rows.layout(stream, file.path)
+            row_bytes = max(layout.text_bytes / max(layout.rows, 1), 1)
+            step = max(int(length / row_bytes), 1)
+            chance, pieces, end = random.Random(0), [], 0
+            for number in range(count):
+                start = max(int(layout.rows * (number + chance.random()) / count), end)
+                end = min(start + step, layout.rows)
+                if end > start:
+                    lines = list(parquet_rows.read(layout, start, end, fields))
+                    pieces.append(Piece(file.path, max(int((end - start) * row_bytes), 1), lines))
+            return pieces, layout.text_bytes
+    except LayoutError as error:
+        return [_unreadable(file, error)], 0
+
+
+def _unreadable(file: InputFile, error: LayoutError | HeaderError) -> Piece:
+    return Piece(file.path, 1, [Line(1, b"", ("damaged_file", error.found))])
 
 
 def _piece_of_table(file: InputFile, documents: int, head_bytes: int) -> tuple[Piece, int]:
     """Read the first rows of CSV or TSV. Return them, and about how many bytes of text the whole file has."""
-    lines = list(itertools.islice(slices.all_lines(file), documents))
+    try:
+        lines = list(itertools.islice(slices.all_lines(file), documents))
+    except HeaderError as error:
+        return _unreadable(file, error), file.size
     size = sum(line.size for line in lines)
     if len(lines) < documents:  # this is all of it
         size = size if slices.is_packed(file) else file.size
@@ -145,8 +167,12 @@ def _pieces(file: InputFile, offsets: Sequence[int], length: int) -> Iterator[Pi
     starts = [min(offset, file.size - length) for offset in offsets]
     if len(offsets) * length >= file.size or min(starts) < 0:
         starts, length = [0], file.size
-    for start in starts:
-        yield Piece(file.path, length, list(slices.read_lines(_part(file, start, start + length))))
+    end = 0
+    for wished in sorted(starts):
+        start = max(wished, end)
+        end = min(start + length, file.size)
+        if end > start:
+            yield Piece(file.path, end - start, list(slices.read_lines(_part(file, start, end))))
 
 
 def _pieces_of_head(head: bytes, count: int, length: int, path: str, *, cut: bool) -> Iterator[Piece]:

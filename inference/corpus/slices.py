@@ -228,7 +228,7 @@ def _rows_of_parquet(part: Part, fields: Sequence[str] | None) -> Iterator[Line]
     with open_file(part.file) as stream:
         layout = parquet_rows.layout(stream, part.file.path)
         if layout.checksum != part.checksum:
-            raise _changed(part)
+            raise changed(part)
         yield from parquet_rows.read(layout, part.start, part.start + part.lines, fields)
 
 
@@ -243,7 +243,7 @@ def _rows_of_csv(part: Part, copies: str) -> Iterator[Line]:
         try:
             _, header, chunks = csv_dialect(part.file, chunks)
         except HeaderError:
-            raise _changed(part) from None
+            raise changed(part) from None
     rows = csv_rows.split_rows(after(header, chunks), part.start + header, dialect)
     for number, (_, data, size) in zip(range(part.first_line, part.first_line + part.lines), rows, strict=False):
         yield csv_rows.to_line(number, data, size, dialect)
@@ -251,7 +251,7 @@ def _rows_of_csv(part: Part, copies: str) -> Iterator[Line]:
     for _ in rows:  # all bytes are read, also after --limit, because they all count in the checksum
         pass
     if digest.hexdigest() != part.checksum:
-        raise _changed(part)
+        raise changed(part)
     yield from _damaged(part, broken)
 
 
@@ -281,7 +281,8 @@ def csv_dialect(file: InputFile, chunks: Iterator[bytes]) -> tuple[Dialect, int,
         raise HeaderError(error.found, file.path) from None
 
 
-def _changed(part: Part) -> SourceError:
+def changed(part: Part) -> SourceError:
+    """Return the error of a part whose bytes are not those that were counted."""
     return SourceError(
         f"{part.file.path}: expected the bytes that were counted when the run began, found others in the lines "
         f"from {part.first_line:,} on; put the original file back."
@@ -300,7 +301,7 @@ def _lines_of_json(part: Part, copies: str) -> Iterator[Line]:
     for _ in lines:  # all bytes are read, also after --limit, because they all count in the checksum
         pass
     if digest.hexdigest() != part.checksum:
-        raise _changed(part)
+        raise changed(part)
     yield from _damaged(part, broken)
 
 

@@ -1,6 +1,7 @@
 """Adds to Beam's FileSystems: whole-file writes, and messages about files on disk, in Cloud Storage and in S3."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import logging
@@ -228,7 +229,10 @@ def _staged(path: str, publish: Callable[[str, str], None]) -> Iterator[IO[bytes
 def _open_new(path: str) -> IO[bytes]:
     """Create a file and its folder, which another process may delete in between if it is empty."""
     folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "a folder of its path is a file") from None
     try:
         return open(path, "wb")
     except FileNotFoundError:

@@ -46,6 +46,8 @@ class Sample:
 
     def whole(self, amounts: Sequence[float]) -> Estimate:
         """Return the amount in the whole corpus, from the amount in each piece."""
+        if not self.text_bytes.value:
+            return Estimate(0, 0, 0)
         total = ratio(amounts, [piece.text_bytes for piece in self.pieces], self.text_bytes.value)
         below, above = (
             math.hypot(total.value - total.low, total.value * (1 - self.text_bytes.low / self.text_bytes.value)),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from inference.corpus import counting, records, slices
 from inference.corpus.counting import Unit
-from inference.corpus.files import InputFile
+from inference.corpus.files import DAMAGE_ERRORS, InputFile
 from inference.corpus.records import Line, RecordError
 from inference.corpus.slices import Part
 from inference.runs import run_folder, sink, slice_list
@@ -24,6 +24,7 @@ class Row(NamedTuple):
     record: dict[str, Any]  # all fields that were asked for; none if the line holds no JSON object
     prediction: dict[str, Any] | None  # row of the predictions, or None if the line failed
     failure: str | None  # reason of the failure
+    size: int  # bytes of the line
 
 
 class JoinedRun:
@@ -48,6 +49,7 @@ class JoinedRun:
         if found is None:
             raise UserError(f"{run}: expected {slice_list.SLICES} of the run, found none; repeat its command.")
         self._slices = found
+        self.inputs = [file["path"] for file in self.description["files"]]
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the record of each line that holds one.
@@ -83,12 +85,17 @@ class JoinedRun:
             if line.is_blank:
                 continue
             reason = reasons.get((part.file.path, line.number))
+            if line.problem and reason is None:  # labelled without reading all fields, as those of Parquet can be
+                raise UserError(
+                    f"{part.file.path}: row {line.number:,} has a field that cannot be written ({line.problem[1]}); "
+                    "name the fields to write with --fields."
+                )
             prediction = next(predictions, None) if reason is None else None
             found = _record(line)
             if prediction and prediction["id"] != self._id(found, part, line):
                 raise self._other_rows(receipt)
             counts[reason is None and prediction is not None] += 1
-            yield Row(self._only_asked(found), prediction, reason)
+            yield Row(self._only_asked(found), prediction, reason, line.size)
         if (counts[True], counts[False]) != (receipt.predicted, receipt.failed) or next(predictions, None):
             raise self._other_rows(receipt)
 
@@ -129,10 +136,17 @@ class _Reader:
         self._copies.cleanup()
 
     def lines(self, part: Part, fields: Sequence[str]) -> Iterator[Line]:
-        """Yield the lines of a part. `fields` are those needed, or all if there are none."""
+        """Yield the lines of a part. `fields` are those needed, or all if there are none.
+
+        Raises:
+            SourceError: the file has changed since its lines were counted, or cannot be read.
+        """
         if part.has_copy and part.file != self._file:
             self._expand(part.file)
-        return slices.read_lines(part, self._copies.name, fields or None)
+        try:
+            yield from slices.read_lines(part, self._copies.name, fields or None)
+        except DAMAGE_ERRORS:
+            raise slices.changed(part) from None
 
     def _expand(self, file: InputFile) -> None:
         self._copies.cleanup()

@@ -23,9 +23,10 @@ from models.errors import UserError
 
 SUMMARY = "summary.json"
 
-_ID_BUCKETS = 256
-_WAITING_BYTES = 16 * 1024 * 1024  # of hashes are distributed among the buckets together
-_BUCKET_BYTES = 256 * 1024  # of the hashes of a bucket are in memory, and the rest on disk
+_ID_BUCKETS = 64  # open files
+_BUCKET_SPAN = np.uint64(2**64 // _ID_BUCKETS)  # hashes of a bucket
+_WAITING_BYTES = 16 * 1024 * 1024  # bytes of hashes that are distributed together
+_BUCKET_BYTES = 256 * 1024  # bytes of a bucket that stay in memory
 
 
 class DamagedReceipts(UserError):
@@ -105,7 +106,7 @@ class _IdCounter:
     def _distribute(self) -> None:
         values = np.sort(np.frombuffer(self._waiting, ">u8").astype(np.uint64))  # native numbers are sorted faster
         self._waiting = bytearray()
-        ends = np.searchsorted(values, np.arange(1, _ID_BUCKETS, dtype=np.uint64) << np.uint64(56))
+        ends = np.searchsorted(values, np.arange(1, _ID_BUCKETS, dtype=np.uint64) * _BUCKET_SPAN)
         for bucket, members in zip(self._buckets, np.split(values, ends), strict=True):
             bucket.write(members.tobytes())
 

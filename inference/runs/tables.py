@@ -2,22 +2,22 @@
 
 import csv
 import io
-import itertools
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Literal
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from inference.corpus.records import to_json
 from inference.runs.joined import Row
+from models.names import repeated
 
 Layout = Literal["lists", "columns"]
 FAILURE = "failure"  # column with the reason of a line that has no prediction
 MOST_ROWS = 10_000  # rows of a row group
 SCORES_AT_ONCE = 500_000  # scores of a row group, which are Python objects for a while
+BYTES_AT_ONCE = 32 * 1024 * 1024  # bytes of input of a row group
 EXACT = 2**53  # integers up to this size are exact as floats
 
 # Columns of labels: the Arrow type of each, by its name.
@@ -37,13 +37,14 @@ class Labels:
         self._names = names
         self._layout = layout
         self.rows_at_once = max(min(MOST_ROWS, SCORES_AT_ONCE // max(sum(map(len, names.values())), 1)), 1)
-        self.columns: Columns = {}
+        pairs = []
         for model, labels in names.items():
             if layout == "lists":
-                self.columns |= {f"{model}_labels": pa.list_(pa.string()), f"{model}_scores": _SCORES}
-            else:
-                for label in labels:
-                    self.columns |= {f"{model}_{label}": pa.bool_(), f"{model}_{label}_score": pa.float64()}
+                pairs += [(f"{model}_labels", pa.list_(pa.string())), (f"{model}_scores", _SCORES)]
+            for label in labels if layout == "columns" else ():
+                pairs += [(f"{model}_{label}", pa.bool_()), (f"{model}_{label}_score", pa.float64())]
+        self.columns: Columns = dict(pairs)
+        self.repeated = repeated([FAILURE, *(name for name, _ in pairs)])  # names that two columns would have
 
     def of(self, prediction: dict[str, Any]) -> dict[str, Any]:
         """Return the values of the columns for a row of predictions."""
@@ -107,7 +108,7 @@ def write_json(rows: Iterable[Row], fields: Columns, labels: Labels, file: IO[by
     total = 0
     for row in rows:
         made = labels.of(row.prediction) if row.prediction else {}
-        file.write(_json({**row.record, **made, FAILURE: row.failure}) + b"\n")
+        file.write(to_json({**row.record, **made, FAILURE: row.failure}) + b"\n")
         total += 1
     return total
 
@@ -121,15 +122,23 @@ def write_csv(rows: Iterable[Row], fields: Columns, labels: Labels, file: IO[byt
     for row in rows:
         made = labels.of(row.prediction) if row.prediction else {}
         values = [*(row.record.get(name) for name in fields), *(made.get(name) for name in labels.columns), row.failure]
-        writer.writerow([_value(value, pa.string()) for value in values])
+        writer.writerow(map(_cell, values))
         total += 1
     text.detach()
     return total
 
 
 def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    remaining = iter(rows)
-    while chunk := list(itertools.islice(remaining, size)):
+    """Yield rows in groups of at most `size` rows, and of little more than BYTES_AT_ONCE of input."""
+    chunk: list[Row] = []
+    length = 0
+    for row in rows:
+        chunk.append(row)
+        length += row.size
+        if len(chunk) == size or length >= BYTES_AT_ONCE:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
         yield chunk
 
 
@@ -137,14 +146,14 @@ def _value(value: Any, kind: pa.DataType) -> Any:
     """Return a value as a column of this type takes it."""
     if value is None or kind != pa.string():
         return value
-    return value if isinstance(value, str) else _json(value).decode()
+    return value if isinstance(value, str) else to_json(value).decode()
 
 
-def _json(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # lists in lists beyond its 254 levels
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def _cell(value: Any) -> Any:
+    """Return a value as a cell of CSV. Python's writer knows numbers, also those that JSON has not."""
+    if value is None or isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    return to_json(value).decode()
 
 
 Write = Callable[[Iterable[Row], Columns, Labels, IO[bytes]], int]

@@ -1,7 +1,9 @@
 """Test what people do with a finished run: join it with its input, and read it in DuckDB and pandas."""
 
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inference import export
+from inference import export, verify
 from inference.corpus import kept_fields
+from inference.corpus.files import zstd
 from inference.runs import tables
+from inference.runs.joined import Row
 from tests.inference.conftest import rows_of, texts
 from tests.inference.test_formats import WRITE
+from tests.tiny import tiny_model
 
 Label = Callable[..., Path]
 LINES: list[dict[str, Any]] = [
@@ -119,12 +124,13 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(
     tmp_path: Path, corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labelled = label("--model", colours, "--input", corpus)
+    there = tmp_path / "there.csv"
+    there.touch()
     before = set(tmp_path.iterdir())
-    there = corpus.with_name("corpus.jsonl")
     for to, flags, expected in (
         (tmp_path / "t.xlsx", (), "expected a name that ends in .parquet, .jsonl, .csv"),
         (there, (), "expected a new file, found one"),
-        (tmp_path / "t.csv", ("--fields", "date"), "--fields date: no record has this field; expected some of"),
+        (tmp_path / "t.csv", ("--fields", "date"), "--fields date: no record has this field; `labelbeam peek FILE` shows what there is."),
     ):
         capsys.readouterr()
         assert exported(labelled, to, *flags) == 2
@@ -144,7 +150,7 @@ def test_a_field_with_the_name_of_a_label_column_is_refused(
     labelled = label("--model", colours, "--input", path)
     capsys.readouterr()
     assert exported(labelled, tmp_path / "t.csv") == 2
-    assert "two columns would have the name Colours_labels; name the fields to write: --fields id,text." in (
+    assert "two columns would have the name Colours_labels; name the fields to write, such as --fields id,text." in (
         capsys.readouterr().err
     )
     assert exported(labelled, tmp_path / "t.csv", "--fields", "text") == 0
@@ -156,6 +162,107 @@ def test_a_run_without_one_of_its_files_is_refused(
     next((run / "failures").iterdir()).unlink()
     assert exported(run, tmp_path / "t.csv") == 2
     assert "expected this file, as its run or delta wrote it, found none" in capsys.readouterr().err
+
+
+def test_labels_that_would_share_a_column_are_refused(
+    tmp_path: Path, corpus: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for names in (("a", "a_score", "b"), ("AI", "ai", "b")):
+        model = tiny_model(tmp_path / f"m{names[0]}", names=names)
+        labelled = label("--model", model, "--input", corpus, "--scores", "all")
+        capsys.readouterr()
+        assert exported(labelled, tmp_path / "t.csv", "--layout", "columns") == 2
+        assert "use --layout lists." in capsys.readouterr().err
+        assert exported(labelled, tmp_path / f"{names[0]}.jsonl", "--fields", "year") == 0
+
+
+def test_nothing_that_the_table_is_made_of_is_replaced(
+    tmp_path: Path, corpus: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = label("--model", colours, "--input", corpus)
+    rows, before = next((labelled / "predictions").iterdir()), corpus.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(corpus)
+    for to, expected in (
+        (corpus, "found an input of the run"),
+        (tmp_path / "link.jsonl", "found an input of the run"),
+        (rows, "expected a file outside the run's folder"),
+        (labelled / "t.csv", "expected a file outside the run's folder"),
+        (corpus / "t.csv", "cannot be written"),
+    ):
+        capsys.readouterr()
+        assert exported(labelled, to, "--overwrite") == 2
+        assert expected in capsys.readouterr().err
+    (tmp_path / "folder.csv").mkdir()
+    assert exported(labelled, tmp_path / "folder.csv", "--overwrite") == 2
+    assert corpus.read_bytes() == before
+    assert verify.main([str(labelled)]) == 0
+
+
+@pytest.mark.parametrize("suffix", ["gz", "xz", "bz2", "zst"])
+def test_a_compressed_input_that_was_cut_since_is_one_sentence(
+    suffix: str, tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"corpus.jsonl.{suffix}"
+    compressions: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "xz": lzma.compress,
+        "bz2": bz2.compress,
+        "zst": zstd.compress,
+    }
+    path.write_bytes(compressions[suffix](CONTENT.encode() * 9))
+    labelled = label("--model", colours, "--input", path, "--max_failure_rate", 1, "--slice_mb", 0.01)
+    for content in (path.read_bytes()[: path.stat().st_size // 2], b"something else"):
+        path.write_bytes(content)
+        capsys.readouterr()
+        assert exported(labelled, tmp_path / "t.csv") == 2
+        assert "expected the bytes that were counted when the run began" in capsys.readouterr().err
+    assert not list(tmp_path.glob("t.csv*"))
+
+
+def test_a_column_that_was_not_read_can_be_bad(
+    tmp_path: Path, colours: Path, label: Label, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string())
+    columns = {"id": ["a", "b"], "text": ["red rose", "the sky is blue"], "note": notes}
+    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    labelled = label("--model", colours, "--input", tmp_path / "c.parquet")
+    capsys.readouterr()
+    assert exported(labelled, tmp_path / "t.csv") == 2
+    assert (
+        "row 2 has a field that cannot be written (a string of the row is not UTF-8); name" in capsys.readouterr().err
+    )
+    assert exported(labelled, tmp_path / "t.csv", "--fields", "text") == 0
+
+
+def test_deep_values_and_special_numbers_are_written(tmp_path: Path, colours: Path, label: Label) -> None:
+    deep = "[" * 600 + "]" * 600
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "a", "text": "red rose", "x": ' + deep + "}\n")
+    labelled = label("--model", colours, "--input", path)
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert exported(labelled, tmp_path / f"t.{suffix}") == 0
+    assert pq.read_table(tmp_path / "t.parquet")["x"].to_pylist() == [deep]
+    numbers = pa.table({"id": ["a", "b", "c"], "text": ["red"] * 3, "x": [1.5, float("nan"), None]})
+    pq.write_table(numbers, tmp_path / "n.parquet")
+    labelled = label("--model", colours, "--input", tmp_path / "n.parquet")
+    assert exported(labelled, tmp_path / "n.csv", "--fields", "x") == 0
+    assert [row.split(",")[0] for row in (tmp_path / "n.csv").read_text().splitlines()] == ["x", "1.5", "nan", ""]
+
+
+def test_a_group_of_rows_holds_little_text() -> None:
+    rows = [Row({}, None, None, tables.BYTES_AT_ONCE // 3) for _ in range(8)]
+    assert [len(chunk) for chunk in tables._chunks(rows, 100)] == [4, 4]
+    assert [len(chunk) for chunk in tables._chunks(rows, 3)] == [3, 3, 2]
+
+
+def test_a_redacted_failure_does_not_quote_a_value(tmp_path: Path, colours: Path, label: Label) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "a", "text": "my SECRET words"}\n')
+    flags = ("--keep_fields", "text:int", "--redact_failures", "--max_failure_rate", 1)
+    labelled = label("--model", colours, "--input", path, *flags)
+    failed = next((labelled / "failures").iterdir()).read_text()
+    assert "wrong_type" in failed
+    assert "SECRET" not in failed
 
 
 def test_few_rows_of_many_labels_are_in_memory_together() -> None:
@@ -178,7 +285,15 @@ def test_types_of_fields() -> None:
 
 
 READABLE: dict[str, list[tuple[Any, Any]]] = {
-    "int": [(3, 3), ("3", 3), (" 3 ", 3), (3.0, 3), ("3.0", 3), (2**63 - 1, 2**63 - 1)],
+    "int": [
+        (3, 3),
+        ("3", 3),
+        (" 3 ", 3),
+        (3.0, 3),
+        ("3.0", 3),
+        (2**63 - 1, 2**63 - 1),
+        ("9007199254740993.0", 2**53 + 1),
+    ],
     "float": [(0.5, 0.5), ("0.5", 0.5), ("5e-1", 0.5), (2, 2.0)],
     "bool": [(True, True), ("true", True), ("FALSE", False)],
 }

@@ -28,6 +28,8 @@ CASES = [
     (["--keep_fields", "id"], "that differ in more than case, found id, id; rename"),
     (["--keep_fields", "Id"], "that differ in more than case, found id, Id; rename"),
     (["--keep_fields", "year,YEAR"], "found year, YEAR; rename"),
+    (["--keep_fields", "year,year:int"], "found year, year; rename"),
+    (["--keep_fields", "year:integer"], "expected one of the types int, float, bool, found integer."),
     (["--keep_fields", "Colours"], "found Colours, colours; rename"),
     (["--device", "cuda"], "--device cuda: expected a CUDA GPU, found none"),
     (["--device", "tpu"], "--device: expected one of auto, cpu, cuda; found 'tpu'"),

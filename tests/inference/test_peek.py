@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from inference import peek
@@ -71,13 +73,48 @@ def test_a_large_corpus_is_sampled_from_all_its_parts(
     assert found["documents"][0]["id"] != found["documents"][1]["id"]
 
 
+@pytest.mark.parametrize("documents", [1_100, 1_200, 2_000, 5_000])
+def test_no_line_is_looked_at_twice(documents: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = content(capsys, write_corpus(tmp_path / "corpus.jsonl", documents))
+    assert found["repeated_ids"] == 0
+
+
+def test_a_large_table_is_sampled_from_all_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts(10_000))]
+    for suffix in ("parquet", "csv"):
+        (tmp_path / f"corpus.{suffix}").write_bytes(WRITE[suffix](rows))
+        found = content(capsys, tmp_path / f"corpus.{suffix}", "--documents", 300)
+        assert 200 < found["sampled"] < 600
+        assert found["repeated_ids"] == 0
+        assert found["lines"]["value"] == pytest.approx(10_000, rel=0.1)
+    assert int(content(capsys, tmp_path / "corpus.parquet")["documents"][1]["id"][1:]) > 3_000
+    (tmp_path / "broken.csv").write_bytes(b"a,a\n" + b"1,2\n" * 300_000)
+    assert content(capsys, tmp_path / "*.csv", "--documents", 300)["failures"] == {"damaged_file": 1}
+
+
+def test_a_corpus_of_nothing_has_no_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"id,text\n"))
+    pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "c.parquet")
+    for path in [*tmp_path.iterdir()]:
+        assert content(capsys, path)["sampled"] == 0
+        assert peek.main([str(path)]) == 0
+
+
+def test_deep_values_are_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deep = "[" * 600 + "]" * 600
+    (tmp_path / "c.jsonl").write_text('{"id": "a", "x": ' + deep + "}\n")
+    assert content(capsys, tmp_path / "c.jsonl")["fields"][1]["example"] == deep
+    assert peek.main([str(tmp_path / "c.jsonl")]) == 0
+
+
 def test_a_person_sees_a_table_and_documents(folder: Path, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "broken.jsonl").write_text(
         'no JSON\n{"id": "\\u001b[31mred", "text": "the sky", "tags": [1], "none": null}\n'
     )
     assert peek.main([str(folder / "broken.jsonl"), "--model", str(colours), "--show", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "1 file (1 jsonl), 0.0 MB: about 2 documents\nlooked at 2 of them, spread over the files\n" in printed
+    assert "1 file (1 jsonl), 0.0 MB: about 2 documents\nlooked at 2 of them, from 1 file\n" in printed
     assert "lines that hold no record: not_json 1\n" in printed
     assert "half have at most 4 tokens" in printed
     assert printed.endswith("\nid: \\x1b[31mred\ntext: the sky\ntags: [1]\nnone: null\n")
