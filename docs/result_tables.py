@@ -126,6 +126,101 @@ def startup_table() -> Iterator[str]:
     yield from table(head, rows, head[1:])
 
 
+def shapes_table() -> Iterator[str]:
+    """Yield a row for each way to store a text, with an earlier commit beside where it was run."""
+    found = result("scale/shapes")
+    rows: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    for row in found["rows"]:
+        rows.setdefault((row["shape"], row["mib"]), {})[row["commit"]] = row
+    numbers = ("MiB of text", "seconds", "CPU seconds", "peak memory", f"seconds at {found['before']}", "CPU seconds")
+    cells = (
+        [shape, str(size), *_run_cells(by["now"]), _mib(by["now"]["peak_mib"]), *_run_cells(by.get("before"))]
+        for (shape, size), by in rows.items()
+    )
+    yield from table(("text", *numbers), cells, numbers)
+
+
+def _run_cells(row: dict[str, float] | None) -> list[str]:
+    return [f"{row['seconds']:.0f}", f"{row['cpu_seconds']:.0f}"] if row else ["", ""]
+
+
+def entry_table() -> Iterator[str]:
+    """Yield the CPU seconds of each way to read the slices of a .gz file."""
+    numbers = ("CPU s to count", "CPU s to read the slices", "MiB kept")
+    rows = (
+        [row["way"], f"{row['count_seconds']:.1f}", f"{row['read_seconds']:.1f}", str(row.get("kept_mib", ""))]
+        for row in result("scale/entry")["rows"]
+    )
+    yield from table(("way", *numbers), rows, numbers)
+
+
+def resume_table() -> Iterator[str]:
+    """Yield the seconds until a resume of a large run has its first new slice."""
+    rows = (
+        [row["what"], *(str(row.get(key, "")) for key in ("first_slice_seconds", "seconds", "requests"))]
+        for row in result("scale/resume")["rows"]
+    )
+    numbers = ("s to the first new slice", "s in all", "requests")
+    yield from table(("command", *numbers), rows, numbers)
+
+
+def simulate_table() -> Iterator[str]:
+    """Yield what a launcher does with the receipts of very large runs."""
+    numbers = ("slices", "labels", "MB of slices.json", "s to list receipts", "s to write the summary", "peak memory")
+    rows = (
+        [
+            f"{row['documents'] / 1e6:,.0f} million",
+            *(f"{row[key]:,}" for key in ("slices", "labels", "list_mib")),
+            *(f"{row[key]:.1f}" for key in ("listing_seconds", "summary_seconds")),
+            _mib(row["peak_mib"]),
+        ]
+        for row in result("scale/simulate")["rows"]
+    )
+    yield from table(("documents", *numbers), rows, numbers)
+
+
+def lines_table() -> Iterator[str]:
+    """Yield the CPU time of lines, texts and labels, beside an earlier commit."""
+    found = result("scale/texts")
+    numbers = ("now", f"at {found['before']}")
+    yield from table(("what", *numbers), _line_rows(found["rows"]), numbers)
+
+
+def _line_rows(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    for row in rows:
+        now, before = row["now"], row["before"]
+        match row["case"]:
+            case "lengths":
+                name = f"10,000 words against 512 tokens, of which {now['max_tokens']} are read"
+                yield [name, *(f"{each['ratio']:.2f} times" for each in (now, before))]
+            case "integers":
+                yield from (
+                    [f"a line to parse: {kind}", f"{now[kind]:.1f} µs", f"{before[kind]:.1f} µs"]
+                    for kind in now
+                    if kind != "peak_mib"
+                )
+            case "labels":
+                name = f"14,000 documents and 1,212 labels: {now['format']}, --scores {now['scores']}"
+                yield [name, *(f"{each['seconds']:.1f} s, {_mib(each['peak_mib'])}" for each in (now, before))]
+            case "metrics":
+                yield from (
+                    [f"{kind} of 1,212 labels in training", f"{now[kind]:.1f} s", f"{before[kind]:.1f} s"]
+                    for kind in ("thresholds", "measure", "ranking", "intervals")
+                )
+
+
+def token_ids_table() -> Iterator[str]:
+    """Yield how many texts were cut, and how many of them got other token ids than the whole text."""
+    found = result("scale/token_ids")
+    numbers = ("texts", "cut", "differences")
+    rows = (
+        [row["tokenizer"], ", ".join(row["cleaning"])]
+        + [f"{count:,}" for count in (found["texts"], row["cut"], row["differences"])]
+        for row in found["rows"]
+    )
+    yield from table(("tokenizer", "cleaning", *numbers), rows, numbers)
+
+
 def engines_table() -> Iterator[str]:
     """Yield a row for each thing that a test has shown on an engine."""
     records = json.loads(ENGINES.read_text(encoding="utf-8"))
@@ -144,4 +239,10 @@ PARTS = {
     "lengths": lengths_table,
     "cost": cost_table,
     "startup": startup_table,
+    "shapes": shapes_table,
+    "entry": entry_table,
+    "resume": resume_table,
+    "simulate": simulate_table,
+    "lines": lines_table,
+    "token_ids": token_ids_table,
 }

@@ -9,11 +9,13 @@ every receipt says what a slice of 8,333 documents would. Rows are not written, 
 import argparse
 import hashlib
 import json
+import multiprocessing
 import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +28,33 @@ from inference.runs import receipts, sink, slice_list, summary
 from inference.runs.options import RunOptions
 from inference.runs.receipts import RECEIPTS, Receipt
 from inference.scoring.options import ScoringOptions
-from inference.scoring.tally import BINS
+from inference.scoring.tally import BINS, MAX_LABELS_IN_DETAIL
 from models import seals
 
 RESULT = Path(__file__).parent / "results" / "simulate.json"
 DOCUMENTS = 8_333  # in a slice, so that 60,000 slices are 500 million documents
 SLICE_BYTES = 8 * 1024 * 1024
-LABELS = 28
+# Slices and labels of each run: two sizes show the growth, and the last has labels by the thousand.
+CASES = ((6_000, 28), (60_000, 28), (50_000, 1_000))
 RUN = "0" * 32
 
 
 def main() -> None:
-    """Measure each step of a launcher at two sizes, so that the growth shows."""
+    """Measure each step of a launcher, each case in a process of its own, whose peak memory is its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, nargs="+", default=[6_000, 60_000], help="numbers of slices")
-    flags = parser.parse_args()
+    parser.parse_args()
     result: dict[str, Any] = {**environment.describe(), "documents_in_a_slice": DOCUMENTS, "rows": []}
-    for count in flags.slices:
-        row = {"slices": count, "documents": count * DOCUMENTS, **_measure(count)}
+    for count, labels in CASES:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(_measure, count, labels).result()
+        row = {"slices": count, "labels": labels, "documents": count * DOCUMENTS, **found}
         result["rows"].append(row)
         print(json.dumps(row), flush=True)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _measure(count: int) -> dict[str, Any]:
+def _measure(count: int, labels: int) -> dict[str, Any]:
     folder = tempfile.mkdtemp()
     options = RunOptions(folder, SLICE_BYTES, ScoringOptions(("m",)), run=RUN)
     try:
@@ -58,7 +62,7 @@ def _measure(count: int) -> dict[str, Any]:
         row = {"list_write_seconds": _seconds(lambda: slice_list.write(slices, folder, RUN, lambda: None))}
         row["list_mib"] = Path(folder, slice_list.SLICES).stat().st_size >> 20
         row["list_read_seconds"] = _seconds(lambda: slice_list.read(folder, RUN))
-        _write_receipts(slices, folder)
+        _write_receipts(slices, folder, labels)
         row["listing_seconds"] = _seconds(lambda: receipts.names(folder, RUN))
         row["summary_seconds"] = _seconds(
             lambda: summary.write(summary.account(slices, options), options, lambda: None)
@@ -68,10 +72,6 @@ def _measure(count: int) -> dict[str, Any]:
         return row
     finally:
         shutil.rmtree(folder)
-
-
-def _summarise(slices: list[Slice], options: RunOptions) -> None:
-    summary.write(summary.account(slices, options), options, lambda: None)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -101,11 +101,11 @@ def _slices(count: int) -> list[Slice]:
     ]
 
 
-def _write_receipts(slices: list[Slice], folder: str) -> None:
+def _write_receipts(slices: list[Slice], folder: str, count: int) -> None:
     """Write receipts and hashes of ids, without waiting for the disk as a run does."""
     for name in (RECEIPTS, sink.IDS):
         Path(folder, name).mkdir()
-    labels = {f"label {number}": 300 for number in range(LABELS)}
+    labels = {f"label {number}": 300 for number in range(count)}
     chance = np.random.default_rng(0)
     for piece in slices:
         ids = chance.bytes(DOCUMENTS * sink.ID_BYTES)
@@ -116,14 +116,15 @@ def _write_receipts(slices: list[Slice], folder: str) -> None:
 
 
 def _receipt(piece: Slice, labels: dict[str, int], sha256: dict[str, str]) -> Receipt:
+    detailed = len(labels) <= MAX_LABELS_IN_DETAIL
     return Receipt(
         tokens={"m": DOCUMENTS * 200},
         padded_tokens={"m": DOCUMENTS * 205},
         repeated={"m": 3},
         truncated={"m": 40},
         labels={"m": labels},
-        pairs={"m": dict.fromkeys(labels, labels)},
-        scores={"m": {name: [1] * BINS for name in labels}},
+        pairs={"m": dict.fromkeys(labels, labels)} if detailed else {},
+        scores={"m": {name: [1] * BINS for name in labels}} if detailed else {},
         lengths={"m": [1] * BINS},
         lines=DOCUMENTS,
         predicted=DOCUMENTS,
