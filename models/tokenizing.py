@@ -41,7 +41,8 @@ def encode(
     waiting: Sequence[int] = range(len(texts))
     while waiting:
         beginnings = [recipe.beginning(texts[index], length) for index in waiting]
-        found = tokenizer(beginnings, truncation=True, max_length=max_length, return_attention_mask=False)
+        only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+        found = tokenizer(beginnings, truncation=True, max_length=max_length, **only_ids)
         for index, ids in zip(waiting, found["input_ids"], strict=True):
             encoded[index] = ids
         waiting = [index for index in waiting if len(encoded[index]) < max_length and len(texts[index]) > length]
