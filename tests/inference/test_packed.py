@@ -269,6 +269,7 @@ def test_fp32_on_a_gpu_is_padded(colours: Path, caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_waits_for_the_gpu_before_all_batches_are_queued(colours: Path) -> None:
     scorer = scorer_of(colours, "cuda", "bf16")
     model = scorer._models[0]
