@@ -53,7 +53,10 @@ def token_budget(compute: Callable[[NDArray[np.int64], NDArray[np.int64]], objec
     mask[-1, -1] = 0  # a network may take more memory with a mask
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    compute(mask, mask)
+    try:
+        compute(mask, mask)
+    except torch.OutOfMemoryError:
+        return max_tokens  # one text at a time
     taken = (torch.cuda.max_memory_allocated() - before) / mask.size
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()

@@ -237,6 +237,11 @@ def test_the_size_of_a_batch_follows_from_the_free_memory(
     assert gpu.token_budget(lambda ids, _: used.append(5_000 + 1_000 * ids.size), 32) == expected
 
 
+def test_a_gpu_with_hardly_any_memory_gets_one_text_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    assert gpu.token_budget(mock.Mock(side_effect=torch.OutOfMemoryError), 32) == 32
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("pooling", ["mean", "first", "stock"])
 @pytest.mark.parametrize("kind", CONFIGS)
