@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--comments", required=True, help="GoEmotions' .tsv")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of a MiniLM-L6")
     parser.add_argument("--before", type=Path, help="clone of an earlier commit (default: none)")
+    parser.add_argument("--before_commit", help="the commit that it holds")
     parser.add_argument("--commit", help="commit of this copy, if it is no clone")
     parser.add_argument("--documents", type=int, default=5_000, help="papers; comments are four times as many (5000)")
     parser.add_argument("--only", nargs="*", default=list(gpu_contestants.CONTESTANTS), help="contestants (all)")
@@ -61,8 +62,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gpu_") as folder:
         work = Path(folder)
         workloads = prepare(work, flags)
-        result: dict[str, Any] = {"name": "gpu", **environment.describe(flags.commit), "workloads": workloads}
-        result["matrix_tflops"] = [matrix_rate()]
+        result: dict[str, Any] = {"name": "gpu", **environment.describe(flags.commit), "before": flags.before_commit}
+        result |= {"workloads": workloads, "matrix_tflops": [matrix_rate()]}
         for number, name in enumerate(contestants, 1):
             run(name, work, flags.before)
             print(f"{name}: {[round(s) for s in speeds(work, name).values()]} docs/s", flush=True)

@@ -102,7 +102,7 @@ def encode(model: Path, max_tokens: int) -> list[tuple[str, Loop]]:
     return in_batches(loop, (256, 1024))
 
 
-def in_batches(loop: Callable[[Sequence[str], int], np.ndarray], sizes: Sequence[int]) -> list[tuple[str, Loop]]:
+def in_batches(loop: Callable[..., np.ndarray], sizes: Sequence[int]) -> list[tuple[str, Loop]]:
     """Return a loop for each number of texts in a batch."""
     return [(f"batches of {batch}", partial(loop, batch=batch)) for batch in sizes]
 
