@@ -1,7 +1,6 @@
 """Describes where a result file came from."""
 
 import contextlib
-import importlib.util
 import os
 import platform
 import shlex
@@ -19,14 +18,16 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "datasets", "numpy", "apache-beam")
-EXTRAS = ("openvino", "onnxruntime")  # described if they are installed
+EXTRAS = ("openvino", "onnxruntime", "sentence-transformers")
 
 
-def describe() -> dict[str, Any]:
-    """Return commit, date, command, hardware and versions."""
-    packages = [*PACKAGES, *(name for name in EXTRAS if importlib.util.find_spec(name))]
+def describe(commit: str | None = None) -> dict[str, Any]:
+    """Return commit, date, command, hardware and versions; `commit` is that of a copy without its history."""
+    installed = {distribution.name for distribution in metadata.distributions()}
+    packages = [name for name in (*PACKAGES, *EXTRAS) if name in installed]
     return {
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain") else ""),
+        "commit": commit
+        or _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain") else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "python -m " + shlex.join([_module(), *map(short, sys.argv[1:])]),
         "hardware": {

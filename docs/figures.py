@@ -5,7 +5,7 @@ A figure has a name, such as `papers.ours`, and a fixed format. `python -m docs.
 
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def figures() -> dict[str, str]:
         "workers": workers,
         "models": models,
         "size": size,
+        "gpu": gpu,
         "step": step,
         "cost": cost,
         "kills": kills,
@@ -136,6 +137,46 @@ def comments() -> Figures:
 def _range(row: dict[str, Any]) -> str:
     low, high = row["range"]
     return f"{row['docs_per_second']:,.0f} ({low:,.0f} to {high:,.0f})"
+
+
+def gpu() -> Figures:
+    """Yield speeds on a GPU."""
+    found = result("throughput/gpu")
+    loops, runs = found["loops"], found["file_to_file"]
+    rivals = ("torch bf16, sorted", "sentence-transformers encode", "transformers.pipeline")
+    ours, before = ({w: of[name]["range"] for w, of in loops.items()} for name in ("labelbeam", "labelbeam before"))
+    best = {workload: max(of[name]["range"][1] for name in rivals) for workload, of in loops.items()}
+    yield "before", found["before"][:7]
+    yield "card", found["hardware"]["gpu"]
+    yield "cores", str(found["hardware"]["cores"])
+    yield "matrix", f"{statistics.mean(found['matrix_tflops']):.0f}"
+    yield "papers", f"{found['workloads'][0]['documents']:,}"
+    yield "comments", f"{found['workloads'][1]['documents']:,}"
+    yield (
+        "speedup",
+        _ends(
+            loops[w]["labelbeam"]["docs_per_second"] / loops[w]["labelbeam before"]["docs_per_second"] for w in loops
+        ),
+    )
+    yield "first_pass", f"{max(high / low for low, high in before.values()):.1f}"
+    yield "speedup_of_best_passes", _ends(ours[w][1] / before[w][1] for w in loops)
+    yield "speedup_over_rivals", _ends(ours[w][0] / best[w] for w in loops)
+    yield "of_128_tokens", f"{loops['BERT-base, papers of 128 tokens']['labelbeam']['docs_per_second']:,.0f}"
+    yield (
+        "runs",
+        _ends(
+            way["labelbeam"]["steady_docs_per_second"] / way["labelbeam before"]["steady_docs_per_second"]
+            for way in runs.values()
+        ),
+    )
+    yield "base_run", f"{runs['BERT-base, papers']['labelbeam']['steady_docs_per_second']:,.0f}"
+    yield "base_busy", f"{runs['BERT-base, papers']['labelbeam']['gpu_busy']:.0%}"
+    yield "comments_busy", f"{runs['MiniLM-L6, comments']['labelbeam']['gpu_busy']:.0%}"
+
+
+def _ends(values: Iterable[float]) -> str:
+    found = sorted(values)
+    return f"{found[0]:.1f} to {found[-1]:.1f}"
 
 
 def without_bf16() -> Figures:

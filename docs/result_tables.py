@@ -1,6 +1,7 @@
 """Shows the result files in benchmarks/**/results as Markdown tables."""
 
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,43 @@ def lengths_table() -> Iterator[str]:
         rows.append(cells)
     numbers = (OURS, "its share", RIVAL, "its share")
     yield from table(("tokens", *numbers), rows, numbers)
+
+
+def gpu_table() -> Iterator[str]:
+    """Yield the documents a second of each contestant, by workload."""
+    found = result("throughput/gpu")["loops"]
+    names = tuple(name for name in next(iter(found.values())) if "fp32" not in name)
+    rows = ([workload, *(_range(of[name]) for name in names)] for workload, of in found.items())
+    yield from table(("docs/s", *names), rows, names)
+
+
+def _range(row: dict[str, Any]) -> str:
+    low, high = row["range"]
+    return f"{row['docs_per_second']:,.0f}" + (f" ({low:,.0f} to {high:,.0f})" if low < high else "")
+
+
+def gpu_share_table() -> Iterator[str]:
+    """Yield tokens a second, the share of the matrix rate and the agreement with fp32, by workload."""
+    found, rows = result("throughput/gpu"), []
+    for workload in found["workloads"]:
+        of = found["loops"][workload["name"]]
+        cells = [f"{workload['mean_tokens']:.0f}", f"{of['labelbeam']['tokens_per_second'] / 1e6:.2f} million"]
+        cells.append(f"{of['labelbeam']['tflops'] / statistics.mean(found['matrix_tflops']):.0%}")
+        same = (f"{of[name]['same_labels']:.1%}" for name in ("labelbeam", "torch bf16, sorted"))
+        rows.append([workload["name"], *cells, *same])
+    numbers = ("tokens of a text", "tokens/s", "share of matrix rate", "same labels as fp32", "same labels, torch bf16")
+    yield from table(("labelbeam", *numbers), rows, numbers)
+
+
+def gpu_runs_table() -> Iterator[str]:
+    """Yield whole runs on a GPU."""
+    rows = [
+        [workload, name, f"{row['steady_docs_per_second']:,.0f}", f"{row['gpu_busy']:.0%}", f"{row['seconds']:.0f}"]
+        for workload, ways in result("throughput/gpu")["file_to_file"].items()
+        for name, row in ways.items()
+    ]
+    numbers = ("docs/s without start-up", "GPU busy", "seconds in all")
+    yield from table(("workload", "run", *numbers), rows, numbers)
 
 
 def cost_table() -> Iterator[str]:
@@ -237,6 +275,9 @@ PARTS = {
     "tiles": tiles_table,
     "growth": growth_table,
     "lengths": lengths_table,
+    "gpu": gpu_table,
+    "gpu_share": gpu_share_table,
+    "gpu_runs": gpu_runs_table,
     "cost": cost_table,
     "startup": startup_table,
     "shapes": shapes_table,

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 TextProblem = Literal["no_text", "text_not_string", "empty_text"]  # reasons why a record has no usable text
 
-_WHITESPACE = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+\b")
 _HANDLE = re.compile(r"(?<!\w)@\w+")
@@ -63,7 +62,7 @@ CLEANING_STEPS: dict[str, Callable[[str], str]] = {
     "latex_maths": lambda text: _LATEX_MATHS.sub("formula", text),
     "accents": _without_accents,
     "lower_case": str.lower,
-    "whitespace": lambda text: _WHITESPACE.sub(" ", text).strip(),
+    "whitespace": lambda text: " ".join(text.split()),
 }
 
 # Most steps change each word by itself. A step that reads across spaces has a function here. It is applied before the

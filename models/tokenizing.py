@@ -41,12 +41,19 @@ def encode(
     waiting: Sequence[int] = range(len(texts))
     while waiting:
         beginnings = [recipe.beginning(texts[index], length) for index in waiting]
-        found = tokenizer(beginnings, truncation=True, max_length=max_length, return_attention_mask=False)
-        for index, ids in zip(waiting, found["input_ids"], strict=True):
+        for index, ids in zip(waiting, _token_ids(tokenizer, beginnings, max_length), strict=True):
             encoded[index] = ids
         waiting = [index for index in waiting if len(encoded[index]) < max_length and len(texts[index]) > length]
         length *= 2
     return encoded
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
+    """Return the token ids of each text. Ask a fast tokenizer for nothing else, such as the places of tokens."""
+    if not tokenizer.is_fast:
+        return tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    tokenizer([""], truncation=True, max_length=max_length)  # leaves these settings in the backend
+    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
 
 
 def splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -6,6 +6,7 @@ runtime is used, its scores are compared with those of torch in fp32.
 
 import contextlib
 import importlib.util
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference.scoring import conversions
+from inference.scoring import conversions, gpu, packed
 from inference.scoring.conversion_folder import Checked
+from inference.scoring.gpu import Arriving
 from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, RuntimeChoice, RuntimeName
 from models import trained_model
 from models.decision import probabilities
@@ -28,7 +30,7 @@ from models.weights import TrainedModel
 # A Forward turns token ids and mask (documents, tokens) into logits (documents, labels). The mask is 0 for padding, and
 # None means no padding. A GPU may still be computing the logits when the call returns. Up to `Runtime.batches_at_once`
 # threads may call it.
-Logits = torch.Tensor | NDArray[np.float32]
+Logits = torch.Tensor | NDArray[np.float32] | Arriving
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64] | None], Logits]
 Files = Mapping[str, bytes]  # the checked files of a conversion, by name
 
@@ -166,6 +168,7 @@ class Started(NamedTuple):
 
     forward: Forward
     sha256: str  # SHA-256 of the manifest of the weights that compute: of conversion.json, or else of model.json
+    padding: bool = True  # whether it computes the padding too
 
 
 def start(runtime: Runtime, model: TrainedModel, directory: str) -> Started:
@@ -177,14 +180,20 @@ def start(runtime: Runtime, model: TrainedModel, directory: str) -> Started:
         ModelError: the runtime cannot compute the model, an int8 variant is missing or changed, or the scores are not
             finite or differ from those of torch in fp32.
     """
-    ids, mask = encoded_probe_texts(model)
-    expected = to_numpy(_torch_forward(model.network, torch.device("cpu"), 0)(ids, mask))
+    probe = encoded_probe_texts(model)
+    expected = to_numpy(_torch_forward(model.network, torch.device("cpu"), 0)(*probe))
     if not np.isfinite(expected).all():
         raise ModelError(f"Model {directory!r} gives scores that are not finite numbers; train or export it again.")
+
+    def compared(forward: Forward) -> Forward:
+        _compare(runtime, model, directory, to_numpy(forward(*probe)), expected)
+        return forward
+
     try:
+        if runtime.device.type in packed.DEVICES and (forward := _start_packed(runtime, model, compared)):
+            return Started(forward, trained_model.fingerprint(directory), padding=False)
         with _weights(runtime, model, directory) as weights:
-            forward = _STARTERS[runtime.name](runtime, model, weights.files)
-            _compare(runtime, model, directory, to_numpy(forward(ids, mask)), expected)
+            forward = compared(_STARTERS[runtime.name](runtime, model, weights.files))
     except UserError:
         raise
     except Exception as error:  # each converter and each runtime raises its own exceptions
@@ -236,13 +245,15 @@ def encoded_probe_texts(model: TrainedModel) -> tuple[NDArray[np.int64], NDArray
 
 def to_numpy(logits: Logits) -> NDArray[np.float32]:
     """Return the logits as an array; wait until a GPU has computed them."""
+    if isinstance(logits, Arriving):
+        logits = logits.wait()
     return logits.float().cpu().numpy() if isinstance(logits, torch.Tensor) else logits
 
 
 def _torch_forward(network: Any, device: torch.device, threads: int) -> Forward:
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
         with torch.inference_mode(), _torch_threads(threads):
-            return network(_on(ids, device), None if mask is None else _on(mask, device))
+            return gpu.fetch(network(gpu.send(ids, device), None if mask is None else gpu.send(mask, device)))
 
     return forward
 
@@ -260,9 +271,28 @@ def _torch_threads(count: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _on(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def _start_packed(runtime: Runtime, model: TrainedModel, compared: Callable[[Forward], Forward]) -> Forward | None:
+    """Start a network that computes no padding; log why if it cannot be used, and return None."""
+    device, dtype = runtime.device, DTYPES[runtime.precision]
+    reason = packed.obstacle(model.network, device, dtype)
+    if not reason:
+        try:
+            network = model.network.to(device, dtype)
+            return compared(_packed_forward(packed.PackedNetwork(network, compiled=runtime.name == "compile"), device))
+        except Exception as error:  # whatever the kernel raises or gets wrong, a network with padding may do without it
+            reason = " ".join(str(error).split())[:200]
+    logging.getLogger(__name__).warning("model %s: batches are padded, because %s", model.name, reason)
+    return None
+
+
+def _packed_forward(network: packed.PackedNetwork, device: torch.device) -> Forward:
+    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
+        row = packed.row(ids, mask)
+        with torch.inference_mode():
+            sent = gpu.send(np.concatenate([row.starts, row.ids]), device)
+            return gpu.fetch(network(sent[len(row.starts) :], sent[: len(row.starts)], row.longest))
+
+    return forward
 
 
 def _start_torch(runtime: Runtime, model: TrainedModel, files: Files) -> Forward:  # noqa: ARG001

@@ -1,15 +1,17 @@
 """Scores documents with one or several models on one device, independently of any pipeline."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from inference.corpus.records import Document, Failure
-from inference.scoring import batching, faults, model_files, runtimes
+from inference.scoring import batching, faults, gpu, model_files, runtimes
 from inference.scoring.faults import Probe, Problem
 from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
@@ -18,11 +20,10 @@ from inference.scoring.tally import Counts
 from models import tokenizing, trained_model, weights
 from models.text import TextRecipe
 
-Tokens = Sequence[int]
+Tokens = NDArray[np.int32]
 Scored = tuple[Predictions, list[Failure], Counts]
 
 CPU_TOKEN_BUDGET = 2_048  # padded tokens in a batch; a larger batch does not fit the cache
-CUDA_TOKEN_BUDGET = 65_536  # padded tokens in a batch; this number is a guess, not measured yet
 
 
 class Scorer:
@@ -44,6 +45,8 @@ class Scorer:
         directories = model_files.all_local(options.models)
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         self._recipes = text_recipes(options, manifests)
+        if self.runtime.device.type == "cuda":  # otherwise all cores compute already
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self._models = [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
         model_files.refuse_changed(options, directories)
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
@@ -98,17 +101,18 @@ class Scorer:
         encoded = self._encode(documents)
         return sum(min(len(ids), m.max_tokens) for m in self._models for ids in encoded[m.encoding])
 
-    def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], list[list[int]]]:
+    def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], list[Tokens]]:
         """Return the token ids of every document, once for each distinct pair of tokenizer and text recipe.
 
         Token ids go one token beyond what any of the models reads, so that truncation can be counted.
         """
-        encoded: dict[tuple[str, int], list[list[int]]] = {}
+        encoded: dict[tuple[str, int], list[Tokens]] = {}
         for key in dict.fromkeys(model.encoding for model in self._models):
             users = [model for model in self._models if model.encoding == key]
             max_length = max(model.max_tokens for model in users) + 1
             texts = [document.texts[key[1]] for document in documents]
-            encoded[key] = tokenizing.encode(users[0].tokenizer, texts, max_length, self._recipes[key[1]])
+            tokens = tokenizing.encode(users[0].tokenizer, texts, max_length, self._recipes[key[1]])
+            encoded[key] = [np.array(ids, np.int32) for ids in tokens]
         return encoded
 
 
@@ -132,9 +136,13 @@ class _LoadedModel:
         self._tile = runtime.tile
         self._pad = model.tokenizer.pad_token_id or 0
         self.on_gpu = runtime.device.type == "cuda"
-        self._token_budget = CUDA_TOKEN_BUDGET if self.on_gpu else CPU_TOKEN_BUDGET
-        self._forward, self.sha256 = runtimes.start(runtime, model, directory)
+        self._forward, self.sha256, self._padding = runtimes.start(runtime, model, directory)
         self._probe = Probe(model, runtime, self._forward)
+        self._token_budget = CPU_TOKEN_BUDGET
+        if self.on_gpu:
+            self._token_budget = gpu.token_budget(
+                lambda *batch: runtimes.to_numpy(self._forward(*batch)), self.max_tokens
+            )
 
     def check_probe(self, reason: str = "") -> None:
         """Check that the probe texts still get their scores; `reason` is the problem that raised the doubt.
@@ -154,13 +162,15 @@ class _LoadedModel:
         Raises:
             ScoringError: the device, the memory or the model failed, and not the documents.
         """
-        rows: dict[tuple[int, ...], int] = {}  # row of each distinct text
-        row_of_document = [rows.setdefault(tuple(self._truncate(ids)), len(rows)) for ids in encoded]
-        tokens = list(rows)
+        rows: dict[bytes, int] = {}  # row of each distinct text
+        row_of_document = [rows.setdefault(self._truncate(ids).tobytes(), len(rows)) for ids in encoded]
+        tokens = [np.frombuffer(ids, np.int32) for ids in rows]
         widths = [batching.padded_width(len(ids), self._tile, self.max_tokens) for ids in tokens]
         batches = batching.by_length(widths, self._token_budget)
         counts.tokens[self.name] = sum(len(ids) for ids in tokens)
-        counts.padded_tokens[self.name] = sum(len(batch) * widths[batch[0]] for batch in batches)
+        counts.padded_tokens[self.name] = counts.tokens[self.name]
+        if self._padding:
+            counts.padded_tokens[self.name] = sum(len(batch) * widths[batch[0]] for batch in batches)
         counts.repeated[self.name] = len(encoded) - len(tokens)
         computation = _Computation(self, tokens, widths, others)
         computation.run(batches, pool)
@@ -188,7 +198,12 @@ class _Computation:
         Raises:
             ScoringError: the device, the memory or the model failed, and not the documents.
         """
-        queued = list(pool.map(self._queue, batches)) if self._model.on_gpu else [None] * len(batches)
+        queued: list[Logits | None] = [None] * len(batches)
+        if self._model.on_gpu:
+            queued = list(pool.map(self._queue, batches))
+            for logits in queued:  # meanwhile, the thread of the pool queues the batches of other callers
+                if logits is not None:
+                    faults.attempt(partial(runtimes.to_numpy, logits))
         for _ in pool.map(self._compute, batches, queued):
             pass
 
@@ -240,15 +255,14 @@ class _Computation:
             faults.refuse_most_failed(len(self.problems), self._texts, problem.detail)
 
 
-def padded(tokens: Sequence[Tokens], pad_id: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+def padded(
+    tokens: Sequence[Sequence[int] | Tokens], pad_id: int, width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Return token ids and mask, both int64 (documents, width); no mask if every text has `width` tokens."""
-    lengths = np.array([len(ids) for ids in tokens])
-    ids = np.full((len(tokens), width), pad_id, np.int64)
-    for row, values in zip(ids, tokens, strict=True):
-        row[: len(values)] = values
-    if lengths.min() == width:
-        return ids, None
-    return ids, (np.arange(width) < lengths[:, None]).astype(np.int64)
+    mask = np.arange(width) < np.array([len(ids) for ids in tokens])[:, None]
+    ids = np.full(mask.shape, pad_id, np.int64)
+    ids[mask] = np.concatenate(tokens)
+    return ids, None if mask.all() else mask.astype(np.int64)
 
 
 def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[[Tokens], Tokens]:
@@ -268,14 +282,14 @@ def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[
         if len(ids) <= max_tokens:
             return ids
         if tokenizer.truncation_side == "left":
-            return [*ids[:before], *ids[len(ids) - (max_tokens - before) :]]
-        return [*ids[: max_tokens - after], *ids[len(ids) - after :]]
+            return np.concatenate([ids[:before], ids[len(ids) - (max_tokens - before) :]])
+        return np.concatenate([ids[: max_tokens - after], ids[len(ids) - after :]])
 
     sample = "one two three four five six seven eight nine ten " * max_tokens
     expected, longer = (
         tokenizer(sample, truncation=True, max_length=length)["input_ids"] for length in (max_tokens, max_tokens + 7)
     )
-    if list(truncate(longer)) != expected:
+    if truncate(np.array(longer, np.int32)).tolist() != expected:
         raise RuntimeError(
             f"expected a tokenizer that removes tokens from one side, found that {type(tokenizer).__name__} truncates "
             "in another way; use a model with another tokenizer."

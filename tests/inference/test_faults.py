@@ -70,7 +70,7 @@ def failing(when: Callable[[int, Ids], bool], error: Exception) -> Fault:
 
 
 def spoiled(when: Callable[[int, Ids], bool], value: float) -> Fault:
-    return lambda call, ids, logits: logits * 0 + value if when(call, ids) else logits
+    return lambda call, ids, logits: runtimes.to_numpy(logits) * 0 + np.float32(value) if when(call, ids) else logits
 
 
 def from_40_on(call: int, _: Ids) -> bool:
