@@ -130,7 +130,11 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(
     for to, flags, expected in (
         (tmp_path / "t.xlsx", (), "expected a name that ends in .parquet, .jsonl, .csv"),
         (there, (), "expected a new file, found one"),
-        (tmp_path / "t.csv", ("--fields", "date"), "--fields date: no record has this field; `labelbeam peek FILE` shows what there is."),
+        (
+            tmp_path / "t.csv",
+            ("--fields", "date"),
+            "--fields date: no record has this field; `labelbeam peek FILE` shows",
+        ),
     ):
         capsys.readouterr()
         assert exported(labelled, to, *flags) == 2
