@@ -7,7 +7,7 @@ from models.errors import UserError
 
 INTERRUPTED = "KeyboardInterrupt [while running"  # start of Beam's message if Ctrl-C interrupted a step
 # Texts in what Beam logs after Ctrl-C, of the interrupted step and of slices in other threads.
-_QUIET = (INTERRUPTED, "cannot schedule new futures after shutdown", "LaunchEnded")
+_QUIET = (INTERRUPTED, "cannot schedule new futures after", "LaunchEnded")
 
 
 def set_up(verbosity: Verbosity) -> None:
