@@ -1,5 +1,6 @@
 """Weights are fitted with the configured rates, weights, precision and checkpoints, in one process or several."""
 
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,14 @@ def test_weights_of_single_labels_are_for_labels_that_there_are(
 STEPS = ("--set", "training.evaluate_every=10")  # an epoch has 9 updates, so checkpoints fall inside epochs
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether a JSON file is written to its end."""
+    try:
+        return bool(json.loads(path.read_bytes()))
+    except ValueError:
+        return False
+
+
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,10 +131,11 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
     output, checkpoints = tmp_path / "model", tmp_path / "model.checkpoints"
     flags = [str(tmp_path / "config.toml"), "--data_dir", str(tmp_path), "--output", str(output), *STEPS]
     with subprocess.Popen([sys.executable, "-m", "training.train", *flags], stderr=subprocess.DEVNULL) as process:
-        while not (found := sorted(checkpoints.glob("checkpoint-*/trainer_state.json"))):
+        while not any(is_whole(path) for path in checkpoints.glob("checkpoint-*/trainer_state.json")):
             assert process.poll() is None, "it ended before its first checkpoint"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
+    found = sorted(checkpoints.glob("checkpoint-*/trainer_state.json"))
     assert not output.exists()
     (checkpoints / "checkpoint-999").mkdir()  # a kill in the middle of a checkpoint leaves such a folder
     capsys.readouterr()
