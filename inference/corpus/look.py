@@ -12,7 +12,7 @@ from inference.corpus import records, slices
 from inference.corpus.csv_rows import HeaderError
 from inference.corpus.files import InputFile
 from inference.corpus.parquet_rows import LayoutError
-from inference.corpus.records import DocumentRecipe, Failure, Line, RecordError
+from inference.corpus.records import DocumentRecipe, Failure, Line
 
 FILES = 5  # files to look at, spread over the whole list
 LINES = 100  # lines to look at in each
@@ -90,17 +90,10 @@ def _look_at_lines(file: InputFile, found: Iterator[Line], recipe: DocumentRecip
     read = records.read_documents(lines, file.path, recipe)
     look = Look(file, lines=read.lines - read.blank)
     for failure in read.failures:
-        record = _record(lines[failure.place])
+        record = records.record_or_nothing(lines[failure.place])
         if not _is_only_missing(failure, record, recipe):
             look.failures.append((failure, record))
     return look
-
-
-def _record(line: Line) -> dict[str, Any]:
-    try:
-        return records.record_of(line)
-    except RecordError:
-        return {}
 
 
 def _is_only_missing(failure: Failure, record: dict[str, Any], recipe: DocumentRecipe) -> bool:

@@ -204,6 +204,14 @@ def record_of(line: Line) -> dict[str, Any]:
     return parse_record(line.data) if line.record is None else line.record
 
 
+def record_or_nothing(line: Line) -> dict[str, Any]:
+    """Return the record of a line, or an empty one if it holds none."""
+    try:
+        return record_of(line)
+    except RecordError:
+        return {}
+
+
 def parse_record(data: bytes) -> dict[str, Any]:
     """Return the JSON object on a line.
 

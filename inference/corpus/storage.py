@@ -190,7 +190,7 @@ def new_file(path: str) -> Iterator[IO[bytes]]:
     """Open a file to write a large content. It appears, or replaces an earlier one, when all of it is written.
 
     Raises:
-        UserError: the local disk is full, is read-only, or fails.
+        UserError: the local disk is full, is read-only, or fails, or the remote storage does.
     """
     if not is_remote(path):
         with _staged(path, os.replace) as file:
@@ -199,7 +199,10 @@ def new_file(path: str) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as file:
         yield file
         file.seek(0)
-        objects(path).upload(path, file)
+        try:
+            objects(path).upload(path, file)
+        except Exception as error:  # each storage raises its own exceptions
+            raise UserError(explanation(path, error)) from None
 
 
 def _write_local(path: str, source: IO[bytes], publish: Callable[[str, str], None]) -> None:

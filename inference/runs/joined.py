@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from inference.corpus import counting, records, slices
+from inference.corpus import counting, slices
 from inference.corpus.counting import Unit
 from inference.corpus.files import DAMAGE_ERRORS, InputFile
-from inference.corpus.records import Line, RecordError
+from inference.corpus.records import Line, record_or_nothing
 from inference.corpus.slices import Part
 from inference.runs import run_folder, sink, slice_list
 from inference.runs.receipts import Receipt
@@ -61,7 +61,7 @@ class JoinedRun:
             for piece in self._slices:
                 for part in piece.parts:
                     for line in reader.lines(part, self.fields):
-                        yield self._only_asked(_record(line))
+                        yield self._only_asked(record_or_nothing(line))
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for each line that is not blank.
@@ -91,7 +91,7 @@ class JoinedRun:
                     "name the fields to write with --fields."
                 )
             prediction = next(predictions, None) if reason is None else None
-            found = _record(line)
+            found = record_or_nothing(line)
             if prediction and prediction["id"] != self._id(found, part, line):
                 raise self._other_rows(receipt)
             counts[reason is None and prediction is not None] += 1
@@ -111,14 +111,6 @@ class JoinedRun:
             f"{self.run}: expected the rows of {receipt.slice} to fit its lines, found others; see `labelbeam verify "
             f"{self.run} --input`."
         )
-
-
-def _record(line: Line) -> dict[str, Any]:
-    """Return the record of a line, or an empty one if it holds none."""
-    try:
-        return records.record_of(line)
-    except RecordError:
-        return {}
 
 
 class _Reader:

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import export, verify
-from inference.corpus import kept_fields
+from inference.corpus import gcs, kept_fields
 from inference.corpus.files import zstd
 from inference.runs import tables
 from inference.runs.joined import Row
-from tests.inference.conftest import rows_of, texts
+from tests.cloud_storage import CloudStorage
+from tests.inference.conftest import BUCKET, rows_of, texts
 from tests.inference.test_formats import WRITE
 from tests.tiny import tiny_model
 
@@ -342,3 +343,24 @@ def test_a_run_in_parquet_is_one_data_set_with_typed_fields(tmp_path: Path, colo
     assert failed["detail"] == "field 'year' holds 'n.d.', which is not of its type"
     schema = {column["name"]: column["type"] for column in json.loads((labelled / "schema.json").read_text())}
     assert (schema["year"], schema["venue"]) == ("INTEGER", "STRING")
+
+
+def test_a_storage_that_refuses_the_table_is_one_sentence(
+    cloud: CloudStorage,
+    corpus: Path,
+    colours: Path,
+    label: Label,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labelled = label("--model", colours, "--input", corpus)
+
+    def refuse(*_: object) -> None:
+        raise OSError("the storage is full")
+
+    monkeypatch.setattr(gcs, "upload", refuse)
+    capsys.readouterr()
+    to = f"gs://{BUCKET}/t.csv"
+    assert export.main([str(labelled), "--to", to]) == 2
+    assert f"error: {to} cannot be reached: the storage is full" in capsys.readouterr().err
+    assert not cloud.contents(BUCKET, "")
