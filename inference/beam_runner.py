@@ -21,7 +21,7 @@ from inference.flags import (
     whole,
 )
 from inference.runs.options import RESUME, FileFormat
-from models import names, paths, secrets
+from models import imports, names, paths, secrets
 from models.errors import exit_code
 
 PROG = "python -m inference.beam_runner"
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     flags, beam_flags = make_parser().parse_with_beam(argv)
-    # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
-    from inference import checks, execute
+    with imports.quick():  # Beam takes more than a second to load, which a wrong flag should not have to wait for
+        from inference import checks, execute, scoring_flags
 
     checked = checks.check(flags, beam_flags, secrets.command(PROG, argv))
-    refused = names.refused_by_bigquery(checks.columns(flags))
+    refused = names.refused_by_bigquery(scoring_flags.columns(flags))
     if refused and checked.verbosity != "quiet":
         note = f"note: BigQuery takes no columns named {', '.join(refused)}; the rows can be read by everything else."
         print(names.for_terminal(note), file=sys.stderr)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from inference import engines
-from inference.corpus import kept_fields, look, slices, storage
+from inference import engines, scoring_flags
+from inference.corpus import look, slices, storage
 from inference.corpus.files import InputFile, find_files
 from inference.corpus.records import DocumentRecipe, Reason
 from inference.engines import Engine
@@ -20,9 +20,8 @@ from inference.runs import lineage, pipeline, run_folder
 from inference.runs.options import RunOptions
 from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes, work
-from inference.scoring.options import PrecisionChoice, ScoringOptions
+from inference.scoring.options import ScoringOptions
 from inference.scoring.runtimes import Runtime
-from models import names, trained_model
 from models.arguments import refuse
 from models.errors import UserError
 from models.text import TextRecipe
@@ -74,7 +73,7 @@ def check(flags: argparse.Namespace, beam_flags: Sequence[str], command: str) ->
     except UserError as error:
         engine, problems = Engine("FnApiRunner", "here"), [str(error)]
     on_dataflow = engine.workers == "dataflow"
-    scoring, scoring_problems = check_scoring(flags, here=not on_dataflow, scores=engine.workers == "here")
+    scoring, scoring_problems = scoring_flags.check(flags, here=not on_dataflow, scores=engine.workers == "here")
     problems += scoring_problems
     files: list[InputFile] = []
     try:
@@ -170,51 +169,6 @@ def _contradictions(flags: argparse.Namespace, *, on_dataflow: bool) -> Iterator
         yield f"--retry_failures {flags.retry_failures}: expected one of {', '.join(reasons)}, or no reason for all."
     if flags.retry_failures and flags.overwrite:
         yield "--retry_failures and --overwrite: expected one of them, found both; drop one."
-
-
-def check_scoring(
-    flags: argparse.Namespace, *, here: bool = True, scores: bool = True
-) -> tuple[ScoringOptions, list[str]]:
-    """Check models, device and fields. Return the options, and a sentence for each problem.
-
-    If the models are not on this machine (`here` is false), local models are not checked. If other machines score
-    (`scores` is false), this machine's devices are not checked.
-    """
-    problems = []
-    precision: PrecisionChoice = flags.precision if here else "auto"  # a launch looks for the int8 variant itself
-    for directory in dict.fromkeys(model for model in flags.model if here or storage.is_remote(model)):
-        try:
-            model_files.check(model_files.local(directory), precision, flags.max_tokens)
-        except UserError as error:
-            problems.append(str(error))
-    try:
-        if scores:
-            runtimes.choose(flags.runtime, flags.precision, flags.device)
-    except UserError as error:
-        problems.append(str(error))
-    if unknown := kept_fields.problem(flags.keep_fields):
-        problems.append(unknown)
-    if repeated := names.repeated(columns(flags)):
-        problems.append(
-            "expected names for id, --keep_fields and the models' folders that differ in more than case, found "
-            f"{', '.join(repeated)}; rename a folder or drop a field."
-        )
-    options = ScoringOptions(
-        models=tuple(flags.model),
-        runtime=flags.runtime,
-        precision=flags.precision,
-        device=flags.device,
-        max_tokens=flags.max_tokens,
-        text_fields=flags.text_fields,
-        scores=flags.scores,
-        threads=flags.threads,
-    )
-    return options, problems
-
-
-def columns(flags: argparse.Namespace) -> list[str]:
-    """Return the columns of the predictions: the id, the kept fields, and one for each model."""
-    return ["id", *kept_fields.names(flags.keep_fields), *map(trained_model.model_name, flags.model)]
 
 
 def _recipe(options: RunOptions, *, here: bool) -> DocumentRecipe:

@@ -152,12 +152,12 @@ def _checked(flags: argparse.Namespace) -> "tuple[RunOptions, list[InputFile], P
     Raises:
         UserError: has a line for each problem.
     """
-    from inference import checks
+    from inference import scoring_flags
     from inference.corpus import slices
     from inference.corpus.files import find_files
     from inference.runs.options import RunOptions
 
-    scoring, problems = checks.check_scoring(flags)
+    scoring, problems = scoring_flags.check(flags)
     problems += _incomplete(flags)
     files: list[InputFile] = []
     try:

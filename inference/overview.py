@@ -64,7 +64,9 @@ def describe_texts(found: Pieces, model: str, fields: Sequence[str], id_field: s
     for piece in found.pieces:
         read_documents(piece.lines, piece.file, DocumentRecipe((recipe,), id_field), read)
     texts = [document.texts[0] for document in read.documents]
-    tokens = [len(ids) for ids in tokenizing.encode(weights.load_tokenizer(directory), texts, LONGEST, recipe)]
+    tokens = [
+        len(ids) for ids in tokenizing.encode(tokenizing.of(weights.load_tokenizer(directory)), texts, LONGEST, recipe)
+    ]
     return {
         "model": trained_model.model_name(model),
         "text_fields": recipe.fields,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from inference.flags import add_damage, add_model, add_scoring_flags, share
-from models import paths
+from models import imports, paths
 from models.arguments import Parser
 from models.errors import exit_code
 
@@ -56,12 +56,13 @@ def make_parser() -> Parser:
 
 def _main(argv: Sequence[str]) -> int:
     flags = make_parser().parse(argv)
-    from inference import checks
-    from inference.corpus.records import MANY_DOCUMENTS
-    from inference.runs import stream
-    from inference.scoring.faults import ScoringError
+    with imports.quick():
+        from inference import scoring_flags
+        from inference.corpus.records import MANY_DOCUMENTS
+        from inference.runs import stream
+        from inference.scoring.faults import ScoringError
 
-    scoring, problems = checks.check_scoring(flags)
+    scoring, problems = scoring_flags.check(flags)
     lines = stream.open_input(flags.input, flags.input_format, problems)
     try:
         predicted, reasons = stream.label(lines, scoring, flags)

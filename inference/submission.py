@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions
 from apache_beam.runners.runner import PipelineResult, PipelineState
 from rich.console import Console
 
 from inference import engines
 from inference.checks import CheckedRun
 from inference.logs import INTERRUPTED
-from inference.runs import launches, pipeline, receipts, run_folder, summary
+from inference.runs import handler, launches, pipeline, receipts, run_folder, summary
 from inference.runs.options import RESUME
 from inference.runs.run_folder import Claim
 from inference.runs.step_errors import own_error
@@ -36,7 +36,10 @@ def run(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     for left in range(max(checked.resubmissions, 1), -1, -1):
         done = _count_slices(checked) if checked.resubmissions and left else 0
         try:
-            return _submit(checked, claim, console)
+            launch = uuid.uuid4().hex if checked.engine.workers == "here" else ""
+            launched = replace(checked, options=replace(checked.options, launch=launch))
+            with _loading(launched):
+                return _submit(launched, claim, console)
         except Exception as error:  # each runner raises errors of its own types
             if INTERRUPTED in str(error) and checked.engine.workers == "here":
                 raise KeyboardInterrupt from None
@@ -61,11 +64,10 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
     """Run the pipeline once. Return None at its end, and an exit code if a job goes on or has become too expensive."""
     if checked.job:
         claim.leave(to_job=True)  # whatever ends this process, the job may go on
-    launch = uuid.uuid4().hex if checked.engine.workers == "here" else ""
-    result, options = None, replace(checked.options, launch=launch)
+    result = None
     try:
         p = beam.Pipeline(options=checked.beam_options)
-        pipeline.build(p, options, check_workers=checked.engine.workers == "elsewhere")
+        pipeline.build(p, checked.options, check_workers=checked.engine.workers == "elsewhere")
         result = p.run()
         if checked.job and result.has_job:  # a flex template's launcher writes the job into a file and submits none
             console.print(job_line(result.job_id(), checked), soft_wrap=True)
@@ -88,7 +90,17 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
             _warn_of_job(result, checked) if checked.job else _cancel(result, checked)
         raise
     finally:
-        launches.end(options.launch)
+        launches.end(checked.options.launch)
+
+
+def _loading(checked: CheckedRun) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which the models load, if threads of this process score slices and the run has any left."""
+    mode = checked.beam_options.view_as(DirectOptions).direct_running_mode
+    if checked.engine.workers != "here" or mode == "multi_processing":
+        return contextlib.nullcontext()
+    if summary.read(checked.options.output, checked.options.run) is not None:
+        return contextlib.nullcontext()
+    return handler.loading(checked.options)
 
 
 def _wait(result: PipelineResult, checked: CheckedRun, claim: Claim) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inference.beam_runner import make_parser
-from models import secrets
+from models import imports, secrets
 from models.arguments import refuse
 from models.errors import UserError, exit_code
 
@@ -60,8 +60,8 @@ def _main(argv: list[str]) -> int:
     given = [f"--{name}" for name in REFUSED if getattr(flags, name) != parser.get_default(name)]
     given += [name for flag in beam_flags if re.match("--(runner$|direct_)", name := flag.partition("=")[0])]
     refuse([f"{', '.join(given)}: tasks have no use for it; drop it, or use inference.beam_runner."] if given else [])
-    # Beam, torch and transformers take seconds to load, which a wrong flag should not have to wait for.
-    from inference import checks
+    with imports.quick():  # Beam takes more than a second to load, which a wrong flag should not have to wait for
+        from inference import checks
 
     return work(checks.check(flags, beam_flags, secrets.command(PROG, argv)))
 

@@ -1,34 +1,90 @@
-"""Tells in which number formats this machine's processors multiply matrices."""
+"""Tells in which number formats this machine's processors multiply matrices.
 
+It asks Linux itself about the processor and the driver, and torch only elsewhere or about a GPU, because torch takes
+more than a second to load.
+"""
+
+import ctypes
+import functools
+import re
+import sys
+from pathlib import Path
 from typing import Literal
-
-import torch
 
 from models.errors import UserError
 
 Floats = Literal["fp32", "bf16", "fp16"]
 FloatsChoice = Literal["auto", "fp32", "bf16", "fp16"]
+Device = Literal["cpu", "cuda"]
 BF16_CAPABILITY = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bf16; older ones only emulate it
+CPUINFO = Path("/proc/cpuinfo")
+AMD_GPU = Path("/dev/kfd")  # what torch for AMD's GPUs opens
 
 
-def has_bf16(device: torch.device) -> bool:
+def has_gpu() -> bool:
+    """Return whether torch sees a GPU that it calls cuda. Without a driver there is none, and torch is not asked."""
+    if sys.platform == "linux" and not AMD_GPU.exists():
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def gpu_name() -> str:
+    """Return the name of the GPU that torch uses."""
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def has_bf16(device: Device) -> bool:
     """Return whether a device multiplies bf16 matrices in hardware.
 
     torch says yes for older GPUs too, because it emulates bf16 there. That is slower than fp32.
     """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
-    return bool(torch.cpu._is_avx512_bf16_supported() or has_amx())
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_capability() >= BF16_CAPABILITY
+    return _has("avx512_bf16") or has_amx()
 
 
 def has_int8() -> bool:
     """Return whether the processor multiplies int8 in hardware (VNNI or AMX)."""
-    return bool(torch.cpu._is_vnni_supported() or has_amx())
+    return _has("avx512_vnni") or has_amx()
 
 
 def has_amx() -> bool:
     """Return whether the processor multiplies tiles of bf16 and int8 (AMX; Intel Sapphire Rapids and later)."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    return _has("amx_tile")
+
+
+def _has(instructions: str) -> bool:
+    """Return whether the processor has these instructions, which are named as in Linux."""
+    found = _instructions()
+    if found is not None:
+        return instructions in found
+    import torch
+
+    asked = {
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported,
+        "avx512_vnni": torch.cpu._is_vnni_supported,
+        "amx_tile": torch.cpu._is_amx_tile_supported,
+    }
+    return bool(asked[instructions]())
+
+
+@functools.cache
+def _instructions() -> frozenset[str] | None:
+    """Return the names of the processor's instructions; None if the system is not Linux."""
+    try:
+        found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPUINFO.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return frozenset(found[1].split()) if found else None
 
 
 def floats(asked: FloatsChoice, flag: str, device: str, *, bf16: bool) -> Floats:

@@ -1,8 +1,10 @@
-"""Tells local paths from those of remote storages, and refuses what is neither."""
+"""Tells local paths from those of remote storages, refuses what is neither, and names the user's cache."""
 
 import argparse
+import os
 import re
 from importlib.util import find_spec
+from pathlib import Path
 
 GS, S3 = "gs://", "s3://"
 _REMOTE = re.compile(r"(gs|s3)://[^/]")
@@ -43,3 +45,8 @@ def here(text: str) -> str:
     if _SCHEME.match(text):
         raise argparse.ArgumentTypeError(f"expected a path on this machine, found {text!r}; copy it, or name another")
     return text
+
+
+def cache() -> Path:
+    """Return labelbeam's folder in the user's cache, which may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelbeam"

@@ -1,14 +1,21 @@
-"""Turns texts into token ids. The cost grows with the tokens that are read, and not with the length of the texts."""
+"""Turns texts into token ids. The cost grows with the tokens that are read, and not with the length of the texts.
+
+The module does not import transformers, which takes a second: a kept copy of a fast tokenizer does without it.
+"""
 
 import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+import tokenizers
 
 from models.text import TextRecipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHARACTERS_PER_TOKEN = 6  # English has 4 to 6. A text that yields fewer tokens is taken twice as long.
 
@@ -28,9 +35,65 @@ _SPLITTERS: dict[str, dict[str, bool]] = {
 _ACROSS_SPACES = re.compile(r"\S\s")
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, recipe: TextRecipe
-) -> list[list[int]]:
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer with special tokens before and after each text. One thread at a time may use it."""
+
+    backend: tokenizers.Tokenizer | None  # None if the tokenizer is written in Python
+    original: "PreTrainedTokenizerBase | None"  # tokenizer of transformers; None for a kept copy of a fast one
+    pad_id: int  # token id to pad with
+    truncation_side: str  # side of a long text that is cut off: left or right
+
+    def ids(self, texts: list[str], max_length: int | None = None) -> list[list[int]]:
+        """Return the token ids of each text, truncated to `max_length`; None truncates nothing."""
+        if self.backend is None:
+            assert self.original is not None
+            encoded = self.original(texts, truncation=max_length is not None, max_length=max_length)
+            found: list[list[int]] = encoded["input_ids"]
+            return found
+        self.backend.no_padding()
+        if max_length is None:
+            self.backend.no_truncation()
+        else:
+            self.backend.enable_truncation(max_length, direction=self.truncation_side)
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts)]
+
+    def to_bytes(self) -> bytes | None:
+        """Return a copy for `from_bytes`; None if the tokenizer has parts that are written in Python."""
+        if self.backend is None:
+            return None
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        try:
+            backend = json.loads(self.backend.to_str())
+        except Exception:  # a part that is written in Python cannot be described, and raises a plain Exception
+            return None
+        facts = {
+            "pad_id": self.pad_id,
+            "truncation_side": self.truncation_side,
+            "encode_special_tokens": self.backend.encode_special_tokens,
+        }
+        return json.dumps({**facts, "backend": backend}, ensure_ascii=False).encode()
+
+
+def of(tokenizer: "PreTrainedTokenizerBase") -> Tokenizer:
+    """Return a tokenizer of transformers, without what only transformers itself does with it."""
+    backend = None
+    if tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+    return Tokenizer(backend, tokenizer, tokenizer.pad_token_id or 0, tokenizer.truncation_side)
+
+
+def from_bytes(content: bytes) -> Tokenizer:
+    """Return the tokenizer that `Tokenizer.to_bytes` has copied."""
+    copy = json.loads(content)
+    backend = tokenizers.Tokenizer.from_str(json.dumps(copy["backend"]))
+    backend.encode_special_tokens = copy["encode_special_tokens"]
+    return Tokenizer(backend, None, copy["pad_id"], copy["truncation_side"])
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, recipe: TextRecipe) -> list[list[int]]:
     """Return the token ids of each text after cleaning, including special tokens, truncated to `max_length`.
 
     Clean and tokenise only a beginning of a long text, and a longer one if that yields too few tokens. The token ids
@@ -41,27 +104,19 @@ def encode(
     waiting: Sequence[int] = range(len(texts))
     while waiting:
         beginnings = [recipe.beginning(texts[index], length) for index in waiting]
-        for index, ids in zip(waiting, _token_ids(tokenizer, beginnings, max_length), strict=True):
+        for index, ids in zip(waiting, tokenizer.ids(beginnings, max_length), strict=True):
             encoded[index] = ids
         waiting = [index for index in waiting if len(encoded[index]) < max_length and len(texts[index]) > length]
         length *= 2
     return encoded
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
-    """Return the token ids of each text. Ask a fast tokenizer for nothing else, such as the places of tokens."""
-    if not tokenizer.is_fast:
-        return tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-    tokenizer([""], truncation=True, max_length=max_length)  # leaves these settings in the backend
-    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
-
-
-def splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+def splits_at_spaces(tokenizer: Tokenizer) -> bool:
     """Return whether the tokens before a space between two words surely do not depend on the text after it."""
-    if not tokenizer.is_fast or tokenizer.truncation_side != "right":
+    if tokenizer.backend is None or tokenizer.truncation_side != "right":
         return False
-    backend = tokenizer.backend_tokenizer
-    if any(_ACROSS_SPACES.search(token.content) for token in tokenizer.added_tokens_decoder.values()):
+    backend = tokenizer.backend
+    if any(_ACROSS_SPACES.search(token.content) for token in backend.get_added_tokens_decoder().values()):
         return False
     try:
         first, *_ = _steps(backend.pre_tokenizer, "pretokenizers")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -175,8 +175,8 @@ class _ByLength(LengthGroupedSampler):
 
 def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
-    device = "cuda" if cuda else "cpu"
-    bf16 = hardware.has_bf16(torch.device(device))
+    device: Literal["cuda", "cpu"] = "cuda" if cuda else "cpu"
+    bf16 = hardware.has_bf16(device)
     precision = hardware.floats(training.precision, "training.precision", device, bf16=bf16)
     strategy = "steps" if training.evaluate_every else "epoch"
     return TrainingArguments(
@@ -255,7 +255,7 @@ def _encoder(network: nn.Module) -> nn.Module:
 
 
 def _rows(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[dict[str, Any]]:
-    encoded = tokenizing.encode(tokenizer, examples.texts, max_tokens, AS_IT_IS)
+    encoded = tokenizing.encode(tokenizing.of(tokenizer), examples.texts, max_tokens, AS_IT_IS)
     return [{"input_ids": ids, "labels": target} for ids, target in zip(encoded, examples.targets, strict=True)]
 
 

@@ -70,7 +70,7 @@ def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequenc
     network.eval()
     device = next(network.parameters()).device
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    encoded = tokenizing.encode(tokenizer, texts, max_tokens, AS_IT_IS)
+    encoded = tokenizing.encode(tokenizing.of(tokenizer), texts, max_tokens, AS_IT_IS)
     batches = [order[start : start + 32] for start in range(0, len(order), 32)]
     rows: dict[int, Floats] = {}
     for batch in batches:

@@ -19,8 +19,9 @@ import numpy as np
 
 from inference import beam_runner
 from inference.corpus import lease
-from inference.scoring import runtimes
-from inference.scoring.runtimes import Forward, Started
+from inference.scoring import starting
+from inference.scoring.logits import Forward, to_numpy
+from inference.scoring.starting import Started
 
 
 def main() -> int:
@@ -29,13 +30,13 @@ def main() -> int:
     lease.LEASE_SECONDS = faults.get("lease_seconds", lease.LEASE_SECONDS)
     true_time = time.time
     time.time = lambda: true_time() + faults.get("clock", 0)
-    start = runtimes.start
+    start = starting.start
 
     def start_faulty(*arguments: Any) -> Started:
         started = start(*arguments)
         return started._replace(forward=faulty(started.forward, faults))
 
-    vars(runtimes)["start"] = start_faulty
+    vars(starting)["start"] = start_faulty
     return beam_runner.main(sys.argv[2:])
 
 
@@ -46,7 +47,7 @@ def faulty(forward: Forward, faults: dict[str, Any]) -> Forward:
 
     def compute(ids: Any, mask: Any) -> Any:
         time.sleep(faults.get("batch_seconds", 0))
-        logits = runtimes.to_numpy(forward(ids, mask))
+        logits = to_numpy(forward(ids, mask))
         if not device["kind"] or not device["first"] <= next(batches) <= device["last"]:
             return logits
         if device["kind"] == "raises":

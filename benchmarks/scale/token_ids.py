@@ -101,7 +101,7 @@ def _compare(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: T
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
         whole = tokenizer([recipe.clean(text) for text in chunk], truncation=True, max_length=MAX_TOKENS)["input_ids"]
-        found = tokenizing.encode(tokenizer, chunk, MAX_TOKENS, recipe)
+        found = tokenizing.encode(tokenizing.of(tokenizer), chunk, MAX_TOKENS, recipe)
         differ += sum(ours != theirs for ours, theirs in zip(found, whole, strict=True))
         cut += sum(len(text) > tokenizing.CHARACTERS_PER_TOKEN * MAX_TOKENS for text in chunk)
     return {"cut": cut, "differences": differ}

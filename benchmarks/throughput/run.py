@@ -35,7 +35,7 @@ from models.hardware import has_bf16
 RESULTS = Path(__file__).parent / "results"
 REFERENCE = "torch fp32, sorted"  # whose scores the others are compared with
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-BF16 = has_bf16(torch.device("cpu"))
+BF16 = has_bf16("cpu")
 # What matrix products are taken as the machine's limit in: the fastest format that keeps a model's labels.
 LIMIT = torch.bfloat16 if BF16 else torch.float32
 

@@ -28,8 +28,9 @@ from transformers import BertConfig
 
 from benchmarks import environment
 from benchmarks.throughput import run
-from inference.scoring import conversions, runtimes
+from inference.scoring import compiled, converters, reference, runtimes, starting
 from inference.scoring.scorer import CPU_TOKEN_BUDGET
+from inference.scoring.verified_model import VerifiedModel
 from models import network as networks
 from models import weights
 from models.labels import LabelSchema, Task
@@ -133,9 +134,9 @@ def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure milliseconds a text on one core, the least of all turns, by the tokens beyond whole tiles."""
-    model = weights.load(flags.model)
+    model = VerifiedModel(flags.model)
     runtime = runtimes.choose("auto", "auto", "cpu", threads=1)
-    forward = runtimes.start(runtime, model, str(flags.model)).forward
+    forward = starting.start(runtime, model, reference.of(model)).forward
     chance = np.random.default_rng(0)
     least: dict[tuple[int, int], float] = {}
     for _, whole, beyond in itertools.product(range(flags.rounds), TILES, BEYOND):
@@ -153,11 +154,11 @@ def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
     """Measure milliseconds of one core in each kind of kernel, by OpenVINO's counters, the least of all turns."""
-    ov = conversions.import_openvino()
-    model = ov.convert_model(weights.load(flags.model).network, example_input=conversions.example())
+    ov = compiled.import_openvino()
+    model = ov.convert_model(weights.load(flags.model).network, example_input=converters.example())
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if run.BF16 else "f32", "NUM_STREAMS": 1, "PERF_COUNT": True}
-    compiled = ov.Core().compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": 1})
-    request = compiled.create_infer_request()
+    network = ov.Core().compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": 1})
+    request = network.create_infer_request()
     ids = np.random.default_rng(0).integers(1_000, 20_000, BATCH)
     mask = np.ones_like(ids)
     mask[-1, -1] = 0

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import csv_rows, parquet_rows, storage
 from inference.corpus.csv_rows import Dialect, HeaderError
 from inference.corpus.files import CHUNK_BYTES, DAMAGE_ERRORS, InputFile, compression_of, open_file, read_bytes, zstd
@@ -125,7 +123,7 @@ class _OpenPart:
         if not copies or self._chunks is None:
             return part
         content = zstd.compress(b"".join(self._chunks), COPY_LEVEL)
-        storage.write_file(FileSystems.join(copies, part.copy), content)
+        storage.write_file(storage.join(copies, part.copy), content)
         return replace(part, has_copy=True)
 
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal, cast
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import storage
 from inference.corpus.records import MAX_LINE_BYTES
 from models.errors import UserError
@@ -98,8 +96,7 @@ def find_file(path: str) -> InputFile | None:
     """Return the file with exactly this path, in which no character is a wildcard; None if there is no such file."""
     if path.endswith("/") or os.path.isdir(path) or not storage.exists(path):
         return None
-    metadata = FileSystems.get_filesystem(path).metadata(path)
-    return InputFile(metadata.path, metadata.size_in_bytes)
+    return InputFile(path, storage.size(path))
 
 
 def _matches(pattern: str) -> list[InputFile]:

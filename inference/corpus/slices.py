@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from apache_beam.io.filesystems import FileSystems
-
-from inference.corpus import csv_rows, parquet_rows
+from inference.corpus import csv_rows, parquet_rows, storage
 from inference.corpus.csv_rows import BYTE_ORDER_MARK, Dialect, HeaderError
 from inference.corpus.files import (
     CHUNK_BYTES,
@@ -317,7 +315,7 @@ def _copied(part: Part, copies: str) -> bytes | None:
     if not part.has_copy or not copies:
         return None
     try:
-        content = b"".join(read_bytes(InputFile(FileSystems.join(copies, part.copy), 1)))
+        content = b"".join(read_bytes(InputFile(storage.join(copies, part.copy), 1)))
     except (SourceError, *DAMAGE_ERRORS):
         return None
     return content if hashlib.sha256(content).hexdigest() == part.checksum else None

@@ -1,8 +1,13 @@
-"""Adds to Beam's FileSystems: whole-file writes, and messages about files on disk, in Cloud Storage and in S3."""
+"""Reads and writes files on disk, in Cloud Storage and in S3: whole or not at all, with messages for people.
+
+Remote files and globs go through Beam's FileSystems. Beam takes more than a second to load, so nothing else imports it.
+"""
 
 import contextlib
 import errno
+import functools
 import hashlib
+import importlib
 import io
 import logging
 import os
@@ -12,29 +17,32 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from inference.corpus import gcs, s3
 from inference.corpus.objects import ConflictError, Objects
 from models.errors import UserError
 from models.paths import GS, S3, problem
 from models.paths import is_remote as is_remote
 
-OBJECTS: dict[str, Objects] = {GS: gcs, S3: s3}
+if TYPE_CHECKING:
+    from apache_beam.io.filesystem import FileMetadata
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+OBJECTS = {GS: "gcs", S3: "s3"}  # module of this room for each remote storage
 PART_SUFFIX = ".part"  # suffix of a local file that is still being written
 SETTLE_SECONDS = 1.0  # most time to wait for the content of a local file that another process has just created
 
 
-def configure(beam_flags: Sequence[str]) -> PipelineOptions:
+def configure(beam_flags: Sequence[str]) -> "PipelineOptions":
     """Return Beam's options, and use them for all later access to files, such as for the credentials.
 
     Raises:
         UserError: a flag of Beam has a wrong value.
     """
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):  # argparse prints its usage and then the mistake
@@ -46,7 +54,7 @@ def configure(beam_flags: Sequence[str]) -> PipelineOptions:
     finally:
         _forget_handlers_of(stderr)
     FileSystems.set_options(options)
-    s3.adopt()
+    objects(S3).adopt()
     return options
 
 
@@ -60,31 +68,48 @@ def _forget_handlers_of(stream: IO[str]) -> None:
 
 def objects(path: str) -> Objects:
     """Return the storage of a remote path."""
-    return OBJECTS[path[:5]]
+    return _storage(path[:5])
+
+
+@functools.cache
+def _storage(scheme: str) -> Objects:
+    return cast(Objects, importlib.import_module(f"inference.corpus.{OBJECTS[scheme]}"))
+
+
+def join(folder: str, *names: str) -> str:
+    """Return the path of a file below a folder."""
+    return "/".join([folder.rstrip("/"), *names]) if is_remote(folder) else os.path.join(folder, *names)
 
 
 def exists(path: str) -> bool:
     """Return whether a path is that of a file."""
-    _prepare(path)
-    return bool(FileSystems.exists(path))
+    return bool(_beam(path).exists(path)) if is_remote(path) else os.path.exists(path)
 
 
-def match(pattern: str, limit: int | None = None) -> list[FileMetadata]:
+def size(path: str) -> int:
+    """Return the number of bytes of a file as it is stored."""
+    return _beam(path).get_filesystem(path).metadata(path).size_in_bytes if is_remote(path) else os.path.getsize(path)
+
+
+def match(pattern: str, limit: int | None = None) -> list["FileMetadata"]:
     """Return what the storage knows of each file, or of the first ones, whose path matches a pattern of Beam."""
-    _prepare(pattern)
-    return list(FileSystems.match([pattern], limits=[limit])[0].metadata_list)
+    return list(_beam(pattern).match([pattern], limits=[limit])[0].metadata_list)
 
 
-def _prepare(path: str) -> None:
-    """Prepare Beam for a storage. Workers and programs in Python never call `configure`."""
+def _beam(path: str) -> type["FileSystems"]:
+    """Return Beam's access to files, ready for a path. Workers and programs in Python never call `configure`."""
+    from apache_beam.io.filesystems import FileSystems
+
     if is_remote(path):
         objects(path).adopt()
+    return FileSystems
 
 
 def open_file(path: str) -> BinaryIO:
     """Open a file to read its bytes as they are stored, without decompression."""
-    _prepare(path)
-    return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+    if not is_remote(path):
+        return open(path, "rb")
+    return cast(BinaryIO, _beam(path).open(path, compression_type="uncompressed"))
 
 
 def read_file(path: str, size: int = -1) -> bytes:
@@ -265,7 +290,7 @@ def listing(folder: str, prefix: str = "") -> Iterator[str]:
     """
     if is_remote(folder):
         refuse_wildcards(folder + prefix)
-        yield from (found.path.rpartition("/")[2] for found in match(FileSystems.join(folder, f"{prefix}*")))
+        yield from (found.path.rpartition("/")[2] for found in match(join(folder, f"{prefix}*")))
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         yield from (
@@ -277,7 +302,7 @@ def times(folder: str, prefix: str = "") -> dict[str, float]:
     """Return when each file of a folder with a prefix was last written, by name, in seconds by the storage's clock."""
     if is_remote(folder):
         refuse_wildcards(folder + prefix)
-        found = match(FileSystems.join(folder, f"{prefix}*"))
+        found = match(join(folder, f"{prefix}*"))
         return {file.path.rpartition("/")[2]: file.last_updated_in_seconds for file in found}
     written = {}
     for name in listing(folder, prefix):
@@ -292,7 +317,7 @@ def ages(folder: str, prefix: str = "") -> dict[str, float]:
     Two machines' clocks may differ. A file that is written now, and deleted at once, tells the storage's time.
     """
     probe = f"{prefix}{uuid.uuid4().hex}"
-    write_file(FileSystems.join(folder, probe), b"")
+    write_file(join(folder, probe), b"")
     written = times(folder, prefix)
     delete(folder, [probe])
     now = written.pop(probe)
@@ -301,7 +326,7 @@ def ages(folder: str, prefix: str = "") -> dict[str, float]:
 
 def delete(folder: str, names: Sequence[str]) -> None:
     """Delete files of a folder. A file that is gone already is no error."""
-    paths = [FileSystems.join(folder, name) for name in names]
+    paths = [join(folder, name) for name in names]
     if is_remote(folder):
         refuse_wildcards(folder)
         objects(folder).delete(paths)
@@ -329,6 +354,8 @@ def require_conditions(folder: str) -> None:
     """
     try:
         if folder.startswith(S3):
+            from inference.corpus import s3
+
             s3.require_conditions(folder)
     except UserError:
         raise
@@ -355,8 +382,8 @@ def explanation(path: str, error: Exception) -> str:
     """Return one sentence about a path that storage refuses: what is wrong and what to do."""
     while details := getattr(error, "exception_details", None):  # Beam wraps the error of the storage, even twice
         error = next(iter(details.values()))
-    for scheme, known in OBJECTS.items():
-        if scheme in path and (reason := known.explain(error)):  # the name of a flag may precede the path
+    for scheme in OBJECTS:
+        if scheme in path and (reason := objects(scheme).explain(error)):  # the name of a flag may precede the path
             return f"{path}{reason}"
     reason = getattr(error, "strerror", None) or " ".join(str(getattr(error, "message", error)).split())[:300].rstrip(
         "."

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from inference.corpus import slices
 from inference.corpus.files import InputFile
 from inference.corpus.records import Document, Documents
@@ -25,9 +23,8 @@ from inference.runs.pipeline import document_recipe
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
-from models import trained_model
+from models import hardware, trained_model
 from models.errors import UserError
-from models.hardware import has_bf16
 
 WARM_UP = 32  # documents that are scored before the measurement
 UNMEASURED_SPREAD = 1.5  # factor by which a core of an unmeasured machine type may be faster or slower than one here
@@ -78,11 +75,10 @@ def measure(
     scorer.score(sample_documents[:: max(len(sample_documents) // WARM_UP, 1)])
     tokens = [scorer.count_tokens(piece.documents) for piece in sampled.pieces]
     directories = zip(options.model_names, model_files.all_local(options.scoring.models), strict=True)
-    device = scorer.runtime.device
     measured = Profile(
         models={name: trained_model.fingerprint(directory) for name, directory in directories},
         runtime=str(scorer.runtime),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else CPU,
+        device=hardware.gpu_name() if scorer.runtime.device == "cuda" else CPU,
         cores=scorer.runtime.threads / _threads_per_core(),
         documents=len(sample_documents),
         tokens=sum(tokens),
@@ -139,7 +135,7 @@ def equivalent_scoring(machine: Machine, scoring: ScoringOptions) -> ScoringOpti
     If only this machine has bf16 in hardware, the options say fp32, because bf16 is several times faster. They also say
     fp32 instead of int8, whose attention is computed in bf16 here. For int8 this makes the estimate rather too high.
     """
-    if machine.bf16 or scoring.precision == "bf16" or not has_bf16(torch.device("cpu")):
+    if machine.bf16 or scoring.precision == "bf16" or not hardware.has_bf16("cpu"):
         return scoring
     return replace(scoring, precision="fp32")
 

@@ -8,7 +8,7 @@ from inference.dataflow import contents
 from inference.dataflow.images import python_version
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions, text_recipes
-from inference.scoring.runtimes import PROBE_TEXTS
+from inference.scoring.reference import PROBE_TEXTS
 from inference.scoring.scorer import Scorer
 from models import trained_model
 from models.errors import UserError

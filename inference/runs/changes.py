@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import orjson
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import slices, storage
 from inference.corpus.files import InputFile
@@ -68,7 +67,7 @@ Row = tuple[bytes, int]  # key of the file, and number of the row
 
 def build(p: beam.Pipeline, target: Target, earlier: Labels | None, recipe: DocumentRecipe) -> None:
     """Add the steps that compare new with earlier documents by id. Without earlier labels, all documents are new."""
-    copies = str(FileSystems.join(target.output, COPIES))
+    copies = str(storage.join(target.output, COPIES))
     planned = (
         p
         | "New" >> beam.Create([target.output])
@@ -145,7 +144,7 @@ def _earlier_corpus(p: beam.Pipeline, earlier: Labels, copies: str) -> tuple[bea
 
 def read_files(output: str) -> list[InputFile]:
     """Return the files of the new corpus."""
-    content = orjson.loads(storage.read_file(FileSystems.join(output, UNFINISHED)))
+    content = orjson.loads(storage.read_file(storage.join(output, UNFINISHED)))
     return [InputFile(**file) for file in content["files"]]
 
 
@@ -182,7 +181,7 @@ def vouch(piece: Slice, run: str, identity: str) -> tuple[Slice, RowFile]:
     if receipt.checksum != piece.checksum:
         raise UserError(changed_input(piece.parts[0].file.path, run))
     path, sha256 = next(item for item in receipt.sha256.items() if item[0].startswith(sink.PREDICTIONS))
-    return piece, RowFile(FileSystems.join(run, *path.split("/")), sha256)
+    return piece, RowFile(storage.join(run, *path.split("/")), sha256)
 
 
 def checksums_of(delta: str) -> Iterator[tuple[tuple[str, int, int], str]]:
@@ -337,7 +336,7 @@ def write_kept(group: tuple[bytes, dict[str, Iterable[Any]]], output: str) -> It
 
 def _write(output: str, path: str, lines: Sequence[bytes]) -> Part:
     content = b"".join(line + b"\n" for line in lines)
-    storage.write_file(FileSystems.join(output, *path.split("/")), content)
+    storage.write_file(storage.join(output, *path.split("/")), content)
     return Part(path, len(content), len(lines), hashlib.sha256(content).hexdigest())
 
 
@@ -357,4 +356,4 @@ def write_delta(
             SliceChecksum(part.file.path, part.start, part.end, part.checksum) for p in pieces for part in p.parts
         ],
     }
-    storage.write_file(FileSystems.join(output, DELTA), orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    storage.write_file(storage.join(output, DELTA), orjson.dumps(content, option=orjson.OPT_INDENT_2))

@@ -57,22 +57,22 @@ def collect(source: str, output: str) -> dict[str, Any]:
         if labels.delta:
             list(pool.map(lambda file: storage.read_checked(*file), lineage.document_files(labels.delta)))
         list(pool.map(lambda copy: _copy(copy, output), copies))
-    storage.write_file(FileSystems.join(output, own_files.SCHEMA), _json(_schema(labels)))
-    storage.write_file(FileSystems.join(output, COLLECTION), _json(content))
+    storage.write_file(storage.join(output, own_files.SCHEMA), _json(_schema(labels)))
+    storage.write_file(storage.join(output, COLLECTION), _json(content))
     return content
 
 
 def _check_output(output: str, content: dict[str, Any]) -> None:
     """Refuse a folder with other files than a stopped attempt wrote. Delete those that it left half-written."""
     names = lineage.contents(output)
-    if COLLECTION in names and storage.read_file(FileSystems.join(output, COLLECTION)) != _json(content):
+    if COLLECTION in names and storage.read_file(storage.join(output, COLLECTION)) != _json(content):
         raise UserError(f"--output {output}: expected a new folder, found another collection in it; name another.")
     own = {*content["files"], own_files.SCHEMA, COLLECTION}
     half_written = [name for name in names if HALF_WRITTEN.sub("", name) in own and name not in own]
     if foreign := sorted(set(names) - own - set(half_written)):
         raise UserError(f"--output {output}: expected a new folder, found {foreign[0]!r} in it; name another.")
     if half_written:
-        FileSystems.delete([FileSystems.join(output, *name.split("/")) for name in half_written])
+        FileSystems.delete([storage.join(output, *name.split("/")) for name in half_written])
 
 
 def _counts(labels: Labels, all_receipts: list[Receipt], source: str) -> dict[str, int]:
@@ -124,7 +124,7 @@ def _copy(copy: Copy, output: str) -> None:
     content = storage.read_checked(copy.source, copy.sha256)
     if (rows := sink.count_rows(copy.source, content)) != copy.rows:
         raise UserError(f"{copy.source}: expected {copy.rows:,} rows, found {rows:,}; label the corpus again.")
-    storage.write_file(FileSystems.join(output, *copy.target.split("/")), content)
+    storage.write_file(storage.join(output, *copy.target.split("/")), content)
 
 
 def _schema(labels: Labels) -> list[dict[str, Any]]:

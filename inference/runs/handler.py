@@ -1,20 +1,22 @@
 """Adapts the scorer to RunInference with a thin ModelHandler. One Beam element is one slice."""
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-
-from apache_beam.ml.inference.base import ModelHandler
 
 from inference.corpus.records import Documents, Failure
 from inference.corpus.slices import Slice
 from inference.runs import launches
+from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from inference.runs.run_inference import ModelHandler
 from inference.scoring import isolation
 from inference.scoring.faults import DeviceError
 from inference.scoring.options import ScoringOptions
@@ -26,6 +28,7 @@ WORKER = "apache_beam.runners.worker.sdk_worker_main"  # module that runs in a p
 NAMESPACE = "labelbeam"  # namespace of the counters that an engine shows
 TRUSTED_ATTEMPTS = 2  # unfinished attempts at a slice after which it is scored in a separate process
 
+_loading: dict[str, Future[Scorer]] = {}  # models that load before Beam asks for them, by launch
 _device_lost = threading.Event()  # set when no later call in this process can use the GPU
 
 
@@ -82,8 +85,9 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
         self._launch = launch
 
     def load_model(self) -> Scorer:
-        """Load every model of the run."""
-        return Scorer(self._options)
+        """Load every model of the run, or wait until `loading` has."""
+        started = _loading.pop(self._launch, None)
+        return started.result() if started else Scorer(self._options)
 
     def run_inference(
         self,
@@ -118,6 +122,17 @@ class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):
     def get_metrics_namespace(self) -> str:
         """Return the namespace of RunInference's own metrics, which are beside ours."""
         return NAMESPACE
+
+
+@contextlib.contextmanager
+def loading(options: RunOptions) -> Iterator[None]:
+    """Load the models of a launch in this process while the body builds its pipeline and counts lines."""
+    with ThreadPoolExecutor(1, "load") as thread:
+        _loading[options.launch] = thread.submit(Scorer, options.scoring)
+        try:
+            yield
+        finally:
+            _loading.pop(options.launch, None)
 
 
 def score_slice(element: SliceDocuments, scorer: Scorer) -> ScoredSlice:

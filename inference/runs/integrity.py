@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import counting, storage
 from inference.corpus.files import SourceError, find_file
 from inference.corpus.slices import Part, Slice
@@ -92,12 +90,12 @@ def _unnamed_files(all_receipts: Sequence[Receipt], output: str, run: str) -> It
     """Name the files that belong to no receipt of the run."""
     named = [path for receipt in all_receipts for path in receipt.sha256]
     for path in sink.unnamed_files(output, named):
-        yield f"{FileSystems.join(output, path)}: belongs to no receipt of this run; delete it."
+        yield f"{storage.join(output, path)}: belongs to no receipt of this run; delete it."
     suffix = f".{receipts.run_part(run)}.json"
-    folder = FileSystems.join(output, receipts.RECEIPTS)
+    folder = storage.join(output, receipts.RECEIPTS)
     for name in sorted(storage.listing(folder)):
         if not name.endswith(suffix):
-            yield f"{FileSystems.join(folder, name)}: is no receipt of this run; delete it."
+            yield f"{storage.join(folder, name)}: is no receipt of this run; delete it."
 
 
 def _file_problems(receipt: Receipt, output: str) -> Iterator[str]:
@@ -105,7 +103,7 @@ def _file_problems(receipt: Receipt, output: str) -> Iterator[str]:
     if receipt.predicted + receipt.failed + receipt.blank != receipt.lines:
         yield f"{receipt.slice}: the counts of its receipt do not add up."
     for name, sha256 in receipt.sha256.items():
-        path = FileSystems.join(output, name)
+        path = storage.join(output, name)
         if not storage.exists(path):
             yield f"{path}: is missing."
             continue

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.corpus.files import InputFile, find_file
@@ -95,7 +94,7 @@ def find_labels(path: str) -> Labels:
     Raises:
         UserError: the folder holds neither, or the delta of the run is gone or has been made again.
     """
-    if storage.exists(FileSystems.join(path, DELTA)):
+    if storage.exists(storage.join(path, DELTA)):
         delta = read(path)
         if delta.documents:
             raise UserError(
@@ -109,7 +108,7 @@ def find_labels(path: str) -> Labels:
     if reference is None:
         return Labels(run=path, delta=None, description=description, kept=None)
     folder = reference["path"]
-    if not storage.exists(FileSystems.join(folder, DELTA)):
+    if not storage.exists(storage.join(folder, DELTA)):
         raise UserError(
             f"{path}: expected the delta of this run in {folder}, found no {DELTA} there; put it back, or start in the "
             "folder in which the run was started."
@@ -127,7 +126,7 @@ def read(folder: str) -> Delta:
     Raises:
         UserError: the file is damaged or of another version.
     """
-    path = FileSystems.join(folder, DELTA)
+    path = storage.join(folder, DELTA)
     try:
         content = orjson.loads(storage.read_file(path))
         if content["format_version"] != FORMAT_VERSION:
@@ -152,7 +151,7 @@ def document_files(folder: str) -> Iterator[tuple[str, str]]:
 
 
 def _path(folder: str, part: Part) -> str:
-    return str(FileSystems.join(folder, *part.path.split("/")))
+    return str(storage.join(folder, *part.path.split("/")))
 
 
 def of_inputs(files: Sequence[InputFile]) -> dict[str, str] | None:
@@ -162,9 +161,9 @@ def of_inputs(files: Sequence[InputFile]) -> dict[str, str] | None:
         UserError: the input is a part of a delta's documents, or holds other files too.
     """
     folders = sorted({folder for file in files if (folder := _delta_folder(file.path)) is not None})
-    folder = next((folder for folder in folders if storage.exists(FileSystems.join(folder, DELTA))), None)
+    folder = next((folder for folder in folders if storage.exists(storage.join(folder, DELTA))), None)
     if folder is None:
-        unfinished = [folder for folder in folders if storage.exists(FileSystems.join(folder, UNFINISHED))]
+        unfinished = [folder for folder in folders if storage.exists(storage.join(folder, UNFINISHED))]
         if unfinished:
             raise UserError(f"--input: {unfinished[0]} holds an unfinished delta; repeat the command of the delta.")
         return None
@@ -233,4 +232,4 @@ def contents(output: str) -> list[str]:
 
 
 def _sha256(folder: str) -> str:
-    return hashlib.sha256(storage.read_file(FileSystems.join(folder, DELTA))).hexdigest()
+    return hashlib.sha256(storage.read_file(storage.join(folder, DELTA))).hexdigest()

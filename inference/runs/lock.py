@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import lease, storage
 from inference.corpus.lease import Lease
 from models.errors import UserError
@@ -40,7 +38,7 @@ def hold(
     if storage.is_remote(output):
         storage.require_conditions(output)
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        held = Lease(FileSystems.join(output, LOCK), owner, job, is_active)
+        held = Lease(storage.join(output, LOCK), owner, job, is_active)
         if shared:
             _wait_for(held.refuse_held)
             yield None
@@ -100,7 +98,7 @@ def _refuse_tasks(output: str) -> None:
     Raises:
         UserError: a task has shown itself in time.
     """
-    folder = FileSystems.join(output, TASKS)
+    folder = storage.join(output, TASKS)
     if not storage.times(folder):
         return
     if alive := [name for name, age in storage.ages(folder).items() if age < lease.LEASE_SECONDS]:

@@ -5,8 +5,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import slices, storage
 from inference.runs import receipts, sink, slice_list, summary
 from inference.runs.lock import LOCK, TASKS
@@ -32,7 +30,7 @@ NFS = ".nfs"  # start of the name that NFS gives to a deleted file which a proce
 
 def of(output: str, folder: str) -> Iterator[str]:
     """Yield the names in one of the FOLDERS that only a run gives, finished or partial."""
-    return (name for name in storage.listing(FileSystems.join(output, folder)) if _is_own(name, folder))
+    return (name for name in storage.listing(storage.join(output, folder)) if _is_own(name, folder))
 
 
 def strangers(output: str, overwrite: bool) -> Iterator[str]:
@@ -48,7 +46,7 @@ def strangers(output: str, overwrite: bool) -> Iterator[str]:
     else:
         return
     for folder in folders:
-        names = storage.listing(FileSystems.join(output, folder))
+        names = storage.listing(storage.join(output, folder))
         yield from (f"{folder}/{n}" for n in sorted(names) if not (_is_own(n, folder) or n.startswith(NFS)))
 
 
@@ -70,7 +68,7 @@ def delete_copies(output: str) -> None:
 
 def _delete_whole(output: str, folder: str) -> None:
     names = [name for name in of(output, folder) if not name.endswith(storage.PART_SUFFIX)]
-    storage.delete(FileSystems.join(output, folder), names)
+    storage.delete(storage.join(output, folder), names)
 
 
 def tidy_up(output: str) -> None:
@@ -81,7 +79,7 @@ def tidy_up(output: str) -> None:
     storage.delete(output, [name for name in storage.listing(output) if _is_partial(name)])
     for folder in FOLDERS:
         names = [name for name in of(output, folder) if name.endswith(storage.PART_SUFFIX)]
-        storage.delete(FileSystems.join(output, folder), names)
+        storage.delete(storage.join(output, folder), names)
 
 
 def delete_empty_folders(output: str) -> None:
@@ -103,7 +101,7 @@ def clear(output: str, require_own: Callable[[], None]) -> None:
         names = list(of(output, folder))
         for start in range(0, len(names), BATCH):
             require_own()
-            storage.delete(FileSystems.join(output, folder), names[start : start + BATCH])
+            storage.delete(storage.join(output, folder), names[start : start + BATCH])
     names = [name for name in storage.listing(output) if _is_own_file(name)]
     require_own()
     storage.delete(output, [name for name in names if name != LOCK])

@@ -14,9 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
-from apache_beam.ml.inference.base import RunInference
 
 from inference.corpus import counting, slices, storage
 from inference.corpus.files import InputFile, SourceError
@@ -33,6 +31,7 @@ from inference.runs.handler import (
 )
 from inference.runs.options import RunOptions
 from inference.runs.receipts import Receipt
+from inference.runs.run_inference import RunInference
 from inference.runs.worker_check import CheckWorker, Launcher
 from inference.scoring import model_files
 from inference.scoring.options import text_recipes
@@ -88,7 +87,7 @@ def keep_slices(counted: list[Slice], options: RunOptions) -> str:
 
 def copies_of(options: RunOptions) -> str:
     """Return the folder with copies of the text of compressed files."""
-    return str(FileSystems.join(options.output, slice_list.COPIES))
+    return str(storage.join(options.output, slice_list.COPIES))
 
 
 def unfinished(output: str, options: RunOptions) -> list[Slice]:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import storage
 from inference.corpus.objects import ConflictError
 from inference.scoring.tally import Counts, Totals
@@ -140,14 +138,14 @@ def names(output: str, run: str) -> set[str]:
 
 def delete(output: str, run: str, slice_name: str) -> None:
     """Delete the receipt of a slice, so that the slice is done again."""
-    storage.delete(FileSystems.join(output, RECEIPTS), [f"{slice_name}.{run_part(run)}.json"])
+    storage.delete(storage.join(output, RECEIPTS), [f"{slice_name}.{run_part(run)}.json"])
 
 
 def paths(output: str, run: str) -> Iterator[str]:
     """Yield the paths of all receipts of a run that exist now."""
-    folder = FileSystems.join(output, RECEIPTS)
+    folder = storage.join(output, RECEIPTS)
     suffix = f".{run_part(run)}.json"
-    yield from (FileSystems.join(folder, name) for name in storage.listing(folder) if name.endswith(suffix))
+    yield from (storage.join(folder, name) for name in storage.listing(folder) if name.endswith(suffix))
 
 
 def run_part(run: str) -> str:
@@ -157,4 +155,4 @@ def run_part(run: str) -> str:
 
 def path_of(output: str, run: str, slice_name: str) -> str:
     """Return the path of the receipt of a slice in a run."""
-    return FileSystems.join(output, RECEIPTS, f"{slice_name}.{run_part(run)}.json")
+    return storage.join(output, RECEIPTS, f"{slice_name}.{run_part(run)}.json")

@@ -74,7 +74,7 @@ def find_changes(
         "slice_bytes": slices.slice_bytes(files),
     }
     _clear(output)
-    storage.write_file(FileSystems.join(output, UNFINISHED), orjson.dumps({**head, "files": files}))
+    storage.write_file(storage.join(output, UNFINISHED), orjson.dumps({**head, "files": files}))
     try:
         with beam.Pipeline(options=beam_options) as p:
             changes.build(p, changes.Target(output, head), earlier if same_models else None, recipe)
@@ -84,11 +84,11 @@ def find_changes(
             raise
         _clear(output)
         raise UserError(mistake[1]) from None
-    folder = FileSystems.join(output, COPIES)
+    folder = storage.join(output, COPIES)
     storage.delete(folder, list(storage.listing(folder)))
     if not storage.is_remote(folder) and os.path.isdir(folder):
         os.rmdir(folder)
-    FileSystems.delete([FileSystems.join(output, UNFINISHED)])
+    FileSystems.delete([storage.join(output, UNFINISHED)])
     return lineage.read(output)
 
 
@@ -167,7 +167,7 @@ def _clear(output: str) -> None:
     """Delete the files of an unfinished delta. The file that makes them its own goes last."""
     names = sorted(filter(OWN_FILE.fullmatch, lineage.contents(output)), key=lambda name: name == UNFINISHED)
     if names:
-        FileSystems.delete([FileSystems.join(output, *name.split("/")) for name in names])
+        FileSystems.delete([storage.join(output, *name.split("/")) for name in names])
 
 
 def command(delta: Delta, output: str) -> list[str] | None:
@@ -182,7 +182,7 @@ def command(delta: Delta, output: str) -> list[str] | None:
     options = delta.options
     words = ["python", "-m", "inference.beam_runner"]
     words += [word for model in delta.models for word in ("--model", model["path"])]
-    words += ["--input", FileSystems.join(output, DOCUMENTS, "*.jsonl"), "--output", FileSystems.join(output, "run")]
+    words += ["--input", storage.join(output, DOCUMENTS, "*.jsonl"), "--output", storage.join(output, "run")]
     for name, default in DEFAULTS.items():
         value = ",".join(options[name]) if isinstance(options[name], list) else options[name]
         if value != default:

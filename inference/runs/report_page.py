@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import storage
 from inference.runs import drift, receipts, run_folder, sink, summary
 from inference.runs.own_files import REPORT
@@ -54,7 +52,7 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
         "paid": paid,
         "bins": BINS,
     }
-    path = FileSystems.join(output, REPORT)
+    path = storage.join(output, REPORT)
     storage.write_file(path, page.render(TEMPLATE, **content).encode())
     return path
 

@@ -16,7 +16,6 @@ from importlib import metadata
 from typing import Any
 
 import orjson
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import lease as leases
 from inference.corpus import records, storage
@@ -152,7 +151,7 @@ def read(output: str) -> dict[str, Any] | None:
     storage.refuse_wildcards(output)
     if wrong := paths.problem(output):
         raise UserError(f"{output}: {wrong}.")
-    path = FileSystems.join(output, RUN)
+    path = storage.join(output, RUN)
     try:
         if not storage.exists(path):
             return None
@@ -196,7 +195,7 @@ def require_own(options: RunOptions) -> None:
     if options.lease:
         _require_lease(options)
         return
-    path = FileSystems.join(options.output, RUN)
+    path = storage.join(options.output, RUN)
     try:
         found = re.search(rb'"run": "([0-9a-f]{32})"', storage.read_file(path, 100))
     except Exception:  # each storage raises its own exceptions
@@ -216,7 +215,7 @@ def _require_lease(options: RunOptions) -> None:
     Raises:
         RunLost: another command has taken the folder.
     """
-    path = FileSystems.join(options.output, LOCK)
+    path = storage.join(options.output, LOCK)
     if options.lease and not leases.holds(path, options.lease):
         raise RunLost(leases.taken(path))
 
@@ -366,7 +365,7 @@ def _open(options: RunOptions, description: dict[str, Any]) -> RunOptions:
     current = read(output) or _create(description, output)
     schema = records.predictions_schema(options.keep_fields, options.model_names)
     fields = records.bigquery_schema(schema, options.keep_fields, options.file_format)
-    content, path = orjson.dumps(fields, option=orjson.OPT_INDENT_2), FileSystems.join(output, SCHEMA)
+    content, path = orjson.dumps(fields, option=orjson.OPT_INDENT_2), storage.join(output, SCHEMA)
     if not storage.exists(path) or storage.read_file(path) != content:  # many tasks may begin at once
         storage.write_file(path, content)
     fingerprints = {model["name"]: model["sha256"] for model in current["models"]}
@@ -382,7 +381,7 @@ def _create(description: dict[str, Any], output: str) -> dict[str, Any]:
     """Write `run.json` with a new identity, and return its content."""
     content: dict[str, Any] = orjson.loads(orjson.dumps({**description, "nonce": uuid.uuid4().hex}))
     content = {"run": _identity(content), **content}
-    if storage.create_file(FileSystems.join(output, RUN), seals.seal(content, indent=True)):
+    if storage.create_file(storage.join(output, RUN), seals.seal(content, indent=True)):
         return content
     first = require(output)  # another process was faster, and the size of its slices counts
     size = first["options"]["slice_bytes"]

@@ -19,7 +19,6 @@ from typing import IO, Any
 
 import orjson
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.corpus.records import redacted
@@ -151,7 +150,7 @@ def _publish(
     require_own()
     for path, file in files.items():
         file.seek(0)
-        storage.write_file(FileSystems.join(options.output, path), file)
+        storage.write_file(storage.join(options.output, path), file)
     require_own()  # an upload may have taken longer than a lease
     return sha256
 
@@ -163,14 +162,14 @@ def _delete_stale(scored: ScoredSlice, written: Iterable[str], receipt: Receipt,
     for path in (*stale, _attempts_path(receipt.slice, options.run)):
         folder, _, file = path.rpartition("/")
         with contextlib.suppress(Exception):  # each storage raises its own errors
-            storage.delete(FileSystems.join(options.output, folder), [file])
+            storage.delete(storage.join(options.output, folder), [file])
 
 
 def _files_of(slice_name: str, options: RunOptions) -> Iterator[str]:
     """Yield the paths in the run of all files that attempts of this run have written for a slice."""
     prefix = _prefix(slice_name, options.run) + "-"
     for folder in (PREDICTIONS, FAILURES, IDS):
-        yield from (f"{folder}/{name}" for name in storage.listing(FileSystems.join(options.output, folder), prefix))
+        yield from (f"{folder}/{name}" for name in storage.listing(storage.join(options.output, folder), prefix))
 
 
 def _prefix(slice_name: str, run: str) -> str:
@@ -179,7 +178,7 @@ def _prefix(slice_name: str, run: str) -> str:
 
 def begin_attempt(options: RunOptions, slice_name: str) -> int:
     """Record that an attempt at a slice begins. Return the number of earlier attempts that did not finish."""
-    path = FileSystems.join(options.output, _attempts_path(slice_name, options.run))
+    path = storage.join(options.output, _attempts_path(slice_name, options.run))
     earlier = len(storage.read_if_there(path) or b"")
     storage.write_file(path, b"." * (earlier + 1))
     return earlier
@@ -262,7 +261,7 @@ def _recorded(receipt: Receipt, folder: str, output: str) -> tuple[str, str, str
     path = _path(receipt, folder)
     own = receipts.path_of(output, receipt.run, receipt.slice)
     remedy = f"put it back, or delete {own} and repeat the command of the run"
-    return FileSystems.join(output, path), receipt.sha256[path], remedy
+    return storage.join(output, path), receipt.sha256[path], remedy
 
 
 def _path(receipt: Receipt, folder: str) -> str:
@@ -283,6 +282,6 @@ def unnamed_files(output: str, named: Iterable[str]) -> Iterator[str]:
     """Yield the paths in the run of files of slices that are not among the named ones."""
     known = set(named)
     for folder in (PREDICTIONS, FAILURES, IDS):
-        for name in sorted(storage.listing(FileSystems.join(output, folder))):
+        for name in sorted(storage.listing(storage.join(output, folder))):
             if f"{folder}/{name}" not in known:
                 yield f"{folder}/{name}"

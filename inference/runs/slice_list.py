@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.corpus.files import InputFile
@@ -32,12 +31,12 @@ def write(slices: Sequence[Slice], output: str, run: str, require_own: Callable[
         "slices": [[_values(part, number_of, place_of) for part in piece.parts] for piece in slices],
     }
     sealed = seals.seal(orjson.loads(orjson.dumps(content)))
-    storage.replace_file(FileSystems.join(output, SLICES), sealed, require_own)
+    storage.replace_file(storage.join(output, SLICES), sealed, require_own)
 
 
 def read(output: str, run: str) -> list[Slice] | None:
     """Return the slices of a run in the order of its input; None if they are not counted yet or the list is damaged."""
-    stored = storage.read_if_there(FileSystems.join(output, SLICES))
+    stored = storage.read_if_there(storage.join(output, SLICES))
     content = seals.unseal(stored) if stored else None
     if content is None or content["run"] != run:
         return None

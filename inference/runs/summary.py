@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from apache_beam.io.filesystems import FileSystems
 from rich.console import Console
 from rich.table import Table
 
@@ -143,12 +142,12 @@ def summarise(totals: Totals, slices: int, duplicates: int) -> dict[str, Any]:
 def write(summary: dict[str, Any], options: RunOptions, require_own: Callable[[], None]) -> None:
     """Write `summary.json`, sealed. `require_own` raises an error if the folder belongs to another run."""
     content = seals.seal({"run": options.run, **summary}, indent=True)
-    storage.replace_file(FileSystems.join(options.output, SUMMARY), content, require_own)
+    storage.replace_file(storage.join(options.output, SUMMARY), content, require_own)
 
 
 def read(output: str, run: str) -> dict[str, Any] | None:
     """Read `summary.json`; return None if there is none, or if it is damaged or of another run."""
-    path = FileSystems.join(output, SUMMARY)
+    path = storage.join(output, SUMMARY)
     stored = storage.read_if_there(path)
     summary = seals.unseal(stored) if stored is not None else None
     return summary if summary and summary["run"] == run else None

@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Self
 
-from apache_beam.io.filesystems import FileSystems
-
 from inference.corpus import counting, lease, storage
 from inference.corpus.files import InputFile
 from inference.corpus.slices import Slice
@@ -47,7 +45,7 @@ class Task:
         """Prepare a task of a run whose folder is open."""
         self.name = uuid.uuid4().hex
         self.options = options
-        self._folder = FileSystems.join(options.output, CLAIMS)
+        self._folder = storage.join(options.output, CLAIMS)
         self._owners: dict[str, str] = {}  # task of each claim of others that was read
         self._stop = threading.Event()
         self._beat = threading.Thread(target=self._renew, name="task", daemon=True)
@@ -61,7 +59,7 @@ class Task:
         self.stop()
         self._beat.join()
         with contextlib.suppress(Exception):  # each storage raises its own errors; the task counts as dead in time
-            storage.delete(FileSystems.join(self.options.output, TASKS), [self.name])
+            storage.delete(storage.join(self.options.output, TASKS), [self.name])
 
     def stop(self) -> None:
         """Claim no further slice."""
@@ -133,14 +131,14 @@ class Task:
 
     def _shown(self) -> dict[str, float]:
         """Return when each task has shown itself, this one included, by the clock of the storage."""
-        return storage.times(FileSystems.join(self.options.output, TASKS))
+        return storage.times(storage.join(self.options.output, TASKS))
 
     def _claim(self, what: str, latest: tuple[int, float] | None, shown: dict[str, float]) -> bool:
         """Claim something unless a task that lives has it. Return whether it is this task's."""
         number, written = latest or (0, 0.0)
         if number and self._is_held(f"{self._prefix(what)}{number:03d}", written, shown):
             return False
-        path = FileSystems.join(self._folder, f"{self._prefix(what)}{number + 1:03d}")
+        path = storage.join(self._folder, f"{self._prefix(what)}{number + 1:03d}")
         return storage.create_file(path, self.name.encode())
 
     def _prefix(self, what: str) -> str:
@@ -148,7 +146,7 @@ class Task:
 
     def _is_held(self, claim: str, written: float, shown: dict[str, float]) -> bool:
         """Return whether the task that made a claim is alive and not stuck. The file of this one tells the time."""
-        now, path = shown.get(self.name, 0.0), FileSystems.join(self._folder, claim)
+        now, path = shown.get(self.name, 0.0), storage.join(self._folder, claim)
         if claim not in self._owners:
             try:
                 self._owners[claim] = storage.read_settled(path).decode(errors="replace")
@@ -178,7 +176,7 @@ class Task:
 
     def _show(self) -> None:
         who = f"{socket.gethostname()}:{os.getpid()}"
-        storage.write_file(FileSystems.join(self.options.output, TASKS, self.name), who.encode())
+        storage.write_file(storage.join(self.options.output, TASKS, self.name), who.encode())
 
     def _renew(self) -> None:
         while not self._stop.wait(lease.LEASE_SECONDS / lease.RENEWALS):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from inference.corpus import storage
 from inference.corpus.files import InputFile
@@ -94,7 +93,7 @@ def _folders(options: RunOptions) -> Iterator[str]:
     try:
         run_folder.require_own(options)
         name = f"{RUN}.{uuid.uuid4().hex}{storage.PART_SUFFIX}"
-        storage.write_file(FileSystems.join(options.output, name), b"")
+        storage.write_file(storage.join(options.output, name), b"")
         storage.delete(options.output, [name])
         files = run_folder.read_files(options.output)
     except Exception as error:  # each storage raises its own exceptions

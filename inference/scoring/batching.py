@@ -1,6 +1,9 @@
-"""Cuts documents into batches with little padding; all functions work on lengths alone."""
+"""Cuts documents into batches with little padding, and pads them."""
 
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 # A document is padded to whole tiles if that adds at most one token for this many: benchmarks/README.md, "Tiles".
 TOKENS_PER_PADDING = 12
@@ -35,3 +38,13 @@ def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(index)
     return batches
+
+
+def padded(
+    tokens: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int, width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Return token ids and mask, both int64 (documents, width); no mask if every text has `width` tokens."""
+    mask = np.arange(width) < np.array([len(ids) for ids in tokens])[:, None]
+    ids = np.full(mask.shape, pad_id, np.int64)
+    ids[mask] = np.concatenate(tokens)
+    return ids, None if mask.all() else mask.astype(np.int64)

@@ -2,14 +2,19 @@
 
 MODEL/runtimes/PACKAGE-VERSION-HASH/   an exact conversion of the state dict with this hash
 MODEL/runtimes/int8-HASH/              the int8 variant of the state dict with this hash
+MODEL/runtimes/reference-HASH/         what torch gives the probe texts with the state dict with this hash
     conversion.json                    the manifest: what the files were made from, and the SHA-256 of each
     ...                                the files that the runtime reads, and the int8 variant's proof
+
+If MODEL cannot be written, the same folders lie in the user's cache, below a folder that is named by the hash of
+model.json.
 """
 
 import contextlib
 import hashlib
 import os
 import re
+import stat
 import uuid
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,17 +23,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models import trained_model
+from models import paths, trained_model
 from models.errors import ModelError
 from models.trained_model import Manifest, Pooling
 
 FOLDER = "runtimes"  # folder of the conversions in the model's directory
 MANIFEST = "conversion.json"
 PACKAGES = ("openvino", "onnx")  # packages that make exact conversions
+TORCH = "torch"  # package that makes the reference
 # Names of the files that are written here. Whatever else lies in a folder is someone else's and is never deleted.
 OPENVINO, OPENVINO_WEIGHTS, ONNX, ONNX_WEIGHTS = "model.xml", "model.bin", "model.onnx", "model.onnx.data"
 PROOF = "proof.json"
-OWN = (MANIFEST, OPENVINO, OPENVINO_WEIGHTS, ONNX, ONNX_WEIGHTS, PROOF)
+REFERENCE, TOKENIZER = "reference.json", "tokenizer.json"
+OWN = (MANIFEST, OPENVINO, OPENVINO_WEIGHTS, ONNX, ONNX_WEIGHTS, PROOF, REFERENCE, TOKENIZER)
 
 
 class Conversion(BaseModel):
@@ -41,13 +48,15 @@ class Conversion(BaseModel):
     pooling: Pooling  # kind of head
     precision: Literal["fp32", "int8"]  # precision of the stored weights
     package: str  # package that made the files
-    version: str | None  # version of the package; None if it is not installed
+    version: str | None  # version of the package, of torch with those that it used; None if it is not installed
     files: dict[str, str] = {}  # SHA-256 of every other file in the folder, by file name
 
     @property
     def name(self) -> str:
         """The name of the folder."""
-        kind = "int8" if self.precision == "int8" else f"{self.package}-{self.version}"
+        kind = f"{self.package}-{self.version}"
+        if self.precision == "int8" or self.package == TORCH:
+            kind = "int8" if self.precision == "int8" else "reference"
         return f"{kind}-{re.sub(r'[^0-9a-f]', '', self.weights[:16])}"
 
 
@@ -73,9 +82,20 @@ def int8(manifest: Manifest) -> Conversion:
     return _conversion(manifest, "int8", "openvino")
 
 
+def reference(manifest: Manifest) -> Conversion:
+    """Return what the installed versions of torch, transformers and tokenizers give a model's probe texts."""
+    versions = [f"{name} {version}" for name in (TORCH, "transformers", "tokenizers") if (version := _version(name))]
+    made = _conversion(manifest, "fp32", TORCH)
+    return made.model_copy(update={"version": ", ".join(versions)}) if len(versions) == 3 else made
+
+
 def usable(manifest: Manifest) -> list[Conversion]:
-    """Return the int8 variant and the conversions that this machine's runtimes would use, whether or not they exist."""
-    return [int8(manifest), *(exact(manifest, package) for package in PACKAGES if _version(package))]
+    """Return the reference, the int8 variant and the conversions that this machine would use, if they exist."""
+    return [
+        reference(manifest),
+        int8(manifest),
+        *(exact(manifest, package) for package in PACKAGES if _version(package)),
+    ]
 
 
 def _conversion(manifest: Manifest, precision: Literal["fp32", "int8"], package: str) -> Conversion:
@@ -94,6 +114,24 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def homes(directory: str | os.PathLike[str]) -> list[Path]:
+    """Return the directories that may hold conversions of a model.
+
+    That is its own, and if it cannot be written also one in the user's cache, unless others may write into that.
+    """
+    beside = Path(directory) / FOLDER
+    if os.access(beside if beside.exists() else directory, os.W_OK):
+        return [Path(directory)]
+    cache = paths.cache() / "conversions" / trained_model.fingerprint(directory)[:16]
+    with contextlib.suppress(OSError):
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = cache.lstat()
+        mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+        if mine and stat.S_ISDIR(status.st_mode) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return [Path(directory), cache]
+    return [Path(directory)]
 
 
 def path_of(directory: str | os.PathLike[str], conversion: Conversion) -> Path:

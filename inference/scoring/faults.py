@@ -13,24 +13,25 @@ is written.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 
-from inference.scoring import runtimes
-from inference.scoring.runtimes import Forward, Runtime
+from inference.scoring.logits import Forward, to_numpy
+from inference.scoring.reference import Reference
+from inference.scoring.verified_model import VerifiedModel
 from models.decision import Floats, probabilities
 from models.errors import UserError
-from models.weights import TrainedModel
 
 T = TypeVar("T")
 
 FEWEST_FAILED = 16  # documents that may fail whatever their share is
 _NO_MEMORY = re.compile(
-    "out of memory|not enough memory|allocate.{0,20} memory|bad[_ ]alloc|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE
+    "OutOfMemoryError|out of memory|not enough memory|allocate.{0,20} memory|bad[_ ]alloc|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
 )
 _DEVICE_LOST = re.compile("(CUDA|HIP|cuDNN) error|device-side assert")
 NOT_THE_DOCUMENTS = "no document is at fault, and none that was scored together with it gets a label"
@@ -65,21 +66,23 @@ def attempt(work: Callable[[], T]) -> T | Problem:
         return work()
     except Exception as error:  # the network may raise anything, and the other documents still need labels
         detail = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_NO_MEMORY.search(detail))
+        is_memory = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(detail))
         if isinstance(error, RuntimeError) and not is_memory and _DEVICE_LOST.search(detail):
             raise DeviceError(
                 f"the GPU failed and is lost to this process ({detail}): {NOT_THE_DOCUMENTS}. Run it again, which "
                 "starts a new process; if it stays, try --device cpu or another machine."
             ) from None
-    if is_memory:
-        torch.cuda.empty_cache()
+    if is_memory and "torch" in sys.modules:
+        from inference.scoring import gpu
+
+        gpu.free_memory()
     return Problem(detail, is_memory)
 
 
 class Probe:
     """The probe texts and the probabilities that a model gave them when it was started."""
 
-    def __init__(self, model: TrainedModel, runtime: Runtime, forward: Forward) -> None:
+    def __init__(self, model: VerifiedModel, reference: Reference, tolerance: float, forward: Forward) -> None:
         """Score the probe texts.
 
         Raises:
@@ -87,8 +90,8 @@ class Probe:
         """
         self._model = model.name
         self._manifest = model.manifest
-        self._tolerance = runtimes.TOLERANCES[runtime.precision]
-        self._inputs = runtimes.encoded_probe_texts(model)
+        self._tolerance = tolerance
+        self._inputs = reference.ids, reference.mask
         self._expected = self._probabilities(forward, "")
 
     def check(self, forward: Forward, reason: str) -> None:
@@ -102,7 +105,7 @@ class Probe:
             raise self._error(f"scores that differ by {difference:.3g}", reason)
 
     def _probabilities(self, forward: Forward, reason: str) -> Floats:
-        logits = attempt(lambda: runtimes.to_numpy(forward(*self._inputs)))
+        logits = attempt(lambda: to_numpy(forward(*self._inputs)))
         if isinstance(logits, Problem):
             raise self._error(logits.detail, reason)
         if not np.isfinite(logits).all():

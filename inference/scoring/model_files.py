@@ -1,7 +1,6 @@
 """Brings the files of trained models to this machine and checks them; remote models are copied to a cache."""
 
 import hashlib
-import os
 import posixpath
 import re
 import shutil
@@ -10,14 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
-from apache_beam.io.filesystems import FileSystems
 from pydantic import ValidationError
 
 from inference.corpus import storage
 from inference.scoring import conversion_folder, conversions
 from inference.scoring.conversion_folder import FOLDER, ChangedError
 from inference.scoring.options import PrecisionChoice, ScoringOptions
-from models import trained_model, weights
+from models import paths, trained_model
 from models.errors import ModelError
 from models.trained_model import MANIFEST, Manifest
 
@@ -96,6 +94,8 @@ def check(directory: str, precision: PrecisionChoice, max_tokens: int | None) ->
     if precision == "int8":
         conversions.int8(manifest, directory)
     if max_tokens:
+        from models import weights  # torch and transformers take seconds to load
+
         weights.check_max_tokens(directory, max_tokens)
 
 
@@ -120,7 +120,7 @@ def all_local(directories: Sequence[str]) -> list[str]:
 
 def cached(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
     """Return the cached copy of the model with this fingerprint; if there is none, `copy` fills a folder."""
-    folder = _cache() / sha256[:16] / name
+    folder = paths.cache() / "models" / sha256[:16] / name
     if folder.is_dir():
         return str(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def cached(sha256: str, name: str, copy: Callable[[Path], None]) -> str:
 
 
 def _read_manifest(directory: str) -> bytes:
-    path = FileSystems.join(directory, MANIFEST)
+    path = storage.join(directory, MANIFEST)
     if not storage.exists(path):
         if problem := storage.bucket_problem(directory):
             raise ModelError(f"Model {problem}")
@@ -155,7 +155,7 @@ def _read_variant(directory: str, content: bytes) -> bytes:
         variant = conversion_folder.int8(Manifest.model_validate_json(content))
     except ValidationError:  # the check of the copy says what is wrong
         return b""
-    path = FileSystems.join(directory, FOLDER, variant.name, conversion_folder.MANIFEST)
+    path = storage.join(directory, FOLDER, variant.name, conversion_folder.MANIFEST)
     return storage.read_file(path) if storage.exists(path) else b""
 
 
@@ -172,10 +172,10 @@ def _copy(directory: str, content: bytes, variant: bytes, folder: Path) -> None:
         )
     (folder / MANIFEST).write_bytes(content)
     for name in names:
-        (folder / name).write_bytes(storage.read_file(FileSystems.join(directory, name)))
+        (folder / name).write_bytes(storage.read_file(storage.join(directory, name)))
     manifest = trained_model.read_manifest(folder)
     for conversion in conversion_folder.usable(manifest):
-        _copy_conversion(FileSystems.join(directory, FOLDER, conversion.name), folder / FOLDER / conversion.name)
+        _copy_conversion(storage.join(directory, FOLDER, conversion.name), folder / FOLDER / conversion.name)
     if variant:
         int8 = conversion_folder.int8(manifest)
         (folder / FOLDER / int8.name / conversion_folder.MANIFEST).write_bytes(variant)
@@ -193,8 +193,4 @@ def _copy_conversion(source: str, target: Path) -> None:
     for name in storage.listing(source):
         if re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             target.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes(storage.read_file(FileSystems.join(source, name)))
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelbeam" / "models"
+            (target / name).write_bytes(storage.read_file(storage.join(source, name)))

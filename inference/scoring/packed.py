@@ -65,7 +65,7 @@ ARCHITECTURES = {
 }
 
 
-def obstacle(network: nn.Module, device: torch.device, dtype: torch.dtype) -> str:
+def obstacle(network: nn.Module, device: str, dtype: torch.dtype) -> str:
     """Return why a network cannot be computed without padding here, or nothing if it can."""
     config = _model(network).config
     if config.model_type not in ARCHITECTURES:
@@ -76,7 +76,7 @@ def obstacle(network: nn.Module, device: torch.device, dtype: torch.dtype) -> st
         return f"torch {torch.__version__} has no {KERNEL}; install 2.10 or later"
     if dtype == torch.float32:
         return "the kernel does not compute in fp32"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < CAPABILITY:
+    if device == "cuda" and torch.cuda.get_device_capability() < CAPABILITY:
         return "the GPU is too old for the kernel"
     return ""
 

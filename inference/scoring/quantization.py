@@ -20,7 +20,7 @@ from sklearn.metrics import f1_score
 from inference.corpus import slices
 from inference.corpus.files import find_files
 from inference.corpus.records import Document, DocumentRecipe, Line, read_documents
-from inference.scoring import batching, conversion_folder, conversions, runtimes, scorer
+from inference.scoring import batching, conversion_folder, converters, runtimes
 from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
@@ -106,7 +106,7 @@ def make(directory: str, data: LabelledFile) -> tuple[Proof, Path]:
     variant = conversion_folder.path_of(directory, kind)
     with _candidate(directory) as candidate:
         folder = conversion_folder.path_of(candidate, kind)
-        conversions.quantize(model, _batches(calibration, model, options), folder)
+        converters.quantize(model, _batches(calibration, model, options), folder)
         proof = _prove(measured, truth, model, options, str(candidate))
         if proof.f1_after < proof.f1_before - MAX_F1_FALL:
             raise UserError(
@@ -197,10 +197,12 @@ def _targets(documents: Sequence[Document], label_field: str, labels: LabelSchem
 def _batches(documents: Sequence[Document], model: TrainedModel, options: ScoringOptions) -> list[tuple[Any, Any]]:
     """Return batches of ids and mask, both int64 (documents, tokens)."""
     recipe, texts = options.recipe_of(model.manifest), [document.texts[0] for document in documents]
-    encoded = tokenizing.encode(model.tokenizer, texts, recipe.max_tokens, recipe)
-    pad = model.tokenizer.pad_token_id or 0
+    tokenizer = tokenizing.of(model.tokenizer)
+    encoded = tokenizing.encode(tokenizer, texts, recipe.max_tokens, recipe)
     batches = batching.by_length([*map(len, encoded)], 1_024)
-    padded = [scorer.padded([encoded[i] for i in batch], pad, len(encoded[batch[0]])) for batch in batches]
+    padded = [
+        batching.padded([encoded[i] for i in batch], tokenizer.pad_id, len(encoded[batch[0]])) for batch in batches
+    ]
     return [(ids, np.ones_like(ids) if mask is None else mask) for ids, mask in padded]
 
 

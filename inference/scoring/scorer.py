@@ -8,17 +8,19 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from inference.corpus.records import Document, Failure
-from inference.scoring import batching, faults, gpu, model_files, runtimes
+from inference.scoring import batching, faults, model_files, reference, runtimes, starting
 from inference.scoring.faults import Probe, Problem
+from inference.scoring.logits import Logits, to_numpy
 from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
-from inference.scoring.runtimes import Logits, Runtime
+from inference.scoring.runtimes import Runtime
 from inference.scoring.tally import Counts
-from models import tokenizing, trained_model, weights
+from inference.scoring.verified_model import VerifiedModel
+from models import tokenizing, trained_model
 from models.text import TextRecipe
+from models.tokenizing import Tokenizer
 
 Tokens = NDArray[np.int32]
 Scored = tuple[Predictions, list[Failure], Counts]
@@ -45,7 +47,7 @@ class Scorer:
         directories = model_files.all_local(options.models)
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         self._recipes = text_recipes(options, manifests)
-        if self.runtime.device.type == "cuda":  # otherwise all cores compute already
+        if self.runtime.device == "cuda":  # otherwise all cores compute already
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self._models = [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
         model_files.refuse_changed(options, directories)
@@ -122,27 +124,27 @@ class _LoadedModel:
     def __init__(
         self, directory: str, options: ScoringOptions, recipes: Sequence[TextRecipe], runtime: Runtime
     ) -> None:
-        model = weights.load(directory)
+        model = VerifiedModel(directory)
+        known = reference.of(model)
         recipe = options.recipe_of(model.manifest)
         self.name = model.name
         self.manifest = model.manifest
-        self.tokenizer = model.tokenizer
+        self.tokenizer = known.tokenizer
         self.max_tokens = recipe.max_tokens
-        self._truncate = _truncator(model.tokenizer, self.max_tokens)
+        self._truncate = _truncator(self.tokenizer, self.max_tokens)
         tokenizer = trained_model.tokenizer_fingerprint(model.manifest)
         # This key names an encoding of the documents. Models with equal tokenizers and text recipes share one.
         self.encoding = (tokenizer, recipes.index(text_only(recipe)))
         self._selection = options.scores
         self._tile = runtime.tile
-        self._pad = model.tokenizer.pad_token_id or 0
-        self.on_gpu = runtime.device.type == "cuda"
-        self._forward, self.sha256, self._padding = runtimes.start(runtime, model, directory)
-        self._probe = Probe(model, runtime, self._forward)
+        self.on_gpu = runtime.device == "cuda"
+        self._forward, self.sha256, self._padding = starting.start(runtime, model, known)
+        self._probe = Probe(model, known, starting.TOLERANCES[runtime.precision], self._forward)
         self._token_budget = CPU_TOKEN_BUDGET
         if self.on_gpu:
-            self._token_budget = gpu.token_budget(
-                lambda *batch: runtimes.to_numpy(self._forward(*batch)), self.max_tokens
-            )
+            from inference.scoring import gpu
+
+            self._token_budget = gpu.token_budget(self._forward, self.max_tokens)
 
     def check_probe(self, reason: str = "") -> None:
         """Check that the probe texts still get their scores; `reason` is the problem that raised the doubt.
@@ -203,7 +205,7 @@ class _Computation:
             queued = list(pool.map(self._queue, batches))
             for logits in queued:  # meanwhile, the thread of the pool queues the batches of other callers
                 if logits is not None:
-                    faults.attempt(partial(runtimes.to_numpy, logits))
+                    faults.attempt(partial(to_numpy, logits))
         for _ in pool.map(self._compute, batches, queued):
             pass
 
@@ -214,7 +216,9 @@ class _Computation:
 
     def _forward(self, batch: list[int]) -> Logits:
         rows = [self._tokens[text] for text in batch]
-        return self._model._forward(*padded(rows, self._model._pad, self._widths[batch[0]]))  # the first is the widest
+        return self._model._forward(
+            *batching.padded(rows, self._model.tokenizer.pad_id, self._widths[batch[0]])
+        )  # the first is the widest
 
     def _compute(self, batch: list[int], queued: Logits | None = None) -> None:
         """Compute a batch. Repeat what fails in halves, until a text that fails is alone."""
@@ -233,7 +237,7 @@ class _Computation:
 
         A GPU reports an error late. The attempt includes the wait for the logits, so the error belongs to its batch.
         """
-        result = faults.attempt(lambda: runtimes.to_numpy(self._forward(batch) if queued is None else queued))
+        result = faults.attempt(lambda: to_numpy(self._forward(batch) if queued is None else queued))
         if isinstance(result, Problem):
             return batch, result
         finite, texts = np.isfinite(result).all(axis=1), np.array(batch)
@@ -255,17 +259,7 @@ class _Computation:
             faults.refuse_most_failed(len(self.problems), self._texts, problem.detail)
 
 
-def padded(
-    tokens: Sequence[Sequence[int] | Tokens], pad_id: int, width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Return token ids and mask, both int64 (documents, width); no mask if every text has `width` tokens."""
-    mask = np.arange(width) < np.array([len(ids) for ids in tokens])[:, None]
-    ids = np.full(mask.shape, pad_id, np.int64)
-    ids[mask] = np.concatenate(tokens)
-    return ids, None if mask.all() else mask.astype(np.int64)
-
-
-def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[[Tokens], Tokens]:
+def _truncator(tokenizer: Tokenizer, max_tokens: int) -> Callable[[Tokens], Tokens]:
     """Return a function that truncates token ids to `max_tokens` exactly as the tokenizer does.
 
     Special tokens stand before and after the text; truncation removes tokens from the text's end (or beginning).
@@ -273,8 +267,7 @@ def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[
     Raises:
         RuntimeError: the tokenizer truncates a sample text in another way.
     """
-    empty = tokenizer("")["input_ids"]
-    one_letter = tokenizer("a")["input_ids"]
+    empty, one_letter = tokenizer.ids(["", "a"])
     before = next((i for i, (x, y) in enumerate(zip(empty, one_letter, strict=False)) if x != y), 0)
     after = len(empty) - before
 
@@ -286,12 +279,10 @@ def _truncator(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Callable[
         return np.concatenate([ids[: max_tokens - after], ids[len(ids) - after :]])
 
     sample = "one two three four five six seven eight nine ten " * max_tokens
-    expected, longer = (
-        tokenizer(sample, truncation=True, max_length=length)["input_ids"] for length in (max_tokens, max_tokens + 7)
-    )
+    expected, longer = (tokenizer.ids([sample], length)[0] for length in (max_tokens, max_tokens + 7))
     if truncate(np.array(longer, np.int32)).tolist() != expected:
         raise RuntimeError(
-            f"expected a tokenizer that removes tokens from one side, found that {type(tokenizer).__name__} truncates "
-            "in another way; use a model with another tokenizer."
+            "expected a tokenizer that removes tokens from one side, found that it truncates in "
+            "another way; use a model with another tokenizer."
         )
     return truncate

@@ -21,7 +21,7 @@ from inference.corpus import counting
 from inference.corpus import s3 as objects
 from inference.corpus.files import find_files
 from inference.corpus.slices import Slice
-from inference.scoring import conversion_folder, conversions
+from inference.scoring import conversion_folder, converters
 from models import seals, weights
 from models.network import PooledClassifier
 from models.paths import GS
@@ -255,7 +255,6 @@ def int8_variant(model: Path, scale: float = 1.0) -> Path:
     folder = conversion_folder.path_of(model, kind)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with conversions._quiet():
-        conversions._to_openvino(loaded, folder)
+    converters.convert(loaded, "openvino", folder)
     conversion_folder.seal(folder, kind)
     return folder

@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from inference.scoring import conversion_folder, conversions, model_files, runtimes
+from inference.scoring import conversion_folder, converters, model_files, reference, starting
 from inference.scoring.conversion_folder import FOLDER, MANIFEST, ONNX, ONNX_WEIGHTS, ChangedError
+from inference.scoring.logits import to_numpy
 from inference.scoring.options import RuntimeName, ScoringOptions
-from inference.scoring.runtimes import Runtime, Started
+from inference.scoring.runtimes import Runtime
 from inference.scoring.scorer import Scorer
+from inference.scoring.starting import Started
+from inference.scoring.verified_model import VerifiedModel
 from models import trained_model, weights
 from models.errors import ModelError
 from models.network import PooledClassifier
@@ -56,10 +58,12 @@ def model(tmp_path: Path, converted_once: Path) -> Path:
 @pytest.fixture
 def converted(model: Path, converted_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a model with both conversions. To convert it again takes no time, because the same files are copied."""
+    (known,) = (converted_once / FOLDER).glob("reference-*")
+    shutil.copytree(known, model / FOLDER / known.name)
     for package in conversion_folder.PACKAGES:
         (made,) = (converted_once / FOLDER).glob(f"{package}-*")
         shutil.copytree(made, model / FOLDER / made.name)
-        monkeypatch.setitem(conversions._CONVERTERS, package, partial(copy, made))
+        monkeypatch.setitem(converters._CONVERTERS, package, partial(copy, made))
     return model
 
 
@@ -67,17 +71,23 @@ def copy(made: Path, _: TrainedModel, folder: Path) -> None:
     shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
 
 
+def kept(directory: Path) -> list[Path]:
+    """Return the conversions beside a model, and what is left of others."""
+    return [path for path in (directory / FOLDER).iterdir() if not path.name.startswith("reference-")]
+
+
 def start(name: RuntimeName, directory: Path) -> Started:
-    return runtimes.start(Runtime(name, "fp32", torch.device("cpu"), 1, ""), weights.load(directory), str(directory))
+    model = VerifiedModel(directory)
+    return starting.start(Runtime(name, "fp32", "cpu", 1, ""), model, reference.of(model))
 
 
 def logits(name: RuntimeName, directory: Path) -> NDArray[np.float32]:
-    return runtimes.to_numpy(start(name, directory).forward(IDS, None))
+    return to_numpy(start(name, directory).forward(IDS, None))
 
 
 def conversion(directory: Path, name: RuntimeName = "openvino") -> Path:
     manifest = trained_model.read_manifest(directory)
-    return conversion_folder.path_of(directory, conversion_folder.exact(manifest, runtimes.CONVERTERS[name]))
+    return conversion_folder.path_of(directory, conversion_folder.exact(manifest, starting.CONVERTERS[name]))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -94,7 +104,7 @@ def zero_words_that_no_probe_text_has(directory: Path, name: RuntimeName = "open
     loaded = weights.load(directory)
     assert isinstance(loaded.network, PooledClassifier)
     embeddings = loaded.network.encoder.get_input_embeddings().weight.detach().numpy()
-    probed = set(runtimes.encoded_probe_texts(loaded)[0].flatten())
+    probed = set(reference.of(VerifiedModel(directory)).ids.flatten())
     (file,) = [path for path in conversion(directory, name).iterdir() if path.suffix in (".bin", ".data")]
     content = bytearray(file.read_bytes())
     at = content.index(embeddings.tobytes())
@@ -124,7 +134,7 @@ def test_a_conversion_of_other_weights_is_not_used(
     other = tiny_model(tmp_path / "other", seed=1)
     shutil.copytree(converted_once / FOLDER, other / FOLDER)  # someone copies the folder by mistake
     assert not np.array_equal(logits("openvino", other), logits("openvino", converted_once))
-    assert len(list((other / FOLDER).iterdir())) == 3
+    assert len(kept(other)) == 3
     assert warnings_of(capsys) == []
 
 
@@ -141,7 +151,7 @@ def test_weights_that_no_probe_text_reads_are_checked(
     assert f"found {file} changed (SHA-256 " in warning
     assert warning.endswith("; converting again.")
     assert contents(folder) == made
-    assert len(list((converted / FOLDER).iterdir())) == 2
+    assert len(kept(converted)) == 2
     logits(name, converted)
     assert warnings_of(capsys) == []
 
@@ -232,11 +242,11 @@ def test_a_conversion_that_is_not_proved_is_not_kept(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = weights.load(tiny_model(tmp_path / "other", seed=1))
-    convert = conversions._CONVERTERS["openvino"]
-    monkeypatch.setitem(conversions._CONVERTERS, "openvino", lambda _, folder: convert(other, folder))
+    convert = converters._CONVERTERS["openvino"]
+    monkeypatch.setitem(converters._CONVERTERS, "openvino", lambda _, folder: convert(other, folder))
     with pytest.raises(ModelError, match="differ by"):
         start("openvino", model)
-    assert list((model / FOLDER).iterdir()) == []
+    assert kept(model) == []
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -248,19 +258,19 @@ def test_two_processes_convert_at_once(converted: Path, damaged: bool, monkeypat
         (folder / MANIFEST).unlink()
     else:
         shutil.rmtree(folder)
-    convert = conversions._CONVERTERS["openvino"]
+    convert = converters._CONVERTERS["openvino"]
     second: list[NDArray[np.float32]] = []
 
     def convert_slowly(loaded: TrainedModel, staging: Path) -> None:
-        monkeypatch.setitem(conversions._CONVERTERS, "openvino", convert)
+        monkeypatch.setitem(converters._CONVERTERS, "openvino", convert)
         second.append(logits("openvino", converted))
         convert(loaded, staging)
 
-    monkeypatch.setitem(conversions._CONVERTERS, "openvino", convert_slowly)
+    monkeypatch.setitem(converters._CONVERTERS, "openvino", convert_slowly)
     assert np.array_equal(logits("openvino", converted), expected)
     assert np.array_equal(second[0], expected)
     assert contents(folder) == made
-    assert len(list((converted / FOLDER).iterdir())) == 2
+    assert len(kept(converted)) == 2
 
 
 KILLED = """
@@ -269,22 +279,23 @@ from functools import partial
 from pathlib import Path
 import torch
 from numpy.typing import NDArray
-from inference.scoring import conversions, runtimes
-from models import weights
-convert = conversions._CONVERTERS["openvino"]
+from inference.scoring import converters, reference, runtimes, starting
+from inference.scoring.verified_model import VerifiedModel
+convert = converters._CONVERTERS["openvino"]
 def die(model, folder):
     convert(model, folder)
     (folder / "model.bin").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
-conversions._CONVERTERS["openvino"] = die
-runtimes.start(runtimes.Runtime("openvino", "fp32", torch.device("cpu"), 1, ""), weights.load(sys.argv[1]), sys.argv[1])
+converters._CONVERTERS["openvino"] = die
+model = VerifiedModel(sys.argv[1])
+starting.start(runtimes.Runtime("openvino", "fp32", "cpu", 1, ""), model, reference.of(model))
 """
 
 
 def test_a_kill_in_the_middle_leaves_nothing_that_computes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, model], capture_output=True, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [path.name[0] for path in (model / FOLDER).iterdir()] == ["."]
+    assert [path.name[0] for path in kept(model)] == ["."]
     torch_logits = logits("torch", model)
     assert np.abs(logits("openvino", model) - torch_logits).max() < 1e-4
     assert warnings_of(capsys) == []
@@ -293,11 +304,11 @@ def test_a_kill_in_the_middle_leaves_nothing_that_computes(model: Path, capsys: 
 SIGNALLED = """
 import signal, sys
 from pathlib import Path
-from inference.scoring import conversions
+from inference.scoring import compiled
 (folder,) = Path(sys.argv[1]).glob("openvino-*")
 files = {file.name: file.read_bytes() for file in folder.iterdir()}
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
-first, second = (conversions.openvino(files, 1, bf16=False) for _ in range(2))
+first, second = (compiled.openvino(files, 1, bf16=False) for _ in range(2))
 del first
 del second
 signal.raise_signal(signal.SIGUSR1)

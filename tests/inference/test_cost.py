@@ -29,6 +29,7 @@ from inference.cost.profile import Profile
 from inference.dataflow import images, spending, workers
 from inference.runs.options import RunOptions
 from inference.scoring.options import PrecisionChoice, ScoringOptions
+from models import hardware
 from models.errors import UserError
 from models.text import TextRecipe
 from tests.inference.conftest import write_corpus
@@ -81,7 +82,7 @@ def test_a_machine_without_bf16_is_measured_in_fp32(
     requested: PrecisionChoice,
     measured: PrecisionChoice,
 ) -> None:
-    monkeypatch.setattr(estimate, "has_bf16", lambda _: here)
+    monkeypatch.setattr(hardware, "has_bf16", lambda _: here)
     machine = Machine(vcpus=4, cores=2, memory_gb=16, bf16=there)
     scoring = ScoringOptions(models=("m",), precision=requested)
     assert estimate.equivalent_scoring(machine, scoring) == replace(scoring, precision=measured)
@@ -240,7 +241,7 @@ def test_machines_without_bf16_are_priced_by_a_measurement_in_fp32(
 
     measure_really = estimate.measure
     monkeypatch.setattr(estimate, "measure", measure)
-    monkeypatch.setattr(estimate, "has_bf16", lambda _: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda _: True)
     flags = ["--model", str(colours), "--input", str(corpus), "--workers", "1"]
     assert estimate_cost.main([*flags, "--json"]) == 0
     assert measured == ["auto", "fp32"]

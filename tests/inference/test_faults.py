@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,11 +19,12 @@ from inference import Classifier, run
 from inference.corpus.records import Document, Documents
 from inference.runs import handler
 from inference.runs.handler import SliceDocuments, SliceHandler
-from inference.scoring import faults, runtimes
+from inference.scoring import faults, starting
 from inference.scoring.faults import DeviceError, ScoringError
+from inference.scoring.logits import Forward, Logits, to_numpy
 from inference.scoring.options import ScoringOptions
-from inference.scoring.runtimes import Forward, Logits, Started
 from inference.scoring.scorer import Scorer
+from inference.scoring.starting import Started
 from tests.inference.conftest import rows_of, texts, write_corpus
 
 Ids = NDArray[np.int64]
@@ -70,7 +70,7 @@ def failing(when: Callable[[int, Ids], bool], error: Exception) -> Fault:
 
 
 def spoiled(when: Callable[[int, Ids], bool], value: float) -> Fault:
-    return lambda call, ids, logits: runtimes.to_numpy(logits) * 0 + np.float32(value) if when(call, ids) else logits
+    return lambda call, ids, logits: to_numpy(logits) * 0 + np.float32(value) if when(call, ids) else logits
 
 
 def from_40_on(call: int, _: Ids) -> bool:
@@ -95,7 +95,7 @@ def test_a_device_that_goes_bad_seals_no_document(loaded: Scorer, fault: Fault) 
 
 def test_one_document_that_fails_is_sealed_after_it_failed_twice_alone(loaded: Scorer) -> None:
     expected = {prediction.id: prediction for prediction in loaded.score(documents(300))[0]}
-    poison = loaded._models[0].tokenizer("@")["input_ids"][1]
+    poison = loaded._models[0].tokenizer.ids(["@"])[0][1]
     calls = break_down(loaded, failing(lambda _, ids: bool((ids == poison).any()), ValueError("not this")))
     predictions, failures, counts = loaded.score([*documents(300), Document(301, "x", ("red @",), {}, b"raw")])
     (failure,) = failures
@@ -176,18 +176,17 @@ def test_a_lost_gpu_stops_at_once(loaded: Scorer) -> None:
     assert len(calls) in range(40, 44)  # the thread may begin another batch meanwhile
 
 
-class Late(torch.Tensor):
+class Late:
     """Logits of a GPU that reports its error when they are fetched."""
 
-    def float(self, *_: Any, **__: Any) -> Any:
+    def wait(self) -> NDArray[np.float32]:
         raise RuntimeError("late")
 
 
 @pytest.mark.parametrize("for_ever", [True, False])
 def test_an_error_that_a_gpu_reports_late_belongs_to_its_batch(loaded: Scorer, for_ever: bool) -> None:
     def late(call: int, _: Ids, logits: Logits) -> Logits:
-        assert isinstance(logits, torch.Tensor)
-        return logits.as_subclass(Late) if call == 40 or (for_ever and call > 40) else logits
+        return Late() if call == 40 or (for_ever and call > 40) else logits
 
     loaded._models[0].on_gpu = True
     break_down(loaded, late)
@@ -218,13 +217,13 @@ def test_a_worker_without_its_gpu_ends_at_the_next_slice(
 @pytest.fixture
 def faulty_start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
     """Return a function that makes every model fail from now on."""
-    start = runtimes.start
+    start = starting.start
 
     def install(fault: Fault) -> None:
         def broken(started: Started) -> Started:
             return started._replace(forward=with_fault(started.forward, fault, []))
 
-        monkeypatch.setattr(runtimes, "start", lambda *model: broken(start(*model)))
+        monkeypatch.setattr(starting, "start", lambda *model: broken(start(*model)))
         monkeypatch.setattr("inference.scoring.scorer.CPU_TOKEN_BUDGET", 64)
 
     return install

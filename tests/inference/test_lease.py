@@ -54,7 +54,7 @@ class Memory:
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     """Put a storage in memory in the place of Cloud Storage."""
     found = Memory()
-    monkeypatch.setattr(storage, "OBJECTS", {GS: found})
+    monkeypatch.setattr(storage, "objects", lambda _: found)
     return found
 
 

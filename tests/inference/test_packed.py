@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from inference.corpus.records import Document
-from inference.scoring import gpu, packed, runtimes
+from inference.scoring import gpu, packed, starting
+from inference.scoring.logits import Logits, to_numpy
 from inference.scoring.options import DeviceChoice, PrecisionChoice, ScoringOptions
 from inference.scoring.packed import PackedNetwork
 from inference.scoring.scorer import Scorer
@@ -133,8 +134,8 @@ def test_what_cannot_be_computed_without_padding_has_a_reason(
         "capability": (8, 0),
     } | change
     monkeypatch.setattr(packed, "KERNEL", values["kernel"])
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: values["capability"])
-    found = packed.obstacle(networks.from_config(values["config"], "mean"), CUDA, values["dtype"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: values["capability"])
+    found = packed.obstacle(networks.from_config(values["config"], "mean"), "cuda", values["dtype"])
     assert found.startswith(reason) if not reason else reason in found
 
 
@@ -234,7 +235,12 @@ def test_the_size_of_a_batch_follows_from_the_free_memory(
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5_000)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: used[-1])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 2**40))
-    assert gpu.token_budget(lambda ids, _: used.append(5_000 + 1_000 * ids.size), 32) == expected
+
+    def forward(ids: np.ndarray, _: np.ndarray | None) -> Logits:
+        used.append(5_000 + 1_000 * ids.size)
+        return np.zeros((len(ids), 1), np.float32)
+
+    assert gpu.token_budget(forward, 32) == expected
 
 
 def test_a_gpu_with_hardly_any_memory_gets_one_text_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +256,7 @@ def test_the_kernel_of_a_gpu_gives_the_logits_of_the_network_with_padding(kind: 
     ids, mask = batch_of(CONFIGS[kind].pad_token_id)
     with torch.inference_mode():
         expected = network(torch.from_numpy(ids), torch.from_numpy(mask))
-    assert packed.obstacle(network, CUDA, torch.float16) == ""
+    assert packed.obstacle(network, "cuda", torch.float16) == ""
     found = computed(PackedNetwork(network.to(CUDA, torch.float16)), ids, mask, CUDA)
     differences = (expected - expected.mean(dim=0)).norm()  # between texts
     assert (found.float().cpu() - expected).norm() < 0.1 * differences
@@ -263,7 +269,7 @@ def test_a_slice_gets_nearly_the_scores_of_the_cpu_from_a_gpu(colours: Path, pre
     _, _, counts = scorer.score(documents())
     assert counts.padded_tokens == counts.tokens
     difference = np.abs(probabilities(scorer) - probabilities(scorer_of(colours)))
-    assert difference.max() < runtimes.TOLERANCES[precision]
+    assert difference.max() < starting.TOLERANCES[precision]
 
 
 @pytest.mark.gpu
@@ -279,13 +285,13 @@ def test_nothing_waits_for_the_gpu_before_all_batches_are_queued(colours: Path) 
     scorer = scorer_of(colours, "cuda", "bf16")
     model = scorer._models[0]
     ids, mask = batch_of(0)
-    runtimes.to_numpy(model._forward(ids, mask))
+    to_numpy(model._forward(ids, mask))
     torch.cuda.set_sync_debug_mode("error")
     try:
         queued = [model._forward(ids, mask) for _ in range(3)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert np.isfinite([runtimes.to_numpy(logits) for logits in queued]).all()
+    assert np.isfinite([to_numpy(logits) for logits in queued]).all()
 
 
 @pytest.mark.gpu
@@ -294,11 +300,11 @@ def test_a_gpu_without_memory_gets_smaller_batches(colours: Path) -> None:
     expected, model = probabilities(scorer), scorer._models[0]
     compute = model._forward
 
-    def greedy(ids: np.ndarray, mask: np.ndarray | None) -> runtimes.Logits:
+    def greedy(ids: np.ndarray, mask: np.ndarray | None) -> Logits:
         if ids.size > 500:
             torch.empty(2**50, device=CUDA)
         return compute(ids, mask)
 
     model._forward = greedy
-    assert np.abs(probabilities(scorer) - expected).max() < runtimes.TOLERANCES["bf16"]
+    assert np.abs(probabilities(scorer) - expected).max() < starting.TOLERANCES["bf16"]
     assert model._token_budget <= 1_000

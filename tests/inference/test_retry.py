@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from inference.corpus.records import Document
 from inference.runs import frames, integrity, receipts, rows, sink
 from inference.runs.receipts import Receipt
-from inference.scoring import runtimes
-from inference.scoring.runtimes import Logits, Runtime, Started
+from inference.scoring import starting
+from inference.scoring.logits import Logits
+from inference.scoring.reference import Reference
+from inference.scoring.runtimes import Runtime
 from inference.scoring.scorer import Scored, Scorer
+from inference.scoring.starting import Started
+from inference.scoring.verified_model import VerifiedModel
 from models.errors import UserError
-from models.weights import TrainedModel
 from tests.inference.conftest import contents, identity_of, rows_of, write_corpus
 
 Label = Callable[..., Path]
@@ -29,11 +32,11 @@ FAILING = ("d7", "d8", "d150")
 def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Let every text with an @ fail in the network while the list is not empty."""
     active = [True]
-    start = runtimes.start
+    start = starting.start
 
-    def started(runtime: Runtime, model: TrainedModel, directory: str) -> Started:
-        right = start(runtime, model, directory)
-        sign = model.tokenizer("@")["input_ids"][1]
+    def started(runtime: Runtime, model: VerifiedModel, reference: Reference) -> Started:
+        right = start(runtime, model, reference)
+        sign = reference.tokenizer.ids(["@"])[0][1]
 
         def forward(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
             if active and (ids == sign).any():
@@ -42,7 +45,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
         return right._replace(forward=forward)
 
-    monkeypatch.setattr(runtimes, "start", started)
+    monkeypatch.setattr(starting, "start", started)
     return active
 
 

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from inference.scoring import runtimes
+from inference.scoring import reference, runtimes, starting, torch_runtime
+from inference.scoring.logits import Forward, to_numpy
 from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, RuntimeChoice, RuntimeName
 from inference.scoring.runtimes import Runtime
+from inference.scoring.verified_model import VerifiedModel
 from models import weights
 from models.errors import ModelError, UserError
 from models.network import PooledClassifier
 from models.trained_model import Pooling
 from tests.tiny import tiny_model
 
-CPU = torch.device("cpu")
 IDS = np.array([[2, 9, 30, 41, 3, 0, 0], [2, 33, 9, 12, 60, 61, 3], [2, 3, 0, 0, 0, 0, 0]])
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the converters raise these
@@ -29,9 +30,10 @@ def need(name: str) -> None:
         pytest.importorskip(name)
 
 
-def start(name: RuntimeName, directory: Path, precision: Precision = "fp32") -> runtimes.Forward:
-    runtime = Runtime(name, precision, CPU, 1, "")
-    return runtimes.start(runtime, weights.load(directory), str(directory)).forward
+def start(name: RuntimeName, directory: Path, precision: Precision = "fp32") -> Forward:
+    runtime = Runtime(name, precision, "cpu", 1, "")
+    model = VerifiedModel(directory)
+    return starting.start(runtime, model, reference.of(model)).forward
 
 
 @pytest.mark.parametrize("name", [pytest.param("compile", marks=pytest.mark.slow), "torch", "openvino", "onnxruntime"])
@@ -46,17 +48,15 @@ def test_every_runtime_gives_the_logits_of_torch(tmp_path: Path, name: RuntimeNa
         with torch.inference_mode():
             masked = network(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
             unmasked = network(torch.from_numpy(ids), None).numpy()
-        assert np.abs(runtimes.to_numpy(forward(ids, mask)) - masked).max() < 1e-4
-        assert np.abs(runtimes.to_numpy(forward(ids, None)) - unmasked).max() < 1e-4
+        assert np.abs(to_numpy(forward(ids, mask)) - masked).max() < 1e-4
+        assert np.abs(to_numpy(forward(ids, None)) - unmasked).max() < 1e-4
 
 
 def test_a_runtime_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tiny_model(tmp_path / "m")
-    original = runtimes._start_torch
-    monkeypatch.setitem(
-        runtimes._STARTERS,
-        "torch",
-        lambda *arguments: lambda ids, mask: runtimes.to_numpy(original(*arguments)(ids, mask)) + 1,
+    original = torch_runtime.start
+    monkeypatch.setattr(
+        torch_runtime, "start", lambda *arguments: lambda ids, mask: to_numpy(original(*arguments)(ids, mask)) + 1
     )
     with pytest.raises(ModelError, match=r"found that those of torch in fp32 on 1 thread differ by 0\.\d+;"):
         start("torch", directory)
@@ -64,21 +64,22 @@ def test_a_runtime_that_gives_other_scores_is_refused(tmp_path: Path, monkeypatc
 
 def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
-    model = weights.load(directory)
-    assert isinstance(model.network, PooledClassifier)
-    torch.nn.init.constant_(model.network.head.weight, float("nan"))
+    model = VerifiedModel(directory)
+    assert isinstance(model.trained.network, PooledClassifier)
+    torch.nn.init.constant_(model.trained.network.head.weight, float("nan"))
     with pytest.raises(ModelError, match="scores that are not finite numbers"):
-        runtimes.start(Runtime("torch", "fp32", CPU, 1, ""), model, str(directory))
+        reference.of(model)
+    assert not list(directory.glob("runtimes/*"))
 
 
 def test_the_number_of_torchs_threads_is_left_as_it_was(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    runtime = Runtime("torch", "fp32", CPU, before + 1, "")
+    runtime = Runtime("torch", "fp32", "cpu", before + 1, "")
     directory = tiny_model(tmp_path / "m")
     seen = []
-    model = weights.load(directory)
-    model.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
-    runtimes.start(runtime, model, str(directory))
+    model = VerifiedModel(directory)
+    model.trained.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    starting.start(runtime, model, reference.of(model))
     assert seen == [before, 1]  # each batch has one thread
     assert torch.get_num_threads() == before
 
@@ -105,20 +106,20 @@ def memory() -> int:
 
 def test_fp16_is_closer_to_fp32_than_its_tolerance(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
-    exact, close = (runtimes.to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "fp16"))
-    assert 0 < np.abs(exact - close).max() < runtimes.TOLERANCES["fp16"]
+    exact, close = (to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "fp16"))
+    assert 0 < np.abs(exact - close).max() < starting.TOLERANCES["fp16"]
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 9), "bf16")])
 def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(
     capability: tuple[int, int], precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(runtimes, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     for runtime in ("auto", "torch", "compile"):
         chosen = runtimes.choose(runtime, "auto", "auto")
-        assert (chosen.device.type, chosen.precision) == ("cuda", precision)
+        assert (chosen.device, chosen.precision) == ("cuda", precision)
     assert runtimes.choose("torch", "auto", "cpu").precision in ("fp32", "bf16")
     if precision == "fp16":
         with pytest.raises(UserError, match="--precision bf16: expected a GPU that multiplies it, found an older one"):
@@ -127,7 +128,7 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(
 
 def test_bf16_is_close_to_fp32(tmp_path: Path) -> None:
     directory = tiny_model(tmp_path / "m")
-    exact, close = (runtimes.to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "bf16"))
+    exact, close = (to_numpy(start("torch", directory, p)(IDS, None)) for p in ("fp32", "bf16"))
     assert 0 < np.abs(exact - close).max() < 0.1
 
 

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from inference.corpus.records import Document
-from inference.scoring import runtimes, scorer
+from inference.scoring import scorer
+from inference.scoring.logits import Logits
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
 from models import tokenizing, weights
@@ -66,7 +67,7 @@ def test_two_models_with_one_tokenizer_tokenise_once(colours: Path, offensive: P
 @pytest.mark.parametrize("max_tokens", [3, 4, 7, 20])
 def test_shortening_tokens_is_what_the_tokenizer_does(colours: Path, max_tokens: int) -> None:
     tokenizer = weights.load(colours).tokenizer
-    truncate = scorer._truncator(tokenizer, max_tokens)
+    truncate = scorer._truncator(tokenizing.of(tokenizer), max_tokens)
     for text in texts(40):
         expected = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
         assert truncate(np.array(tokenizer(text)["input_ids"], np.int32)).tolist() == expected
@@ -93,7 +94,7 @@ def test_a_failing_batch_is_halved_until_the_document_is_alone(colours: Path) ->
     model = loaded._models[0]
     forward, sizes = model._forward, []
 
-    def failing(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+    def failing(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
         sizes.append(len(ids))
         if 9 in (np.full(len(ids), ids.shape[1]) if mask is None else mask.sum(axis=1)):
             raise RuntimeError("nine")
@@ -101,7 +102,7 @@ def test_a_failing_batch_is_halved_until_the_document_is_alone(colours: Path) ->
 
     model._forward = failing
     predictions, failures, counts = loaded.score(documents(100))
-    nine = [d.id for d in documents(100) if len(model.tokenizer(d.texts[0])["input_ids"]) == 9]
+    nine = [d.id for d in documents(100) if len(model.tokenizer.ids([d.texts[0]])[0]) == 9]
     assert [f.id for f in failures] == nine
     assert len(nine) > 0
     assert len(predictions) == 100 - len(nine)
@@ -113,7 +114,7 @@ def test_what_ran_out_of_memory_once_is_not_tried_again(colours: Path) -> None:
     model, sizes = loaded._models[0], []
     forward, limit = model._forward, 100
 
-    def small(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+    def small(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
         sizes.append(ids.size)
         if ids.size > limit:
             raise torch.OutOfMemoryError("too much")
@@ -147,7 +148,7 @@ def test_as_many_batches_are_computed_at_once_as_there_are_threads(colours: Path
     model, lock, busy, together = loaded._models[0], threading.Lock(), [0], []
     forward = model._forward
 
-    def counted(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> runtimes.Logits:
+    def counted(ids: NDArray[np.int64], mask: NDArray[np.int64] | None) -> Logits:
         with lock:
             busy[0] += 1
             together.append(busy[0])

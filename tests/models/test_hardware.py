@@ -16,9 +16,9 @@ def test_emulated_bf16_is_never_chosen(
     capability: tuple[int, int], expected: Floats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A V100 has 7.0 and a T4 7.5. torch emulates bf16 on both, and then says that they support it."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
-    bf16 = hardware.has_bf16(torch.device("cuda"))
+    bf16 = hardware.has_bf16("cuda")
     assert hardware.floats("auto", "--precision", "cuda", bf16=bf16) == expected
 
 

@@ -76,14 +76,14 @@ def test_ids_are_those_of_the_whole_text(
     recipe = TextRecipe(cleaning=cleaning)
     expected = tokenizer([recipe.clean(text)], truncation=True, max_length=max_length)["input_ids"]
     with mock.patch.object(tokenizing, "CHARACTERS_PER_TOKEN", 2):
-        assert tokenizing.encode(tokenizer, [text], max_length, recipe) == expected
+        assert tokenizing.encode(tokenizing.of(tokenizer), [text], max_length, recipe) == expected
 
 
 def test_only_the_beginning_of_a_long_text_is_tokenised(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert tokenizing.splits_at_spaces(tokenizer)
+    assert tokenizing.splits_at_spaces(tokenizing.of(tokenizer))
     texts = ["the sky is blue " * 1_000, "the sky", "the sky" + " " * 200 + "is blue " * 1_000]
     with mock.patch.object(TextRecipe, "clean", side_effect=TextRecipe.clean, autospec=True) as clean:
-        ids = tokenizing.encode(tokenizer, texts, 12, AS_IT_IS)
+        ids = tokenizing.encode(tokenizing.of(tokenizer), texts, 12, AS_IT_IS)
     assert ids == tokenizer(texts, truncation=True, max_length=12)["input_ids"]
     assert [call.args[1] for call in clean.call_args_list] == ["the sky"]
 
@@ -115,4 +115,21 @@ def in_python() -> PreTrainedTokenizerBase:
     ],
 )
 def test_no_text_is_cut_for_a_tokenizer_that_may_read_across_spaces(make: Callable[[], Any]) -> None:
-    assert not tokenizing.splits_at_spaces(make())
+    assert not tokenizing.splits_at_spaces(tokenizing.of(make()))
+
+
+def test_a_copy_gives_the_same_ids_without_transformers(tokenizer: PreTrainedTokenizerBase) -> None:
+    original = tokenizing.of(tokenizer)
+    content = original.to_bytes()
+    assert content is not None
+    copy = tokenizing.from_bytes(content)
+    texts = ["".join(PIECES), *PIECES, *TEXTS]
+    for max_length in (None, 5, 40):
+        expected = tokenizer(texts, truncation=max_length is not None, max_length=max_length)["input_ids"]
+        assert original.ids(texts, max_length) == copy.ids(texts, max_length) == expected
+    assert (copy.pad_id, copy.truncation_side) == (tokenizer.pad_token_id, "right")
+    assert tokenizing.splits_at_spaces(copy)
+
+
+def test_a_tokenizer_with_a_part_in_python_has_no_copy() -> None:
+    assert tokenizing.of(in_python()).to_bytes() is None

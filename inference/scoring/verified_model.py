@@ -1,0 +1,35 @@
+"""A trained model whose files are checked, and whose network is loaded only if something needs it."""
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from models import trained_model
+
+if TYPE_CHECKING:
+    from models.weights import TrainedModel
+
+
+class VerifiedModel:
+    """A trained model's directory with files that are as they were saved."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Compare every file with the manifest.
+
+        Raises:
+            ModelError: a file is missing, has changed or does not fit.
+        """
+        self.directory = str(directory)
+        self.manifest = trained_model.verify(directory)
+        self.name = trained_model.model_name(directory)
+
+    @functools.cached_property
+    def trained(self) -> "TrainedModel":
+        """The model with its network and its tokenizer, for which torch and transformers are imported.
+
+        Raises:
+            ModelError: the weights do not fit the architecture.
+        """
+        from models import weights
+
+        return weights.load(self.directory)
