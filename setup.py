@@ -26,6 +26,7 @@ REQUIREMENTS = [
     "backports.zstd>=1; python_version < '3.14'",
     # the models
     "torch>=2.6",
+    "tokenizers>=0.22,<1",
     "transformers>=5,<6",
     "accelerate>=1.1",
     "scikit-learn>=1.5",

@@ -42,11 +42,11 @@ def describe(commit: str | None = None) -> dict[str, Any]:
     }
 
 
-def peak_memory(command: Sequence[str], **settings: Any) -> int:
+def peak_memory(command: Sequence[str], every: float = 0.5, **settings: Any) -> int:
     """Return the peak memory of a command's largest process, children included, in MiB.
 
-    It is read while the command runs, as Linux's high-water mark, because a process inherits getrusage's peak from its
-    parent.
+    It is read while the command runs, `every` so many seconds, as Linux's high-water mark, because a process inherits
+    getrusage's peak from its parent.
 
     Raises:
         CalledProcessError: the command failed.
@@ -56,7 +56,7 @@ def peak_memory(command: Sequence[str], **settings: Any) -> int:
         while process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 largest = max(largest, *map(_high_water, [process, *process.children(recursive=True)]))
-            time.sleep(0.5)
+            time.sleep(every)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return largest

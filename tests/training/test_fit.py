@@ -77,7 +77,7 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_fp16(
     capability: tuple[int, int], fp16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(fit, "TrainingArguments", lambda **given: SimpleNamespace(**given))
     arguments = fit._arguments(TrainingConfig(), tmp_path)
