@@ -45,6 +45,7 @@ REQUIREMENTS = [
     "pyarrow>=18",
     "pydantic>=2.7,<3",
     "rich>=13",
+    "threadpoolctl>=3",
 ]
 
 # Other runtimes for scoring on a CPU: inference.scoring.runtimes says what each is for.

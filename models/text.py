@@ -65,6 +65,8 @@ CLEANING_STEPS: dict[str, Callable[[str], str]] = {
     "whitespace": lambda text: " ".join(text.split()),
 }
 
+_KEEPING = frozenset({"nfc", "lower_case", "whitespace"})  # steps that leave something of every word
+
 # Most steps change each word by itself. A step that reads across spaces has a function here. It is applied before the
 # step to a text that was cut, and drops the end that the step cannot judge.
 _READING_ACROSS_SPACES: dict[str, Callable[[str], str]] = {"latex_maths": _without_open_formula}
@@ -122,6 +124,8 @@ class TextRecipe(BaseModel):
         if not parts:
             raise TextError("no_text", f"none of the fields {list(self.fields)} has a value")
         text = self.separator.join(part for part in parts if part)
+        if _KEEPING.issuperset(self.cleaning) and text.strip():
+            return text
         length = _FEW_CHARACTERS
         while not self.beginning(text, length).strip():
             if length >= len(text):

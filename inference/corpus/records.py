@@ -38,6 +38,7 @@ _ENCODINGS = {
     "UTF-16LE": (b"{\x00", b"[\x00"),
     "UTF-16BE": (b"\x00{", b"\x00["),
 }
+_PLAIN = frozenset({str, int, bool, type(None)})  # types of values that hold no float
 _PARSE_ERRORS = (ValueError, RecursionError)  # the decode errors of orjson and json are ValueErrors
 
 
@@ -236,6 +237,9 @@ def parse_record(data: bytes) -> dict[str, Any]:
 
 def _holds_huge_number(record: Any) -> bool:
     """Return whether a float is in the record that may have been an integer beyond 64 bits."""
+    values = record.values() if isinstance(record, dict) else [record]
+    if _PLAIN.issuperset(map(type, values)):
+        return False
     waiting = [record]  # a deep record would exceed the depth of recursion
     while waiting:
         value = waiting.pop()

@@ -11,6 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from apache_beam.coders import PickleCoder, registry
+from apache_beam.coders.coder_impl import CallbackCoderImpl, CoderImpl
+
 from inference.corpus.records import Documents, Failure
 from inference.corpus.slices import Slice
 from inference.runs import launches
@@ -70,6 +73,22 @@ class ScoredSlice:
     failed_bytes: int = 0  # bytes of the lines that failed
     attempts: int = 0  # earlier attempts that may have left files
     finished: FinishedSlice | None = None  # the finished slice that the result is added to
+
+
+class SliceCoder(PickleCoder):
+    """Pickles a slice. Beam asks for the size of every few elements, and would pickle them only for that."""
+
+    def _create_impl(self) -> CoderImpl:
+        pickled = super()._create_impl()
+        return CallbackCoderImpl(pickled.encode, pickled.decode, self.estimate_size)
+
+    def estimate_size(self, value: SliceDocuments | ScoredSlice) -> int:
+        """Return about how many bytes a slice has."""
+        return value.bytes if isinstance(value, ScoredSlice) else value.content.bytes
+
+
+for kind in (SliceDocuments, ScoredSlice):
+    registry.register_coder(kind, SliceCoder)
 
 
 class SliceHandler(ModelHandler[SliceDocuments, ScoredSlice, Scorer]):

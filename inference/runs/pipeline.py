@@ -61,7 +61,7 @@ def build(pipeline: beam.Pipeline, options: RunOptions, *, check_workers: bool =
         | "Unfinished" >> beam.FlatMap(unfinished, options)
         | "SpreadSlices" >> beam.Reshuffle()
         | "ReadSlice" >> beam.ParDo(ReadSlice(options, launcher))
-        | "RunInference" >> RunInference(SliceHandler(options.scoring, options.launch))
+        | "RunInference" >> RunInference(SliceHandler(options.scoring, options.launch)).with_output_types(ScoredSlice)
         | "WriteSlice" >> beam.Map(write_slice, options)
         | "CountWritten" >> beam.combiners.Count.Globally()
     )

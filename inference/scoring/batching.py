@@ -1,6 +1,4 @@
-"""Cuts documents into batches with little padding, and pads them."""
-
-from collections.abc import Sequence
+"""Cuts documents into batches with little padding; all functions work on lengths alone."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +7,18 @@ from numpy.typing import NDArray
 TOKENS_PER_PADDING = 12
 
 
-def padded_width(length: int, tile: int, max_tokens: int) -> int:
-    """Return the number of tokens to pad a document of `length` tokens to.
+def padded_widths(lengths: NDArray[np.int64], tile: int, max_tokens: int) -> NDArray[np.int64]:
+    """Return the number of tokens to pad each document to.
 
-    A processor that multiplies tiles takes longer for an incomplete tile than for a few tokens of padding. The width
-    is therefore a multiple of `tile` if that is near enough and within `max_tokens`, and `length` otherwise.
+    A processor that multiplies tiles takes longer for an incomplete tile than for a few tokens of padding. A width is
+    therefore a multiple of `tile` if that is near enough and within `max_tokens`, and the document's length otherwise.
     """
-    padded = -(-length // tile) * tile
-    return padded if (padded - length) * TOKENS_PER_PADDING <= length and padded <= max_tokens else length
+    padded = -(-lengths // tile) * tile
+    near = ((padded - lengths) * TOKENS_PER_PADDING <= lengths) & (padded <= max_tokens)
+    return np.where(near, padded, lengths)
 
 
-def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def by_length(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
     """Sort documents by length and cut them into batches whose padded size stays within the budget.
 
     Args:
@@ -31,20 +30,11 @@ def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
         Batches of document indices, the longest documents first, so that a batch too large for memory fails early.
         Documents of equal length stay in input order, so equal input gives equal batches.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    batches: list[list[int]] = []
-    for index in order:
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > token_budget:
-            batches.append([])
-        batches[-1].append(index)
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        end = start + max(token_budget // int(lengths[order[start]]), 1)
+        batches.append(order[start:end])
+        start = end
     return batches
-
-
-def padded(
-    tokens: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int, width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Return token ids and mask, both int64 (documents, width); no mask if every text has `width` tokens."""
-    mask = np.arange(width) < np.array([len(ids) for ids in tokens])[:, None]
-    ids = np.full(mask.shape, pad_id, np.int64)
-    ids[mask] = np.concatenate(tokens)
-    return ids, None if mask.all() else mask.astype(np.int64)

@@ -24,6 +24,7 @@ from inference.scoring import batching, conversion_folder, converters, runtimes
 from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
+from inference.scoring.tokens import Tokens
 from models import hardware, tokenizing, weights
 from models.errors import UserError
 from models.labels import LabelSchema, Task
@@ -198,11 +199,9 @@ def _batches(documents: Sequence[Document], model: TrainedModel, options: Scorin
     """Return batches of ids and mask, both int64 (documents, tokens)."""
     recipe, texts = options.recipe_of(model.manifest), [document.texts[0] for document in documents]
     tokenizer = tokenizing.of(model.tokenizer)
-    encoded = tokenizing.encode(tokenizer, texts, recipe.max_tokens, recipe)
-    batches = batching.by_length([*map(len, encoded)], 1_024)
-    padded = [
-        batching.padded([encoded[i] for i in batch], tokenizer.pad_id, len(encoded[batch[0]])) for batch in batches
-    ]
+    tokens = Tokens.of(tokenizing.encode(tokenizer, texts, recipe.max_tokens, recipe))
+    batches = map(tokens.of_texts, batching.by_length(tokens.lengths, 1_024))
+    padded = [batch.padded(int(batch.lengths[0]), tokenizer.pad_id) for batch in batches]
     return [(ids, np.ones_like(ids) if mask is None else mask) for ids, mask in padded]
 
 

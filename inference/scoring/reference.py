@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from inference.scoring import batching, conversion_folder, conversions
+from inference.scoring import conversion_folder, conversions
 from inference.scoring.conversion_folder import REFERENCE, TOKENIZER, ChangedError, Checked
+from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
 from models import tokenizing, trained_model
 from models.errors import ModelError
@@ -113,6 +114,6 @@ def _read(checked: Checked, manifest: Manifest) -> Reference:
 
 def encoded(tokenizer: Tokenizer, max_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids and mask of the probe texts (texts, tokens)."""
-    tokens = tokenizer.ids(list(PROBE_TEXTS), max_tokens)
-    ids, mask = batching.padded(tokens, tokenizer.pad_id, max(map(len, tokens)))
+    tokens = Tokens.of(tokenizer.ids(list(PROBE_TEXTS), max_tokens))
+    ids, mask = tokens.padded(int(tokens.lengths.max()), tokenizer.pad_id)
     return ids, np.ones_like(ids) if mask is None else mask

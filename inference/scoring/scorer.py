@@ -17,12 +17,13 @@ from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
 from inference.scoring.runtimes import Runtime
 from inference.scoring.tally import Counts
+from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
 from models import tokenizing, trained_model
 from models.text import TextRecipe
 from models.tokenizing import Tokenizer
 
-Tokens = NDArray[np.int32]
+Batch = NDArray[np.int64]  # indices of texts
 Scored = tuple[Predictions, list[Failure], Counts]
 
 CPU_TOKEN_BUDGET = 2_048  # padded tokens in a batch; a larger batch does not fit the cache
@@ -79,7 +80,7 @@ class Scorer:
         for model in self._models:
             of_model = by_model[model.name]
             counts.count_labels(model.name, of_model.manifest.labels.names, of_model.all_decided())
-            counts.count_lengths(model.name, [len(encoded[model.encoding][index]) for index in good], model.max_tokens)
+            counts.count_lengths(model.name, encoded[model.encoding].lengths[good], model.max_tokens)
         predictions = Predictions(
             [documents[i].place for i in good],
             [documents[i].id for i in good],
@@ -101,20 +102,19 @@ class Scorer:
     def count_tokens(self, documents: Sequence[Document]) -> int:
         """Return the number of tokens that all models together read of the documents, counting repeated texts."""
         encoded = self._encode(documents)
-        return sum(min(len(ids), m.max_tokens) for m in self._models for ids in encoded[m.encoding])
+        return sum(int(np.minimum(encoded[m.encoding].lengths, m.max_tokens).sum()) for m in self._models)
 
-    def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], list[Tokens]]:
+    def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], Tokens]:
         """Return the token ids of every document, once for each distinct pair of tokenizer and text recipe.
 
         Token ids go one token beyond what any of the models reads, so that truncation can be counted.
         """
-        encoded: dict[tuple[str, int], list[Tokens]] = {}
+        encoded: dict[tuple[str, int], Tokens] = {}
         for key in dict.fromkeys(model.encoding for model in self._models):
             users = [model for model in self._models if model.encoding == key]
             max_length = max(model.max_tokens for model in users) + 1
             texts = [document.texts[key[1]] for document in documents]
-            tokens = tokenizing.encode(users[0].tokenizer, texts, max_length, self._recipes[key[1]])
-            encoded[key] = [np.array(ids, np.int32) for ids in tokens]
+            encoded[key] = Tokens.of(tokenizing.encode(users[0].tokenizer, texts, max_length, self._recipes[key[1]]))
         return encoded
 
 
@@ -154,9 +154,7 @@ class _LoadedModel:
         """
         self._probe.check(self._forward, reason)
 
-    def score(
-        self, encoded: Sequence[Tokens], counts: Counts, pool: Executor, others: int
-    ) -> tuple[ModelScores, dict[int, str]]:
+    def score(self, encoded: Tokens, counts: Counts, pool: Executor, others: int) -> tuple[ModelScores, dict[int, str]]:
         """Return the scores of all documents, and the problem of each document that fails, by its index.
 
         Compute equal texts once, and fill in the token counts of this model.
@@ -164,29 +162,26 @@ class _LoadedModel:
         Raises:
             ScoringError: the device, the memory or the model failed, and not the documents.
         """
-        rows: dict[bytes, int] = {}  # row of each distinct text
-        row_of_document = [rows.setdefault(self._truncate(ids).tobytes(), len(rows)) for ids in encoded]
-        tokens = [np.frombuffer(ids, np.int32) for ids in rows]
-        widths = [batching.padded_width(len(ids), self._tile, self.max_tokens) for ids in tokens]
+        tokens, row_of_document = self._truncate(encoded).distinct()
+        widths = batching.padded_widths(tokens.lengths, self._tile, self.max_tokens)
         batches = batching.by_length(widths, self._token_budget)
-        counts.tokens[self.name] = sum(len(ids) for ids in tokens)
+        counts.tokens[self.name] = len(tokens.ids)
         counts.padded_tokens[self.name] = counts.tokens[self.name]
         if self._padding:
-            counts.padded_tokens[self.name] = sum(len(batch) * widths[batch[0]] for batch in batches)
+            counts.padded_tokens[self.name] = sum(len(batch) * int(widths[batch[0]]) for batch in batches)
         counts.repeated[self.name] = len(encoded) - len(tokens)
         computation = _Computation(self, tokens, widths, others)
         computation.run(batches, pool)
         scores = ModelScores.from_logits(self.manifest, self._selection, computation.logits)
         problems = computation.problems
-        return scores.of(np.array(row_of_document, np.int64)), {
-            document: problems[row] for document, row in enumerate(row_of_document) if row in problems
-        }
+        failed = np.flatnonzero(np.isin(row_of_document, list(problems))) if problems else ()
+        return scores.of(row_of_document), {int(document): problems[row_of_document[document]] for document in failed}
 
 
 class _Computation:
     """The logits of some distinct texts, computed in batches of their indices. Threads compute different batches."""
 
-    def __init__(self, model: _LoadedModel, tokens: Sequence[Tokens], widths: Sequence[int], others: int) -> None:
+    def __init__(self, model: _LoadedModel, tokens: Tokens, widths: NDArray[np.int64], others: int) -> None:
         self._model = model
         self._tokens = tokens
         self._widths = widths  # number of tokens to pad each text to
@@ -194,7 +189,7 @@ class _Computation:
         self.logits = np.zeros((len(tokens), len(model.manifest.labels.names)), np.float32)
         self.problems: dict[int, str] = {}  # problem of each text that fails, whose logits stay 0
 
-    def run(self, batches: Sequence[list[int]], pool: Executor) -> None:
+    def run(self, batches: Sequence[Batch], pool: Executor) -> None:
         """Compute all batches. A GPU has all of them in its queue before the first result is awaited.
 
         Raises:
@@ -209,30 +204,29 @@ class _Computation:
         for _ in pool.map(self._compute, batches, queued):
             pass
 
-    def _queue(self, batch: list[int]) -> Logits | None:
+    def _queue(self, batch: Batch) -> Logits | None:
         """Return the logits to come, or None if the network raised an exception and the batch is to be repeated."""
         result = faults.attempt(lambda: self._forward(batch))
         return None if isinstance(result, Problem) else result
 
-    def _forward(self, batch: list[int]) -> Logits:
-        rows = [self._tokens[text] for text in batch]
-        return self._model._forward(
-            *batching.padded(rows, self._model.tokenizer.pad_id, self._widths[batch[0]])
-        )  # the first is the widest
+    def _forward(self, batch: Batch) -> Logits:
+        width = int(self._widths[batch[0]])  # the first is the widest
+        return self._model._forward(*self._tokens.of_texts(batch).padded(width, self._model.tokenizer.pad_id))
 
-    def _compute(self, batch: list[int], queued: Logits | None = None) -> None:
+    def _compute(self, batch: Batch, queued: Logits | None = None) -> None:
         """Compute a batch. Repeat what fails in halves, until a text that fails is alone."""
         failed, problem = self._attempt(batch, queued)
-        if failed and len(batch) == 1:
-            self._judge(batch[0], problem)
-        elif failed:
+        if len(failed) and len(batch) == 1:
+            self._judge(int(batch[0]), problem)
+        elif len(failed):
             middle = len(failed) // 2
             if problem.is_memory:
-                self._model._token_budget = min(self._model._token_budget, middle * self._widths[batch[0]])
-            for half in filter(None, (failed[:middle], failed[middle:])):
-                self._compute(half)
+                self._model._token_budget = min(self._model._token_budget, middle * int(self._widths[batch[0]]))
+            for half in (failed[:middle], failed[middle:]):
+                if len(half):
+                    self._compute(half)
 
-    def _attempt(self, batch: list[int], queued: Logits | None = None) -> tuple[list[int], Problem]:
+    def _attempt(self, batch: Batch, queued: Logits | None = None) -> tuple[Batch, Problem]:
         """Keep the logits of a batch that are finite. Return the texts without, and their problem.
 
         A GPU reports an error late. The attempt includes the wait for the logits, so the error belongs to its batch.
@@ -240,9 +234,9 @@ class _Computation:
         result = faults.attempt(lambda: to_numpy(self._forward(batch) if queued is None else queued))
         if isinstance(result, Problem):
             return batch, result
-        finite, texts = np.isfinite(result).all(axis=1), np.array(batch)
-        self.logits[texts[finite]] = result[finite]
-        return texts[~finite].tolist(), faults.NOT_FINITE
+        finite = np.isfinite(result).all(axis=1)
+        self.logits[batch[finite]] = result[finite]
+        return batch[~finite], faults.NOT_FINITE
 
     def _judge(self, text: int, problem: Problem) -> None:
         """Note the problem of a text that failed alone, if the probe texts do not fail and the text fails again.
@@ -251,10 +245,10 @@ class _Computation:
             ScoringError: the device, the memory or the model is at fault.
         """
         self._model.check_probe(problem.detail)
-        failed, problem = self._attempt([text])
-        if failed and problem.is_memory:
-            raise faults.no_memory(len(self._tokens[text]), problem.detail)
-        if failed:
+        failed, problem = self._attempt(np.array([text]))
+        if len(failed) and problem.is_memory:
+            raise faults.no_memory(int(self._tokens.lengths[text]), problem.detail)
+        if len(failed):
             self.problems[text] = problem.detail
             faults.refuse_most_failed(len(self.problems), self._texts, problem.detail)
 
@@ -271,16 +265,14 @@ def _truncator(tokenizer: Tokenizer, max_tokens: int) -> Callable[[Tokens], Toke
     before = next((i for i, (x, y) in enumerate(zip(empty, one_letter, strict=False)) if x != y), 0)
     after = len(empty) - before
 
-    def truncate(ids: Tokens) -> Tokens:
-        if len(ids) <= max_tokens:
-            return ids
-        if tokenizer.truncation_side == "left":
-            return np.concatenate([ids[:before], ids[len(ids) - (max_tokens - before) :]])
-        return np.concatenate([ids[: max_tokens - after], ids[len(ids) - after :]])
+    first, last = (before, max_tokens - before) if tokenizer.truncation_side == "left" else (max_tokens - after, after)
+
+    def truncate(tokens: Tokens) -> Tokens:
+        return tokens.without(first, last, max_tokens)
 
     sample = "one two three four five six seven eight nine ten " * max_tokens
     expected, longer = (tokenizer.ids([sample], length)[0] for length in (max_tokens, max_tokens + 7))
-    if truncate(np.array(longer, np.int32)).tolist() != expected:
+    if truncate(Tokens.of([longer])).ids.tolist() != expected:
         raise RuntimeError(
             "expected a tokenizer that removes tokens from one side, found that it truncates in "
             "another way; use a model with another tokenizer."

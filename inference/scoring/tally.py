@@ -3,12 +3,14 @@
 A counter is declared once, as a field of `Counts`; receipts, summaries and totals derive from it.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 # The probabilities of some documents and whether each label applies, both (documents, labels).
 Decided = tuple[NDArray[np.float64], NDArray[np.bool_]]
@@ -35,10 +37,10 @@ class Counts:
     scores: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # histograms of scores, by model and label
     lengths: dict[str, list[int]] = field(default_factory=dict)  # histograms of tokens per predicted document, by model
 
-    def count_lengths(self, model: str, lengths: Sequence[int], max_tokens: int) -> None:
+    def count_lengths(self, model: str, lengths: NDArray[np.int64], max_tokens: int) -> None:
         """Fill in the counts of one model about the numbers of tokens of its documents."""
-        self.truncated[model] = sum(length > max_tokens for length in lengths)
-        (self.lengths[model],) = histograms(np.array(lengths)[:, None] / (max_tokens + 1)).tolist()
+        self.truncated[model] = int((lengths > max_tokens).sum())
+        (self.lengths[model],) = histograms(lengths[:, None] / (max_tokens + 1)).tolist()
 
     def count_labels(self, model: str, names: Sequence[str], decided: Iterable[Decided]) -> None:
         """Fill in the label counts of one model from its documents, which come in blocks."""
@@ -50,7 +52,8 @@ class Counts:
             chosen_count += chosen.sum(axis=0)
             if detailed:
                 ones = chosen.astype(np.float64)  # numpy multiplies integers far more slowly
-                together += (ones.T @ ones).astype(np.int64)
+                with _blas().limit(limits=1):  # its other threads would wait for more work on the cores of the scorer
+                    together += (ones.T @ ones).astype(np.int64)
                 by_score += histograms(probs)
         self.labels[model] = {name: int(count) for name, count in zip(names, chosen_count, strict=True) if count}
         if not detailed:
@@ -61,6 +64,12 @@ class Counts:
             if row.any()
         }
         self.scores[model] = dict(zip(names, by_score.tolist(), strict=True))
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Return what sets the number of threads of the library that multiplies numpy's matrices."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def histograms(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,15 +1,16 @@
 """Test that batches hold every document once, stay within the budget and have little padding."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.scoring.batching import TOKENS_PER_PADDING, by_length, padded_width
+from inference.scoring.batching import TOKENS_PER_PADDING, by_length, padded_widths
 
 
 @given(lengths=st.lists(st.integers(1, 500), max_size=200), budget=st.integers(1, 2_000))
 def test_every_document_once_and_padded_size_within_budget(lengths: list[int], budget: int) -> None:
-    batches = by_length(lengths, budget)
+    batches = [batch.tolist() for batch in by_length(np.array(lengths, np.int64), budget)]
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[index] for index in batch)
@@ -18,7 +19,13 @@ def test_every_document_once_and_padded_size_within_budget(lengths: list[int], b
 
 
 def test_equal_lengths_keep_their_order_and_the_longest_come_first() -> None:
-    assert by_length([3, 9, 3, 9, 1], 18) == [[1, 3], [0, 2, 4]]
+    batches = by_length(np.array([3, 9, 3, 9, 1]), 18)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2, 4]]
+
+
+def padded_width(length: int, tile: int, max_tokens: int) -> int:
+    (width,) = padded_widths(np.array([length]), tile, max_tokens)
+    return int(width)
 
 
 @given(length=st.integers(1, 600), tile=st.sampled_from([1, 16, 32]), max_tokens=st.integers(1, 600))

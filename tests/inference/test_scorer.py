@@ -16,6 +16,7 @@ from inference.scoring import scorer
 from inference.scoring.logits import Logits
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
+from inference.scoring.tokens import Tokens
 from models import tokenizing, weights
 from models.decision import decide, probabilities
 from models.trained_model import Pooling
@@ -70,7 +71,7 @@ def test_shortening_tokens_is_what_the_tokenizer_does(colours: Path, max_tokens:
     truncate = scorer._truncator(tokenizing.of(tokenizer), max_tokens)
     for text in texts(40):
         expected = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-        assert truncate(np.array(tokenizer(text)["input_ids"], np.int32)).tolist() == expected
+        assert truncate(Tokens.of([tokenizer(text)["input_ids"]])).ids.tolist() == expected
 
 
 def test_truncated_texts_are_counted_exactly(colours: Path) -> None:
