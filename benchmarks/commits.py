@@ -8,10 +8,11 @@ from pathlib import Path
 
 from benchmarks import environment
 
-# Runs a command of the clone that is named first, whichever one is installed.
+# Finds the packages of the clone that is named first, whichever one is installed and was imported when Python started.
+FROM_CLONE = "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.modules.pop('labelbeam', None); "
+# Runs a command of the clone that is named first.
 PROGRAM = (
-    "import runpy, sys; clone, module, *flags = sys.argv[1:]; sys.path.insert(0, clone); sys.argv = [module, *flags]; "
-    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
+    FROM_CLONE + "import runpy; sys.argv.pop(0); runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
 
 

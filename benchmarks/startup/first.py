@@ -20,19 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment
-from benchmarks.commits import PROGRAM, clone_of
+from benchmarks.commits import FROM_CLONE, PROGRAM, clone_of
 from labelbeam import MARK
 
 RESULT = Path(__file__).parent / "results" / "first.json"
 DOCUMENTS = 10
 TEXT = "Return the indices of the maximum values along an axis. In case of a tie, the first is returned."
 READY = """
-import sys
-sys.path.insert(0, sys.argv[1])
 import apache_beam.runners.worker.sdk_worker_main
 from inference.runs.handler import SliceHandler
 from inference.scoring.options import ScoringOptions
-SliceHandler(ScoringOptions((sys.argv[2],), device="cpu")).load_model()
+SliceHandler(ScoringOptions((sys.argv[1],), device="cpu")).load_model()
 """
 COMMANDS = {
     "inference.run": "labelbeam run",
@@ -75,7 +73,7 @@ def measure(
 
 def _command(case: str, clone: Path, model: Path, work: Path) -> list[str]:
     if case == "ready":
-        return [sys.executable, "-c", READY, str(clone), str(model)]
+        return [sys.executable, "-c", FROM_CLONE + READY, str(clone), str(model)]
     flags = ["--model", str(model), "--input", str(work / "ten.jsonl"), "--output", str(work / "out"), "--device=cpu"]
     return [sys.executable, "-c", PROGRAM, str(clone), case, *flags]
 
