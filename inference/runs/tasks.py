@@ -32,6 +32,7 @@ from inference.scoring.scorer import Scorer
 from models.errors import UserError
 
 POLL_SECONDS = 2.0  # between two looks at what the other tasks have done
+FIRST_PAUSE = 0.25  # before the first look for slices that are left; each later pause is twice as long
 MISSES = 10  # claims that others were faster with, one after another, after which the claims are listed again
 ALIKE_BYTES = 1024 * 1024  # slices whose sizes differ by less count as equally large
 STUCK_SECONDS = 1800.0  # a claim that has led to nothing for so long is free, although its task shows itself
@@ -91,7 +92,7 @@ class Task:
         The large ones come first. Otherwise the order differs from task to task, so that two of them seldom want the
         same slice.
         """
-        mixed, pause = random.Random(self.name).sample(all_slices, len(all_slices)), POLL_SECONDS
+        mixed, pause = random.Random(self.name).sample(all_slices, len(all_slices)), FIRST_PAUSE
         left = sorted(mixed, key=lambda piece: -(piece.text_bytes // ALIKE_BYTES))
         while not self._stop.is_set():
             done = set(receipts.paths(self.options.output, self.options.run))
@@ -99,10 +100,10 @@ class Task:
             if not left:
                 return
             for piece in self._claims_of(left):
-                pause = POLL_SECONDS
+                pause = FIRST_PAUSE
                 yield piece
             self._stop.wait(pause)
-            pause = min(pause * 1.5, lease.LEASE_SECONDS / lease.RENEWALS)
+            pause = min(pause * 2, lease.LEASE_SECONDS / lease.RENEWALS)
 
     def _receipt(self, piece: Slice) -> str:
         return receipts.path_of(self.options.output, self.options.run, piece.name)
