@@ -18,6 +18,8 @@ FloatsChoice = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["cpu", "cuda"]
 BF16_CAPABILITY = (8, 0)  # compute capability from which NVIDIA's GPUs multiply bf16; older ones only emulate it
 CPUINFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+USUAL_CACHE = 2**20  # bytes of a core's second-level cache where the system does not say
 AMD_GPU = Path("/dev/kfd")  # what torch for AMD's GPUs opens
 
 
@@ -60,6 +62,18 @@ def has_int8() -> bool:
 def has_amx() -> bool:
     """Return whether the processor multiplies tiles of bf16 and int8 (AMX; Intel Sapphire Rapids and later)."""
     return _has("amx_tile")
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """Return the size of a core's second-level cache."""
+    for level in CACHES.glob("index*/level"):
+        try:
+            if level.read_text().strip() == "2":
+                return int(level.with_name("size").read_text().strip().removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            break
+    return USUAL_CACHE
 
 
 def _has(instructions: str) -> bool:

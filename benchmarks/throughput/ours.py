@@ -39,7 +39,8 @@ def loop_of(work: Path, options: dict[str, Any], counts: dict[str, Any]) -> riva
         assert not failures
         counts["runtime"] = str(scorer.runtime)
         counts["tokens"], counts["padded_tokens"] = found.tokens["model"], found.padded_tokens["model"]
-        return np.array([[score for _, score in p.by_model["model"].scores] for p in predictions], np.float32)
+        decided = predictions.by_model["model"].all_decided()
+        return np.concatenate([probs for probs, _ in decided]).astype(np.float32)
 
     return loop
 

@@ -3,8 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from models import hardware
+
 # A document is padded to whole tiles if that adds at most one token for this many: benchmarks/README.md, "Tiles".
 TOKENS_PER_PADDING = 12
+# With larger batches a MiniLM-L6 took 5 % longer, on a core with 1 MiB in fp32: benchmarks/README.md, "Batches".
+CACHE_SHARE = 0.75  # share of a core's cache that the states of a batch may take
+FEWEST_TOKENS = 512  # tokens of a batch, however small the cache is
 
 
 def padded_widths(lengths: NDArray[np.int64], tile: int, max_tokens: int) -> NDArray[np.int64]:
@@ -16,6 +21,11 @@ def padded_widths(lengths: NDArray[np.int64], tile: int, max_tokens: int) -> NDA
     padded = -(-lengths // tile) * tile
     near = ((padded - lengths) * TOKENS_PER_PADDING <= lengths) & (padded <= max_tokens)
     return np.where(near, padded, lengths)
+
+
+def cached_tokens(token_bytes: int) -> int:
+    """Return how many tokens fit the second-level cache of a core, if the state of each takes `token_bytes`."""
+    return max(int(CACHE_SHARE * hardware.cache_bytes()) // max(token_bytes, 1), FEWEST_TOKENS)
 
 
 def by_length(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:

@@ -26,7 +26,7 @@ from models.tokenizing import Tokenizer
 Batch = NDArray[np.int64]  # indices of texts
 Scored = tuple[Predictions, list[Failure], Counts]
 
-CPU_TOKEN_BUDGET = 2_048  # padded tokens in a batch; a larger batch does not fit the cache
+CPU_TOKEN_BUDGET = 2_048  # most padded tokens in a batch
 
 
 class Scorer:
@@ -140,7 +140,8 @@ class _LoadedModel:
         self.on_gpu = runtime.device == "cuda"
         self._forward, self.sha256, self._padding = starting.start(runtime, model, known)
         self._probe = Probe(model, known, starting.TOLERANCES[runtime.precision], self._forward)
-        self._token_budget = CPU_TOKEN_BUDGET
+        number_bytes = 4 if runtime.precision == "fp32" else 2
+        self._token_budget = min(CPU_TOKEN_BUDGET, batching.cached_tokens(model.width * number_bytes))
         if self.on_gpu:
             from inference.scoring import gpu
 

@@ -1,13 +1,18 @@
 """A trained model whose files are checked, and whose network is loaded only if something needs it."""
 
 import functools
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models import trained_model
 
 if TYPE_CHECKING:
     from models.weights import TrainedModel
+
+
+WIDTHS = ("hidden_size", "dim", "d_model")  # names of the width in configurations of transformers
 
 
 class VerifiedModel:
@@ -22,6 +27,12 @@ class VerifiedModel:
         self.directory = str(directory)
         self.manifest = trained_model.verify(directory)
         self.name = trained_model.model_name(directory)
+
+    @functools.cached_property
+    def width(self) -> int:
+        """How many numbers the network has for each token between two layers; 0 if its configuration does not say."""
+        config = json.loads((Path(self.directory) / trained_model.CONFIG).read_bytes())
+        return next((int(config[name]) for name in WIDTHS if name in config), 0)
 
     @functools.cached_property
     def trained(self) -> "TrainedModel":

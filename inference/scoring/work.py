@@ -9,6 +9,7 @@ import numpy as np
 
 from inference.scoring import model_files
 from inference.scoring.options import ScoringOptions
+from inference.scoring.verified_model import WIDTHS
 from models import trained_model
 from models.trained_model import CONFIG, WEIGHTS
 
@@ -44,7 +45,7 @@ def document_limit(options: ScoringOptions, text_bytes: float, seconds: float) -
 def _parameters(directory: Path) -> float:
     """Return about how many numbers of a network take part in every token, which leaves out the embeddings."""
     config = json.loads((directory / CONFIG).read_bytes())
-    width = next((config[name] for name in ("hidden_size", "dim", "d_model") if name in config), 0)
+    width = next((config[name] for name in WIDTHS if name in config), 0)
     everything = (directory / WEIGHTS).stat().st_size / 4
     return max(everything - config.get("vocab_size", 0) * width, everything / 100)
 

@@ -1,5 +1,9 @@
 """Tests the choice of a number format, with GPUs of any age that are not there."""
 
+import ctypes
+from pathlib import Path
+from unittest import mock
+
 import pytest
 import torch
 
@@ -37,3 +41,54 @@ def test_a_format_that_a_device_lacks_is_refused(asked: FloatsChoice, device: st
 def test_a_cpu_computes_in_bf16_on_request_and_in_fp32_without_it() -> None:
     assert hardware.floats("bf16", "--precision", "cpu", bf16=False) == "bf16"
     assert hardware.floats("auto", "--precision", "cpu", bf16=False) == "fp32"
+
+
+@pytest.mark.parametrize(("content", "expected"), [("2048K\n", 2**21), ("2M", 2**20), (None, 2**20)])
+def test_the_cache_of_a_core_is_read_from_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(hardware, "CACHES", tmp_path)
+    for index, (level, size) in enumerate([("1", "48K"), ("2", content)]):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "level").write_text(f"{level}\n")
+        if size:
+            (tmp_path / f"index{index}" / "size").write_text(size)
+    assert hardware.cache_bytes.__wrapped__() == expected
+
+
+FLAGS = "fpu avx2 avx512_bf16 avx512_vnni"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"flags\t\t: {FLAGS} amx_tile", (True, True, True)),
+        (f"flags\t\t: {FLAGS}", (True, False, True)),
+        ("flags\t\t: fpu avx2 avx512_bf16x", (False, False, False)),
+        ("Features\t: fp asimd bf16", (False, False, False)),
+    ],
+)
+def test_linux_tells_what_a_processor_multiplies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: tuple[bool, bool, bool]
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(hardware, "_instructions", hardware._instructions.__wrapped__)
+    assert (hardware.has_bf16("cpu"), hardware.has_amx(), hardware.has_int8()) == expected
+
+
+def test_this_processor_multiplies_what_torch_says_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = hardware.has_bf16("cpu"), hardware.has_amx(), hardware.has_int8()
+    monkeypatch.setattr(hardware, "_instructions", lambda: None)
+    assert (hardware.has_bf16("cpu"), hardware.has_amx(), hardware.has_int8()) == here
+
+
+def test_without_a_driver_there_is_no_gpu_and_torch_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "AMD_GPU", tmp_path / "none")
+    monkeypatch.setattr(ctypes, "CDLL", mock.Mock(side_effect=OSError))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not hardware.has_gpu()
+    monkeypatch.setattr(ctypes, "CDLL", mock.Mock())
+    assert hardware.has_gpu()
