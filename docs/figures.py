@@ -64,6 +64,8 @@ def figures() -> dict[str, str]:
         "drill": drill,
         "fuzz": fuzz,
         "startup": startup,
+        "first": first,
+        "batches": batches,
     }
     found = {f"{group}.{name}": value for group, of in groups.items() for name, value in of()}
     return found | {f"{name}.{key}": value for name in CONFIGURATIONS for key, value in quality(name)}
@@ -345,6 +347,25 @@ def startup() -> Figures:
     yield "slowest", f"{max(row['now']['highest'] for row in rows):.2f}"
     before = sorted(row["before"]["median"] for row in rows)
     yield "before", f"{before[0]:.1f} to {before[-1]:.1f}"
+
+
+def first() -> Figures:
+    """Yield how soon ten documents are labelled, and in how much memory."""
+    rows = {(row["case"], row["clone"]): row for row in result("startup/first")["rows"]}
+    for name, case in {"run": "labelbeam run", "beam": "labelbeam beam", "worker": "labelbeam worker"}.items():
+        yield name, f"{rows[case, 'now']['seconds']:.1f}"
+        yield f"{name}_before", f"{rows[case, 'before']['seconds']:.1f}"
+    yield "slice", f"{rows['labelbeam beam', 'now']['first_slice']:.1f}"
+    yield "ready", f"{rows['ready', 'now']['seconds']:.1f}"
+    yield "memory", f"{max(row['peak_mib'] for (_, clone), row in rows.items() if clone == 'now'):.0f}"
+
+
+def batches() -> Figures:
+    """Yield the size of a batch that was chosen, and what it gains over the largest one."""
+    found = result("throughput/scaling_batches_without_bf16")["found"]
+    chosen = found[0]["chosen"]
+    yield "chosen", str(chosen)
+    yield "gain", _ends(row[str(chosen)] / row["2048"] for row in found)
 
 
 def fuzz() -> Figures:

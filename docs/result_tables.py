@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +91,26 @@ def _mib(value: float) -> str:
     return f"{value:,.0f} MiB"
 
 
-def lengths_table() -> Iterator[str]:
+def lengths_table(name: str = "throughput/scaling_lengths") -> Iterator[str]:
     """Yield speeds by length, and their shares of the matrix rate."""
     rows = []
-    for row in result("throughput/scaling_lengths")["found"]:
+    for row in result(name)["found"]:
         cells = [f"{row['tokens']}"]
-        for name in (OURS, RIVAL):
-            share = row["gflop"] / row["documents"] * row[name] / row["matrix_gflops"]
-            cells += [f"{row[name]:,.0f}", f"{share:.0%}"]
+        for contestant in (OURS, RIVAL):
+            share = row["gflop"] / row["documents"] * row[contestant] / row["matrix_gflops"]
+            cells += [f"{row[contestant]:,.0f}", f"{share:.0%}"]
         rows.append(cells)
     numbers = (OURS, "its share", RIVAL, "its share")
     yield from table(("tokens", *numbers), rows, numbers)
+
+
+def batches_table() -> Iterator[str]:
+    """Yield speeds by length and size of a batch."""
+    found = result("throughput/scaling_batches_without_bf16")["found"]
+    budgets = [key for key in found[0] if key.isdigit()]
+    rows = ([str(row["tokens"]), *(f"{row[budget]:,.0f}" for budget in budgets)] for row in found)
+    numbers = tuple(f"{budget} tokens a batch" for budget in budgets)
+    yield from table(("tokens of a text", *numbers), rows, numbers)
 
 
 def gpu_table() -> Iterator[str]:
@@ -162,6 +172,28 @@ def startup_table() -> Iterator[str]:
         for row in found["rows"]
     )
     yield from table(head, rows, head[1:])
+
+
+def first_table() -> Iterator[str]:
+    """Yield how soon ten documents are labelled, and in how much memory, at an earlier commit and now."""
+    found = result("startup/first")
+    by_case: dict[str, dict[str, dict[str, float]]] = {}
+    for row in found["rows"]:
+        by_case.setdefault(row["case"], {})[row["clone"]] = row
+    rows = []
+    for case, of in by_case.items():
+        name = "a worker of Beam's is ready" if case == "ready" else f"`{case}`"
+        for key, unit in (("first_slice", "first slice"), ("seconds", "all")):
+            if key in of["now"]:
+                what = name if case == "ready" else f"{name}, {unit}"
+                times = [f"{of[clone][key]:.1f} s" for clone in ("now", "before")]
+                rows.append([what, *times, *(_mib(of[clone]["peak_mib"]) for clone in ("now", "before"))])
+    before = found["before"]
+    yield from table(
+        ("what", "now", f"at {before}", "peak memory", f"at {before}"),
+        rows,
+        ("now", f"at {before}", "peak memory", f"at {before}"),
+    )
 
 
 def shapes_table() -> Iterator[str]:
@@ -275,6 +307,9 @@ PARTS = {
     "tiles": tiles_table,
     "growth": growth_table,
     "lengths": lengths_table,
+    "lengths_without_bf16": partial(lengths_table, "throughput/scaling_lengths_without_bf16"),
+    "batches": batches_table,
+    "first": first_table,
     "gpu": gpu_table,
     "gpu_share": gpu_share_table,
     "gpu_runs": gpu_runs_table,

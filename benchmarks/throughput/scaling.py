@@ -28,21 +28,25 @@ from transformers import BertConfig
 
 from benchmarks import environment
 from benchmarks.throughput import run
+from inference.corpus.records import Document
 from inference.scoring import compiled, converters, reference, runtimes, starting
-from inference.scoring.scorer import CPU_TOKEN_BUDGET
+from inference.scoring.options import ScoringOptions
+from inference.scoring.scorer import CPU_TOKEN_BUDGET, Scorer
 from inference.scoring.verified_model import VerifiedModel
 from models import network as networks
 from models import weights
 from models.labels import LabelSchema, Task
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
+SHORT = (16, 32, 64, 128)  # lengths on which sizes of batches are compared
+BUDGETS = (256, 512, 1024, 2048)  # sizes of batches in tokens
 TOKENS = 60_000  # tokens for each length
 SIZES = (10_000, 1_000_000)
 RIVAL = "OpenVINO, sorted"
 TILES = (16, 32, 64, 112, 160, 240, 352, 448)  # lengths that fill whole tiles,
 BEYOND = (0, 1, 4, 8, 12, 15, 16)  # and how far texts reach beyond them
 BATCH = (7, 288)  # texts and tokens of the batch whose kernels are timed
-REPEATED = ("lengths", "tiles", "workers", "cores")  # the others take minutes each
+REPEATED = ("lengths", "batches", "tiles", "workers", "cores")  # the others take minutes each
 
 
 def main() -> None:
@@ -58,7 +62,8 @@ def main() -> None:
             found = MEASUREMENTS[name](Path(work), flags)
         rounds = flags.rounds if name in REPEATED else 1
         result = {"name": name, **environment.describe(), "rounds": rounds, "found": found}
-        (run.RESULTS / f"scaling_{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        suffix = "" if run.BF16 else "_without_bf16"
+        (run.RESULTS / f"scaling_{name}{suffix}.json").write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps(found, indent=1))
 
 
@@ -150,6 +155,28 @@ def tiles(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
             taken = (time.perf_counter() - began) / count * 1_000
             least[whole, beyond] = min(taken, least.get((whole, beyond), taken))
     return [{"tokens": whole, **{f"+{beyond}": round(least[whole, beyond], 3) for beyond in BEYOND}} for whole in TILES]
+
+
+def batches(_work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the loop's documents a second by the tokens of a batch, the most of all turns, on texts of one length."""
+    options = ScoringOptions((str(flags.model),), runtime="openvino", device="cpu")
+    scorer = Scorer(options)
+    (model,) = scorer._models
+    chosen, words = model._token_budget, single_words(weights.load(flags.model).tokenizer)
+    rows = []
+    for length in SHORT:
+        chosen_texts = itertools.islice(texts(words, length, 0), TOKENS // 2 // length)
+        documents = [Document(i, str(i), (text,), {}, b"") for i, text in enumerate(chosen_texts)]
+        most: dict[int, float] = {}
+        for _, budget in itertools.product(range(flags.rounds), BUDGETS):
+            model._token_budget = budget
+            began = time.perf_counter()
+            scorer.score(documents)
+            most[budget] = max(most.get(budget, 0), len(documents) / (time.perf_counter() - began))
+        speeds = {str(budget): round(speed, 1) for budget, speed in most.items()}
+        rows.append({"tokens": length, "chosen": chosen, "runtime": str(scorer.runtime), **speeds})
+        print(rows[-1], flush=True)
+    return rows
 
 
 def kernels(_work: Path, flags: argparse.Namespace) -> dict[str, Any]:
@@ -267,6 +294,7 @@ def _random(directory: Path, like: Any, names: tuple[str, ...] = ("no", "yes"), 
 
 MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], Any]] = {
     "lengths": lengths,
+    "batches": batches,
     "tiles": tiles,
     "kernels": kernels,
     "size": size,
