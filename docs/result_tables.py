@@ -3,7 +3,6 @@
 import json
 import statistics
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +90,10 @@ def _mib(value: float) -> str:
     return f"{value:,.0f} MiB"
 
 
-def lengths_table(name: str = "throughput/scaling_lengths") -> Iterator[str]:
+def lengths_table() -> Iterator[str]:
     """Yield speeds by length, and their shares of the matrix rate."""
     rows = []
-    for row in result(name)["found"]:
+    for row in result("throughput/scaling_lengths")["found"]:
         cells = [f"{row['tokens']}"]
         for contestant in (OURS, RIVAL):
             share = row["gflop"] / row["documents"] * row[contestant] / row["matrix_gflops"]
@@ -307,7 +306,6 @@ PARTS = {
     "tiles": tiles_table,
     "growth": growth_table,
     "lengths": lengths_table,
-    "lengths_without_bf16": partial(lengths_table, "throughput/scaling_lengths_without_bf16"),
     "batches": batches_table,
     "first": first_table,
     "gpu": gpu_table,

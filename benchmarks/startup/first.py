@@ -34,7 +34,7 @@ SliceHandler(ScoringOptions((sys.argv[1],), device="cpu")).load_model()
 """
 COMMANDS = {
     "inference.run": "labelbeam run",
-    "inference.beam_runner": "labelbeam beam",
+    "inference.beam_runner": "labelbeam label",
     "inference.worker": "labelbeam worker",
 }
 
