@@ -103,8 +103,10 @@ def _processor() -> str:
 
 
 def _instructions() -> list[str]:
-    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
-    return [name for name in INSTRUCTIONS if name in flags]
+    from models import hardware
+
+    known = hardware.instructions() or ()
+    return [name for name in INSTRUCTIONS if name in known]
 
 
 def _cpuinfo(key: str) -> str:

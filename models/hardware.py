@@ -76,11 +76,11 @@ def cache_bytes() -> int:
     return USUAL_CACHE
 
 
-def _has(instructions: str) -> bool:
+def _has(name: str) -> bool:
     """Return whether the processor has these instructions, which are named as in Linux."""
-    found = _instructions()
+    found = instructions()
     if found is not None:
-        return instructions in found
+        return name in found
     import torch
 
     asked = {
@@ -88,12 +88,12 @@ def _has(instructions: str) -> bool:
         "avx512_vnni": torch.cpu._is_vnni_supported,
         "amx_tile": torch.cpu._is_amx_tile_supported,
     }
-    return bool(asked[instructions]())
+    return bool(asked[name]())
 
 
 @functools.cache
-def _instructions() -> frozenset[str] | None:
-    """Return the names of the processor's instructions; None if the system is not Linux."""
+def instructions() -> frozenset[str] | None:
+    """Return the names of the processor's instructions, as Linux has them; None if the system is not Linux."""
     try:
         found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPUINFO.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:

@@ -124,7 +124,7 @@ class TextRecipe(BaseModel):
         if not parts:
             raise TextError("no_text", f"none of the fields {list(self.fields)} has a value")
         text = self.separator.join(part for part in parts if part)
-        if _KEEPING.issuperset(self.cleaning) and text.strip():
+        if _KEEPING.issuperset(self.cleaning) and text and not text.isspace():
             return text
         length = _FEW_CHARACTERS
         while not self.beginning(text, length).strip():

@@ -85,8 +85,8 @@ def int8(manifest: Manifest) -> Conversion:
 def reference(manifest: Manifest) -> Conversion:
     """Return what the installed versions of torch, transformers and tokenizers give a model's probe texts."""
     versions = [f"{name} {version}" for name in (TORCH, "transformers", "tokenizers") if (version := _version(name))]
-    made = _conversion(manifest, "fp32", TORCH)
-    return made.model_copy(update={"version": ", ".join(versions)}) if len(versions) == 3 else made
+    version = ", ".join(versions) if len(versions) == 3 else None
+    return _conversion(manifest, "fp32", TORCH).model_copy(update={"version": version})
 
 
 def usable(manifest: Manifest) -> list[Conversion]:

@@ -126,7 +126,7 @@ def _staging(folders: list[Path]) -> Iterator[tuple[Path, Path | None]]:
     target: Path | None = None
     for folder in folders:
         with contextlib.suppress(OSError):  # the model may lie in a read-only image
-            folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            folder.parent.mkdir(exist_ok=True)
             staging, target = tempfile.mkdtemp(prefix=".", dir=folder.parent), folder
             break
     staging = staging or tempfile.mkdtemp(prefix="labelbeam_")

@@ -8,23 +8,18 @@ torch computes it again.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from inference.scoring import conversion_folder, conversions
 from inference.scoring.conversion_folder import REFERENCE, TOKENIZER, ChangedError, Checked
+from inference.scoring.logits import to_numpy
 from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
 from models import tokenizing, trained_model
 from models.errors import ModelError
 from models.tokenizing import Tokenizer
-from models.trained_model import Manifest
-
-if TYPE_CHECKING:
-    from models.weights import TrainedModel
 
 PROBE_TEXTS = (
     "We present a method that needs less memory.",
@@ -51,63 +46,62 @@ def of(model: VerifiedModel) -> Reference:
     Raises:
         ModelError: the model cannot be loaded, or gives scores that are not finite.
     """
-    found: list[Reference] = []
-
-    def make(folder: Path) -> None:
-        found.append(_compute(model.trained, folder, model.manifest))
-
-    def check(checked: Checked) -> None:
-        found.append(_read(checked, model.manifest))
-
-    with conversions.kept(model, conversion_folder.reference(model.manifest), make, check):
-        reference = found[-1]
-        if not np.isfinite(reference.logits).all():
+    read: list[Reference] = []
+    with conversions.kept(
+        model,
+        conversion_folder.reference(model.manifest),
+        lambda folder: _compute(model, folder),
+        lambda checked: read.append(_read(checked, model)),
+    ) as checked:
+        found = read[0] if read else _read(checked, model)
+        if not np.isfinite(found.logits).all():
             raise ModelError(
                 f"Model {model.directory!r} gives scores that are not finite numbers; train or export it again."
             )
-    return reference
+    return found
 
 
-def _compute(trained: "TrainedModel", folder: Path, manifest: Manifest) -> Reference:
-    """Compute the reference with torch, and write it to an empty folder."""
+def _compute(model: VerifiedModel, folder: Path) -> None:
+    """Compute the reference with torch, and write it to an empty folder.
+
+    It gets a copy of the tokenizer unless parts of that are written in Python, or the copy gives other token ids.
+    """
     from inference.scoring import torch_runtime
 
-    tokenizer = tokenizing.of(trained.tokenizer)
-    ids, mask = encoded(tokenizer, manifest.text.max_tokens)
-    logits = torch_runtime.padded(trained.network, "cpu", 0)(ids, mask)
-    assert isinstance(logits, np.ndarray)
+    tokenizer, max_tokens = tokenizing.of(model.trained.tokenizer), model.manifest.text.max_tokens
+    ids, mask = encoded(tokenizer, max_tokens)
+    logits = to_numpy(torch_runtime.padded(model.trained.network, "cpu", 0)(ids, mask))
     content = {
-        "tokenizer": trained_model.tokenizer_fingerprint(manifest),
+        "tokenizer": trained_model.tokenizer_fingerprint(model.manifest),
         "ids": ids.tolist(),
         "mask": mask.tolist(),
         "logits": logits.tolist(),
     }
     (folder / REFERENCE).write_text(json.dumps(content) + "\n", encoding="utf-8")
-    if copy := tokenizer.to_bytes():
+    copy = tokenizer.to_bytes()
+    if copy and np.array_equal(encoded(tokenizing.from_bytes(copy), max_tokens)[0], ids):
         (folder / TOKENIZER).write_bytes(copy)
-    return Reference(tokenizer, ids, mask, logits)
 
 
-def _read(checked: Checked, manifest: Manifest) -> Reference:
-    """Return a kept reference.
+def _read(checked: Checked, model: VerifiedModel) -> Reference:
+    """Return a kept reference. Without a copy of the tokenizer, transformers loads it.
 
     Raises:
-        ChangedError: it has no copy of the tokenizer, which takes transformers then, or belongs to another tokenizer.
+        ChangedError: it is damaged, or belongs to another tokenizer or to other probe texts.
     """
-    if TOKENIZER not in checked.files:
-        raise ChangedError("no copy of its tokenizer")
     try:
-        content = orjson.loads(checked.files[REFERENCE])
-        tokenizer = tokenizing.from_bytes(checked.files[TOKENIZER])
+        content = json.loads(checked.files[REFERENCE])
+        copy = checked.files.get(TOKENIZER)
+        tokenizer = tokenizing.from_bytes(copy) if copy else tokenizing.of(model.trained.tokenizer)
         logits = np.array(content["logits"], np.float32)
+        ids, mask = encoded(tokenizer, model.manifest.text.max_tokens)
+        same = content["ids"] == ids.tolist() and content["mask"] == mask.tolist() and len(logits) == len(ids)
+        known = content["tokenizer"] == trained_model.tokenizer_fingerprint(model.manifest)
+    except ModelError:
+        raise
     except Exception as error:  # tokenizers raises plain exceptions
         raise ChangedError(f"no readable reference ({' '.join(str(error).split())[:100]})") from None
-    ids, mask = encoded(tokenizer, manifest.text.max_tokens)
-    if (
-        content["tokenizer"] != trained_model.tokenizer_fingerprint(manifest)
-        or content["ids"] != ids.tolist()
-        or content["mask"] != mask.tolist()
-    ):
+    if not (same and known):
         raise ChangedError("a reference of another tokenizer or of other probe texts")
     return Reference(tokenizer, ids, mask, logits)
 

@@ -27,7 +27,6 @@ from models.hardware import has_bf16
 # difference is broken, not merely less exact. int8 has its own proof on labelled data (inference.optimize).
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.3}
 
-
 Files = Mapping[str, bytes]  # the checked files of a conversion, by name
 CONVERTERS: dict[RuntimeName, str] = {"openvino": "openvino", "onnxruntime": "onnx"}  # package that converts for it
 

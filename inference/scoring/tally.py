@@ -4,6 +4,7 @@ A counter is declared once, as a field of `Counts`; receipts, summaries and tota
 """
 
 import functools
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 Decided = tuple[NDArray[np.float64], NDArray[np.bool_]]
 Totals = dict[str, Any]  # values are numbers, lists of numbers, or nested totals
 
+_one_at_a_time = threading.Lock()  # two threads would restore the limits of each other
 BINS = 20  # every histogram has this many equal parts
 MAX_LABELS_IN_DETAIL = 100  # models with more labels get no pairs and no score histograms
 
@@ -52,7 +54,8 @@ class Counts:
             chosen_count += chosen.sum(axis=0)
             if detailed:
                 ones = chosen.astype(np.float64)  # numpy multiplies integers far more slowly
-                with _blas().limit(limits=1):  # its other threads would wait for more work on the cores of the scorer
+                # Other threads of the library would wait for more work, on the cores of the scorer.
+                with _one_at_a_time, _blas().limit(limits=1):
                     together += (ones.T @ ones).astype(np.int64)
                 by_score += histograms(probs)
         self.labels[model] = {name: int(count) for name, count in zip(names, chosen_count, strict=True) if count}

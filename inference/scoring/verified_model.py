@@ -30,7 +30,7 @@ class VerifiedModel:
 
     @functools.cached_property
     def width(self) -> int:
-        """How many numbers the network has for each token between two layers; 0 if its configuration does not say."""
+        """The width of the network: the numbers of a token's state. It is 0 if config.json does not say."""
         config = json.loads((Path(self.directory) / trained_model.CONFIG).read_bytes())
         return next((int(config[name]) for name in WIDTHS if name in config), 0)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,7 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from inference.corpus.records import Document
+from inference.runs import handler
 from inference.runs import receipts as all_receipts
+from inference.scoring.options import ScoringOptions
+from inference.scoring.scorer import Scorer
 from models import weights
 from models.decision import probabilities
 from models.network import PooledClassifier
@@ -245,3 +250,31 @@ def test_the_report_on_screen_adds_up(
     for name, count in summary_of(run)["labels"]["colours"].items():
         assert f"│ {name}" in printed
         assert f" {count:,} │" in printed
+
+
+def test_the_models_of_a_run_are_loaded_once_and_those_of_a_finished_run_never(
+    tmp_path: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = Scorer.__init__
+
+    def counted(self: Scorer, options: ScoringOptions) -> None:
+        loaded.append(threading.current_thread().name)
+        load(self, options)
+
+    monkeypatch.setattr(Scorer, "__init__", counted)
+    flags = ("--model", colours, "--input", write_corpus(tmp_path / "a.jsonl", 200), "--slice_mb", 0.005)
+    run = label(*flags)
+    assert [name.partition("_")[0] for name in loaded] == ["load"]
+    label(*flags, output=run)
+    assert len(loaded) == 1
+    assert handler._loading == {}
+
+
+def test_no_document_is_pickled_to_know_the_size_of_a_slice(
+    tmp_path: Path, colours: Path, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled: list[Document] = []
+    monkeypatch.setattr(Document, "__getstate__", pickled.append)
+    label("--model", colours, "--input", write_corpus(tmp_path / "a.jsonl", 200), "--slice_mb", 0.005)
+    assert pickled == []

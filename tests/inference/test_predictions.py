@@ -3,6 +3,7 @@
 import io
 import tempfile
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from inference.corpus.records import predictions_schema
 from inference.runs import rows
@@ -132,3 +134,13 @@ def test_memory_is_bounded_by_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_the_threads_of_numpy_are_left_as_they_were() -> None:
+    """Several threads of a process count labels at once."""
+    blas = ThreadpoolController().select(user_api="blas")
+    before = [library["num_threads"] for library in blas.info()]
+    decided = np.zeros((50, 3)), np.ones((50, 3), bool)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Counts().count_labels("m", ["a", "b", "c"], [decided] * 20), range(40)))
+    assert [library["num_threads"] for library in blas.info()] == before

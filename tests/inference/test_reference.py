@@ -18,7 +18,7 @@ from inference.scoring import conversion_folder, reference, starting
 from inference.scoring.conversion_folder import FOLDER, MANIFEST, REFERENCE, TOKENIZER
 from inference.scoring.runtimes import Runtime
 from inference.scoring.verified_model import VerifiedModel
-from models import paths, seals
+from models import paths, seals, tokenizing
 from models.errors import ModelError
 from models.tokenizing import Tokenizer
 from models.trained_model import MANIFEST as MODEL
@@ -115,24 +115,25 @@ def test_another_version_makes_it_again(
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == package else version(name))
     start(model)
-    assert loads == [str(model)]
+    assert set(loads) == {str(model)}
     assert f"{package} 9.9" in capsys.readouterr().err
     loads.clear()
     start(model)
     assert (loads, capsys.readouterr().err) == ([], "")
 
 
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
 def test_an_image_without_torch_takes_the_reference_of_any_version(
-    model: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+    model: Path, loads: list[str], missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = metadata.version
 
-    def without_torch(name: str) -> str:
-        if name == "torch":
+    def without(name: str) -> str:
+        if name == missing:
             raise metadata.PackageNotFoundError
         return version(name)
 
-    monkeypatch.setattr(metadata, "version", without_torch)
+    monkeypatch.setattr(metadata, "version", without)
     start(model)
     assert loads == []
 
@@ -146,7 +147,7 @@ def test_a_damaged_reference_is_made_again(
     content[len(content) // 2] ^= 1
     (folder_of(model) / name).write_bytes(content)
     start(model)
-    assert loads == [str(model)]
+    assert set(loads) == {str(model)}
     assert f"warning: {folder_of(model)}: expected the conversion as it was made, found" in capsys.readouterr().err
     assert contents(folder_of(model)) == before
 
@@ -156,7 +157,7 @@ def test_other_probe_texts_make_it_again(
 ) -> None:
     monkeypatch.setattr(reference, "PROBE_TEXTS", ("the sky",))
     assert len(reference.of(VerifiedModel(model)).logits) == 1
-    assert loads == [str(model)]
+    assert set(loads) == {str(model)}
     assert "found a reference of another tokenizer or of other probe texts; converting" in capsys.readouterr().err
 
 
@@ -171,7 +172,7 @@ def test_the_reference_of_another_tokenizer_is_not_used(model: Path, loads: list
     del manifest["seal"]
     (model / MODEL).write_bytes(seals.seal(manifest, indent=True) + b"\n")
     assert reference.of(VerifiedModel(model)).tokenizer.pad_id == 3
-    assert loads == [str(model)]
+    assert set(loads) == {str(model)}
 
 
 def test_a_conversion_of_other_weights_is_refused_without_torch(model: Path, tmp_path: Path, loads: list[str]) -> None:
@@ -201,18 +202,32 @@ def test_another_reference_refuses_the_right_conversion(model: Path) -> None:
 def test_a_reference_without_numbers_is_made_again(model: Path, loads: list[str]) -> None:
     reseal(folder_of(model), logits=[[float("nan")]])
     start(model)
-    assert loads == [str(model)]
+    assert set(loads) == {str(model)}
 
 
-def test_a_tokenizer_that_cannot_be_copied_comes_from_transformers(
-    model: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["no copy", "other ids"])
+def test_a_tokenizer_without_a_right_copy_comes_from_transformers(
+    model: Path, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Torch computes the reference once all the same."""
     shutil.rmtree(folder_of(model))
-    monkeypatch.setattr(Tokenizer, "to_bytes", lambda _: None)
+    if fault == "no copy":
+        monkeypatch.setattr(Tokenizer, "to_bytes", lambda _: None)
+    else:
+        read = tokenizing.from_bytes
+        monkeypatch.setattr(tokenizing, "from_bytes", lambda content: Cutting(**vars(read(content))))
     for _ in range(2):
         tokenizer = reference.of(VerifiedModel(model)).tokenizer
         assert isinstance(tokenizer.original, PreTrainedTokenizerBase)
-    assert loads == [str(model)] * 2
+        assert not (folder_of(model) / TOKENIZER).exists()
+    assert capsys.readouterr().err == ""
+
+
+class Cutting(Tokenizer):
+    """A tokenizer that loses the last token."""
+
+    def ids(self, texts: list[str], max_length: int | None = None) -> list[list[int]]:
+        return [ids[:-1] for ids in super().ids(texts, max_length)]
 
 
 @pytest.fixture
@@ -237,7 +252,10 @@ def test_a_directory_that_cannot_be_written_is_no_reason_to_prove_at_each_start(
 ) -> None:
     logits = [start(read_only).forward(np.array([[2, 5, 3]]), None) for _ in range(2)]
     assert np.array_equal(*logits)
-    assert loads == [str(read_only)] * 2  # for the reference and the conversion, both of the first start
+    assert loads
+    loads.clear()
+    start(read_only)
+    assert loads == []
     kept = sorted(path.name.split("-")[0] for path in paths.cache().glob("conversions/*/runtimes/*"))
     assert kept == ["openvino", "reference"]
     assert capsys.readouterr().err == ""
@@ -251,5 +269,5 @@ def test_what_others_may_write_is_not_used(read_only: Path, loads: list[str]) ->
     loads.clear()
     before = contents(cache)
     start(read_only)
-    assert loads == [str(read_only)] * 2
+    assert loads
     assert contents(cache) == before

@@ -73,13 +73,13 @@ def test_linux_tells_what_a_processor_multiplies(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
     monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(hardware, "_instructions", hardware._instructions.__wrapped__)
+    monkeypatch.setattr(hardware, "instructions", hardware.instructions.__wrapped__)
     assert (hardware.has_bf16("cpu"), hardware.has_amx(), hardware.has_int8()) == expected
 
 
 def test_this_processor_multiplies_what_torch_says_too(monkeypatch: pytest.MonkeyPatch) -> None:
     here = hardware.has_bf16("cpu"), hardware.has_amx(), hardware.has_int8()
-    monkeypatch.setattr(hardware, "_instructions", lambda: None)
+    monkeypatch.setattr(hardware, "instructions", lambda: None)
     assert (hardware.has_bf16("cpu"), hardware.has_amx(), hardware.has_int8()) == here
 
 

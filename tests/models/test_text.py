@@ -152,3 +152,14 @@ def test_a_long_text_is_cut_where_words_end() -> None:
 def test_no_step_is_slow_on_any_text(step: str, part: str) -> None:
     """A pattern that backtracks would exceed the timeout of the test."""
     assert isinstance(CLEANING_STEPS[step](part * 20_000), str)
+
+
+@given(text=st.text(alphabet=" \t\n\x1c\u00a0\u2000\u2028\u200b\u0301a\u0130", max_size=12))
+@pytest.mark.parametrize("cleaning", [(), ("nfc", "whitespace"), ("lower_case",)])
+def test_a_text_is_empty_if_nothing_is_left_after_cleaning(text: str, cleaning: tuple[str, ...]) -> None:
+    recipe = TextRecipe(cleaning=cleaning)
+    if recipe.clean(text).strip():
+        assert recipe.join({"text": text}) == text
+    else:
+        with pytest.raises(TextError):
+            recipe.join({"text": text})
