@@ -94,11 +94,9 @@ def _submit(checked: CheckedRun, claim: Claim, console: Console) -> int | None:
 
 
 def _loading(checked: CheckedRun) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which the models load, if threads of this process score slices and the run has any left."""
+    """Return a context in which the models load, if threads of this process score. RunInference loads them always."""
     mode = checked.beam_options.view_as(DirectOptions).direct_running_mode
     if checked.engine.workers != "here" or mode == "multi_processing":
-        return contextlib.nullcontext()
-    if summary.read(checked.options.output, checked.options.run) is not None:
         return contextlib.nullcontext()
     return handler.loading(checked.options)
 
