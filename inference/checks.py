@@ -22,6 +22,7 @@ from inference.runs.progress import Verbosity
 from inference.scoring import model_files, runtimes, work
 from inference.scoring.options import ScoringOptions
 from inference.scoring.runtimes import Runtime
+from models import hardware
 from models.arguments import refuse
 from models.errors import UserError
 from models.text import TextRecipe
@@ -210,6 +211,6 @@ def _with_threads(options: ScoringOptions, beam_options: PipelineOptions) -> Sco
     direct = beam_options.view_as(DirectOptions)
     if options.threads or direct.direct_running_mode != "multi_processing":
         return options
-    cores = runtimes.cores()
+    cores = hardware.cores()
     workers = direct.direct_num_workers or cores
     return replace(options, threads=max(cores // workers, 1))

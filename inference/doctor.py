@@ -87,9 +87,9 @@ def _installation() -> Iterator[Row]:
 def _machine() -> Iterator[Row]:
     import torch
 
-    from inference.scoring import runtimes
+    from models import hardware
 
-    cores, memory = runtimes.cores(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores, memory = hardware.cores(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield "processor", f"{_processor()}, {cores} cores for this process, {memory:.0f} GB of memory", True
     yield "instructions", ", ".join(_instructions()) or "none of those that speed up scoring", True
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""Tells in which number formats this machine's processors multiply matrices.
+"""Tells how many cores this process may use, and in which number formats this machine multiplies matrices.
 
 It asks Linux itself about the processor and the driver, and torch only elsewhere or about a GPU, because torch takes
 more than a second to load.
@@ -6,8 +6,11 @@ more than a second to load.
 
 import ctypes
 import functools
+import math
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +24,54 @@ CPUINFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 USUAL_CACHE = 2**20  # bytes of a core's second-level cache where the system does not say
 AMD_GPU = Path("/dev/kfd")  # what torch for AMD's GPUs opens
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+# Where Slurm and Grid Engine say how many cores a job has. Neither has to bind the job to them.
+SLOTS = ("SLURM_CPUS_PER_TASK", "NSLOTS")
+SIBLINGS = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use.
+
+    It is the least of three numbers: the cores that the system lets it run on, the CPU quota of its container, rounded
+    up, and the cores that Slurm or Grid Engine gave its job. A system that says none of them, such as macOS, has the
+    machine's.
+    """
+    on = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = [int(value) for name in SLOTS if (value := os.environ.get(name, "")).isdecimal()]
+    return max(1, min([on, *slots, *map(math.ceil, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the CPU quotas, in cores, of this process's control groups and of all groups that hold them.
+
+    Kernel documentation, cgroup-v2.rst: `cpu.max` holds quota and period in microseconds, or the word max for no quota.
+    Version 1 has a file for each of the two numbers (sched-bwc.rst). A quota of -1 there is none.
+    """
+    for line in _text(OWN_GROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        mounted = GROUPS / controllers  # empty in version 2
+        for inside in (Path(path.lstrip("/")), *Path(path.lstrip("/")).parents):
+            folder = mounted / inside
+            if controllers:
+                pair = f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+            else:
+                pair = _text(folder / "cpu.max")
+            if found := re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", pair):
+                yield int(found[1]) / int(found[2])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def threads_per_core() -> int:
+    """Return how many of the system's processors share a core, or 1 if that is unknown."""
+    return 2 if any(mark in _text(SIBLINGS) for mark in ",-") else 1
 
 
 def has_gpu() -> bool:

@@ -79,7 +79,7 @@ def measure(
         models={name: trained_model.fingerprint(directory) for name, directory in directories},
         runtime=str(scorer.runtime),
         device=hardware.gpu_name() if scorer.runtime.device == "cuda" else CPU,
-        cores=scorer.runtime.threads / _threads_per_core(),
+        cores=(options.scoring.threads or hardware.cores()) / hardware.threads_per_core(),
         documents=len(sample_documents),
         tokens=sum(tokens),
         seconds=sampled.read_seconds + _label(sample_documents, options, scorer),
@@ -235,12 +235,3 @@ def _age_of_process() -> float:
         return float(Path("/proc/uptime").read_text().split()[0]) - began
     except OSError:
         return time.process_time()
-
-
-def _threads_per_core() -> int:
-    """Return how many processors of the operating system share a core, or 1 if that is unknown."""
-    try:
-        siblings = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").read_text()
-    except OSError:
-        return 1
-    return 2 if any(mark in siblings for mark in ",-") else 1

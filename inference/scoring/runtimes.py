@@ -4,10 +4,10 @@ The module imports none of them; inference.scoring.starting starts the one that 
 """
 
 import importlib.util
-import os
 from dataclasses import dataclass
 
 from inference.scoring.options import DeviceChoice, Precision, PrecisionChoice, RuntimeChoice, RuntimeName
+from models import hardware
 from models.errors import UserError
 from models.hardware import Device, floats, has_amx, has_bf16, has_gpu
 
@@ -86,12 +86,7 @@ def choose(
     chosen_device: Device = "cuda" if host.gpu and device != "cpu" else "cpu"
     chosen_name, reason = _name(name, chosen_device, host)
     chosen_precision = _precision(precision, chosen_name, chosen_device, host)
-    return Runtime(chosen_name, chosen_precision, chosen_device, threads or cores(), reason)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use; all cores on a system that does not say, such as macOS."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Runtime(chosen_name, chosen_precision, chosen_device, threads or hardware.cores(), reason)
 
 
 def _name(asked: RuntimeChoice, device: Device, host: Host) -> tuple[RuntimeName, str]:

@@ -4,13 +4,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.corpus.records import Document, Failure
-from inference.scoring import batching, faults, model_files, reference, runtimes, starting
+from inference.scoring import batching, faults, model_files, pace, reference, runtimes, starting
 from inference.scoring.faults import Probe, Problem
 from inference.scoring.logits import Logits, to_numpy
 from inference.scoring.options import ScoringOptions, text_only, text_recipes
@@ -19,7 +20,7 @@ from inference.scoring.runtimes import Runtime
 from inference.scoring.tally import Counts
 from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
-from models import tokenizing, trained_model
+from models import hardware, tokenizing, trained_model
 from models.text import TextRecipe
 from models.tokenizing import Tokenizer
 
@@ -27,6 +28,7 @@ Batch = NDArray[np.int64]  # indices of texts
 Scored = tuple[Predictions, list[Failure], Counts]
 
 CPU_TOKEN_BUDGET = 2_048  # most padded tokens in a batch
+USUAL_TOKENS = 128  # length of the texts with which speed is tried
 
 
 class Scorer:
@@ -55,7 +57,18 @@ class Scorer:
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
         self.weights = {model.name: model.sha256 for model in self._models}
         self._tokenizing = threading.Lock()
-        self._pool = ThreadPoolExecutor(self.runtime.batches_at_once, "compute")
+        self._pool = ThreadPoolExecutor(self._batches_at_once(), "compute")
+
+    def _batches_at_once(self) -> int:
+        """Return how many batches to compute at once, by a trial where two threads share a core and no flag decides."""
+        most = self.runtime.batches_at_once
+        if self.options.threads or most < 2 or hardware.threads_per_core() == 1:
+            return most
+        model = self._models[0]
+        chosen = pace.batches_at_once(lambda: faults.attempt(model.compute_usual), most)
+        if chosen < most:
+            self.runtime = replace(self.runtime, threads=chosen, reason=f"{self.runtime.reason}; {most} are no faster")
+        return chosen
 
     def score(self, documents: Sequence[Document], others: int = 0) -> Scored:
         """Label every document with every model; a document that any model fails on becomes a Failure.
@@ -146,6 +159,12 @@ class _LoadedModel:
             from inference.scoring import gpu
 
             self._token_budget = gpu.token_budget(self._forward, self.max_tokens)
+
+    def compute_usual(self) -> None:
+        """Compute a small batch of texts of usual length, to see how long that takes."""
+        length = min(self.max_tokens, USUAL_TOKENS)
+        ids = np.full((batching.FEWEST_TOKENS // length, length), self.tokenizer.ids(["a"])[0][-1], np.int64)
+        to_numpy(self._forward(ids, None))
 
     def check_probe(self, reason: str = "") -> None:
         """Check that the probe texts still get their scores; `reason` is the problem that raised the doubt.

@@ -1,4 +1,4 @@
-"""Tests the choice of a number format, with GPUs of any age that are not there."""
+"""Tests the number of cores and the choice of a number format, with containers and GPUs that are not there."""
 
 import ctypes
 from pathlib import Path
@@ -92,3 +92,74 @@ def test_without_a_driver_there_is_no_gpu_and_torch_is_not_asked(
     assert not hardware.has_gpu()
     monkeypatch.setattr(ctypes, "CDLL", mock.Mock())
     assert hardware.has_gpu()
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a machine of 64 cores, without quotas and schedulers, and return its control groups."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(hardware, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(hardware, "GROUPS", tmp_path)
+    for name in hardware.SLOTS:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_without_a_quota_all_cores_that_the_process_may_run_on_are_used(groups: Path) -> None:
+    assert hardware.cores() == 64
+    _write(groups / "own", "0::/\n")
+    _write(groups / "cpu.max", "max 100000\n")
+    assert hardware.cores() == 64
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("400000 100000", 4), ("150000 100000", 2), ("20000 100000", 1)])
+def test_a_container_s_quota_is_heeded(quota: str, cores: int, groups: Path) -> None:
+    """With 64 threads on a quota of 4 cores, the kernel stops all of them for most of each tenth of a second."""
+    _write(groups / "own", "0::/\n")
+    _write(groups / "cpu.max", quota + "\n")
+    assert hardware.cores() == cores
+
+
+def test_the_least_quota_of_all_groups_counts(groups: Path) -> None:
+    _write(groups / "own", "0::/kubepods/pod1/main\n")
+    _write(groups / "kubepods/pod1/main/cpu.max", "max 100000\n")
+    _write(groups / "kubepods/pod1/cpu.max", "300000 100000\n")
+    _write(groups / "kubepods/cpu.max", "4800000 100000\n")
+    assert hardware.cores() == 3
+
+
+def test_a_quota_of_the_first_version_is_heeded(groups: Path) -> None:
+    """A container without a namespace of its own sees the host's path, and its group where the host has the root."""
+    _write(groups / "own", "5:memory:/docker/12ab\n4:cpu,cpuacct:/docker/12ab\n1:name=systemd:/docker/12ab\n")
+    _write(groups / "cpu,cpuacct/cpu.cfs_quota_us", "-1\n")
+    _write(groups / "cpu,cpuacct/cpu.cfs_period_us", "100000\n")
+    assert hardware.cores() == 64
+    _write(groups / "cpu,cpuacct/cpu.cfs_quota_us", "200000\n")
+    assert hardware.cores() == 2
+
+
+@pytest.mark.parametrize("name", hardware.SLOTS)
+def test_a_job_takes_no_more_cores_than_its_scheduler_gave_it(
+    name: str, groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "8")
+    assert hardware.cores() == 8
+    monkeypatch.setenv(name, "128")
+    assert hardware.cores() == 64
+    monkeypatch.setenv(name, "undefined")
+    assert hardware.cores() == 64
+
+
+@pytest.mark.parametrize(("siblings", "threads"), [("0\n", 1), ("0,32\n", 2), ("0-1\n", 2), (None, 1)])
+def test_threads_of_a_core_are_known(
+    siblings: str | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "SIBLINGS", tmp_path / "siblings")
+    if siblings:
+        (tmp_path / "siblings").write_text(siblings)
+    assert hardware.threads_per_core() == threads
