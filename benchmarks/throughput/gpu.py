@@ -24,7 +24,8 @@ import torch
 
 from benchmarks import environment
 from benchmarks.throughput import gpu_contestants
-from benchmarks.throughput.run import RESULTS, flop, read
+from benchmarks.throughput.run import RESULTS
+from benchmarks.throughput.workloads import flop, read
 
 LABELS = 12
 WORKLOADS = [

@@ -4,6 +4,7 @@ python -m benchmarks.throughput.ours NAME WORK
 """
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -51,9 +52,9 @@ def pipeline(work: Path, options: dict[str, str]) -> tuple[np.ndarray, dict[str,
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "inference.beam_runner", "--model", str(work / "model"), "--scores=all", *flags]
     command += ["--input", str(work / "corpus.jsonl"), "--output", str(output), "--runner=FnApiRunner", "--device=cpu"]
-    began, wall = time.perf_counter(), time.time()
+    before, began, wall = _children_cpu(), time.perf_counter(), time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, _children_cpu() - before
     receipts = [json.loads(path.read_bytes()) for path in (output / "receipts").iterdir()]
     first = min(receipt["finished"] - receipt["seconds"] for receipt in receipts)
     rows = (json.loads(line) for path in (output / "predictions").iterdir() for line in path.open())
@@ -61,6 +62,7 @@ def pipeline(work: Path, options: dict[str, str]) -> tuple[np.ndarray, dict[str,
     scores = np.array([found[json.loads(line)["id"]] for line in (work / "corpus.jsonl").open()], np.float32)
     taken = {
         "seconds": seconds,
+        "cpu_seconds": used,
         "steady_seconds": max(receipt["finished"] for receipt in receipts) - first,
         "until_first_slice_seconds": min(receipt["finished"] for receipt in receipts) - wall,
         "tokens": sum(receipt["tokens"]["model"] for receipt in receipts),
@@ -68,6 +70,12 @@ def pipeline(work: Path, options: dict[str, str]) -> tuple[np.ndarray, dict[str,
         "runtime": receipts[0]["runtime"],
     }
     return scores, taken
+
+
+def _children_cpu() -> float:
+    """Return the CPU seconds of the processes that this one started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measure(name: str, work: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_TOKENS = 512
 BATCHES = (8, 16, 32, 64)  # each loop takes the size that is fastest for it
 Loop = Callable[[Sequence[str], int], np.ndarray]  # texts and batch size to probabilities (documents, labels)
 
@@ -37,7 +36,7 @@ def by_length(
 
     `each` applies `forward` to ids and masks, as map does; a pool's may do so to several batches at once.
     """
-    encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    encoded = tokenizer(list(texts), truncation=True)["input_ids"]
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     parts = [order[start : start + batch] for start in range(0, len(order), batch)]
     padded = [tokenizer.pad({"input_ids": [encoded[i] for i in part]}, return_tensors="np") for part in parts]
@@ -79,7 +78,7 @@ def one_by_one(checkpoint: str) -> Loop:
     def loop(texts: Sequence[str], _batch: int) -> np.ndarray:
         rows = []
         for text in texts:
-            encoded = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="np")
+            encoded = tokenizer(text, truncation=True, return_tensors="np")
             rows.append(forward(encoded["input_ids"], encoded["attention_mask"])[0])
         return sigmoid(np.stack(rows))
 
@@ -96,7 +95,7 @@ def _pipeline(precision: str) -> Callable[[str], Loop]:
         classify = transformers.pipeline("text-classification", model=checkpoint, top_k=None, dtype=dtype)
 
         def loop(texts: Sequence[str], batch: int) -> np.ndarray:
-            found = classify(list(texts), batch_size=batch, truncation=True, max_length=MAX_TOKENS)
+            found = classify(list(texts), batch_size=batch, truncation=True)
             return np.array([scores_in_order(answer, classify.model.config.label2id) for answer in found], np.float32)
 
         return loop
@@ -120,12 +119,10 @@ def _cross_encoder(precision: str) -> Callable[[str], Loop]:
         from sentence_transformers import CrossEncoder
 
         dtype = torch_dtype(precision)
-        model = CrossEncoder(
-            checkpoint, max_length=MAX_TOKENS, activation_fn=torch.nn.Identity(), model_kwargs={"dtype": dtype}
-        )
+        model = CrossEncoder(checkpoint, activation_fn=torch.nn.Identity(), model_kwargs={"dtype": dtype})
 
         def loop(texts: Sequence[str], batch: int) -> np.ndarray:
-            pairs = [tuple(text.split("\n", 1)) for text in texts]
+            pairs = [tuple((text + "\n").split("\n", 1)) for text in texts]
             return sigmoid(model.predict(pairs, batch_size=batch, show_progress_bar=False))
 
         return loop
@@ -237,7 +234,7 @@ def _quantized(model: Any, tokenizer: Any, work: Path) -> Any:
     import nncf
 
     texts = json.loads((work / "texts.json").read_text())[:300]
-    batches = [dict(tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="np")) for text in texts]
+    batches = [dict(tokenizer(text, truncation=True, return_tensors="np")) for text in texts]
     inputs = [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in batches]
     return nncf.quantize(model, nncf.Dataset(inputs), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(inputs))
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.throughput.rival_loops import (
-    MAX_TOKENS,
     by_length,
     load,
     scores_in_order,
@@ -91,7 +90,7 @@ def beam_batch_1(work: Path) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
     def encode(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        encoded = tokenizer(text_of(row), truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        encoded = tokenizer(text_of(row), truncation=True, return_tensors="pt")
         return row["id"], {name: encoded[name][0] for name in ("input_ids", "attention_mask")}
 
     def decode(pair: tuple[str, Any]) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def beam_hugging_face(work: Path) -> np.ndarray:
         str(work / "checkpoint"),
         load_pipeline_args={"top_k": None, "dtype": torch.float32},
         inference_fn=lambda batch, *rest: module._default_pipeline_inference_fn(list(batch), *rest),  # it gets a tuple
-        inference_args={"truncation": True, "max_length": MAX_TOKENS, "batch_size": 32},
+        inference_args={"truncation": True, "batch_size": 32},
         device="CPU",
         min_batch_size=32,
         max_batch_size=32,

@@ -1,22 +1,23 @@
-"""Runs labelbeam and its rivals on the same documents, in turn, and writes results/NAME.json and a plot.
+"""Runs labelbeam and its rivals on the same documents, in turn, and writes results/NAME.json.
 
-python -m benchmarks.throughput.run papers --data data/arxiv/recent.jsonl.xz --model models/trained/subjects \
-    --rivals_python build/rivals/bin/python
+python -m benchmarks.throughput.run --input 'corpus/*.jsonl.gz' --model models/trained/my_labels
+python -m benchmarks.throughput.run --name papers --input data/arxiv/recent.jsonl.xz --max_tokens 512 \
+    --model models/trained/subjects
 
-The model must be a multi-label one with the architecture's own head (model.pooling = "stock"), which the rivals know.
+Any model will do. Labels are compared only for a multi-label model with the architecture's own head (model.pooling =
+"stock"). For another head, the rivals compute one of their own on the same encoder, which takes as long.
 """
 
 import argparse
 import itertools
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,13 @@ import numpy as np
 import torch
 
 from benchmarks import environment
-from benchmarks.cost.run import comments
-from benchmarks.throughput import ours, rival_loops, rival_pipelines
-from inference.corpus.files import find_files
-from inference.corpus.slices import all_lines
-from models import trained_model, weights
+from benchmarks.throughput import ours, rival_loops, rival_pipelines, workloads
+from models import trained_model
 from models.decision import decide
 from models.hardware import has_bf16
 
 RESULTS = Path(__file__).parent / "results"
+RIVALS_HOW = "make it as benchmarks/throughput/requirements.txt says."
 REFERENCE = "torch fp32, sorted"  # whose scores the others are compared with
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 BF16 = has_bf16("cpu")
@@ -43,16 +42,19 @@ LIMIT = torch.bfloat16 if BF16 else torch.float32
 def main() -> None:
     """Prepare the workload, run every contestant in every round, and write the medians after each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the result file")
-    parser.add_argument("--data", required=True, help="JSON lines with an id, or GoEmotions' .tsv")
-    parser.add_argument("--fields", nargs="+", default=["title", "abstract"], help="of the text (title abstract)")
+    parser.add_argument("--name", default="own", help="of the result file (own)")
+    parser.add_argument("--input", required=True, help="files that labelbeam reads, or GoEmotions' .tsv")
+    parser.add_argument("--fields", nargs="+", help="of the text (the model's)")
+    parser.add_argument("--max_tokens", type=int, help="tokens of a text that are read (the model's)")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="contestants; all of them if not given")
-    parser.add_argument("--rivals_python", required=True, help="of the environment with requirements.txt beside this")
+    parser.add_argument("--rivals_python", default="build/rivals/bin/python", help="of requirements.txt beside this")
     parser.add_argument("--results", type=Path, default=RESULTS)
     flags = parser.parse_args()
+    if not Path(flags.rivals_python).exists():
+        parser.error(f"--rivals_python {flags.rivals_python}: expected an interpreter; {RIVALS_HOW}")
     contestants = flags.only or [
         name for name in (*rival_loops.LOOPS, *rival_pipelines.PIPELINES, *ours.ALL) if BF16 or "bf16" not in name
     ]
@@ -60,12 +62,17 @@ def main() -> None:
     described = {"name": flags.name, **environment.describe()}
     with tempfile.TemporaryDirectory(prefix="throughput_") as folder:
         work = Path(folder)
-        workload = prepare(work, flags.data, flags.model, flags.documents, flags.fields)
+        rows = itertools.islice(workloads.read(flags.input), flags.documents)
+        workload = workloads.prepare(work, rows, flags.model, flags.fields, flags.max_tokens)
         for number in range(1, flags.rounds + 1):
             for name in contestants:
                 found[name].append(run(name, work, flags.rivals_python) | {"matrix_gflops": matrix_rate(LIMIT)})
-                print(f"round {number}: {name}: {flags.documents / found[name][-1]['seconds']:.1f} docs/s", flush=True)
-            measured = so_far(found, workload, compare(work, contestants))
+                print(
+                    f"round {number}: {name}: {workload['documents'] / found[name][-1]['seconds']:.1f} docs/s",
+                    flush=True,
+                )
+            agreement = compare(work, contestants) if workload["labels_compared"] else {}
+            measured = so_far(found, workload, agreement)
             result = {**described, "rounds": number, "workload": workload, **measured}
             flags.results.mkdir(exist_ok=True)
             (flags.results / f"{flags.name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -79,57 +86,6 @@ def so_far(
     rate = statistics.median(r["matrix_gflops"] for rounds in found.values() for r in rounds)
     rows = {name: row(rounds, workload, agreement.get(name, {})) for name, rounds in found.items()}
     return {"matrix_gflops": {NAMES[LIMIT]: round(rate, 1)}, "contestants": rows}
-
-
-def prepare(work: Path, data: str, model: Path, documents: int, fields: Sequence[str]) -> dict[str, Any]:
-    """Write documents and weights in the form that each contestant reads. Return the work to compute."""
-    rows = list(itertools.islice(read(data), documents))
-    texts = ["\n".join(row[field] for field in fields) for row in rows]
-    (work / "texts.json").write_text(json.dumps(texts))
-    kept = ({key: row[key] for key in ("id", *fields)} for row in rows)
-    (work / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-    loaded = weights.load(model)
-    network: Any = loaded.network
-    recipe = loaded.manifest.text.model_copy(
-        update={
-            "fields": tuple(fields),
-            "separator": "\n",
-            "max_tokens": rival_loops.MAX_TOKENS,
-            "cleaning": (),
-        }
-    )
-    decision = loaded.manifest.decision.model_copy(update={"temperature": 1.0})
-    manifest = loaded.manifest.model_copy(update={"text": recipe, "decision": decision})
-    weights.save(work / "model", network, network.model.config, loaded.tokenizer, manifest)
-    if (model / "runtimes").is_dir():
-        shutil.copytree(model / "runtimes", work / "model" / "runtimes")
-    network.model.config.problem_type = "multi_label_classification"
-    network.model.save_pretrained(work / "checkpoint")
-    loaded.tokenizer.save_pretrained(work / "checkpoint")
-    lengths = np.array([len(ids) for ids in loaded.tokenizer(texts, truncation=True, max_length=512)["input_ids"]])
-    return {
-        "documents": len(texts),
-        "mean_tokens": round(float(lengths.mean()), 1),
-        "tokens": int(lengths.sum()),
-        "gflop": round(flop(network.model.config, lengths) / 1e9),
-        "labels": len(loaded.manifest.labels.names),
-        "parameters": sum(p.numel() for p in network.parameters()),
-    }
-
-
-def read(data: str) -> Iterator[dict[str, Any]]:
-    """Return rows of JSON lines, or of GoEmotions' comments."""
-    if data.endswith(".tsv"):
-        return iter(comments(Path(data)))
-    return (json.loads(line.data) for line in all_lines(find_files([data])[0]))
-
-
-def flop(config: Any, lengths: np.ndarray) -> float:
-    """Return the floating-point operations of a BERT encoder's matrix products, on useful tokens alone."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    dense = 2 * (4 * hidden**2 + 2 * hidden * inner) * lengths.sum()
-    attention = 4 * hidden * (lengths.astype(float) ** 2).sum()
-    return float(config.num_hidden_layers * (dense + attention))
 
 
 def matrix_rate(kind: torch.dtype) -> float:

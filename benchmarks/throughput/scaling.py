@@ -27,7 +27,7 @@ import torch
 from transformers import BertConfig
 
 from benchmarks import environment
-from benchmarks.throughput import run
+from benchmarks.throughput import run, workloads
 from inference.corpus.records import Document
 from inference.scoring import compiled, converters, reference, runtimes, starting
 from inference.scoring.options import ScoringOptions
@@ -88,9 +88,11 @@ def write_corpus(path: Path, words: list[str], lengths: list[int]) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def label(models: list[Path], corpus: Path, output: Path, *flags: str) -> dict[str, Any]:
+def label(
+    models: list[Path], corpus: Path, output: Path, *flags: str, module: str = "inference.beam_runner"
+) -> dict[str, Any]:
     """Run the pipeline in its own process. Return seconds, steady seconds, peak memory and the speed of each tenth."""
-    command = [sys.executable, "-m", "inference.beam_runner", "--input", str(corpus), "--output", str(output)]
+    command = [sys.executable, "-m", module, "--input", str(corpus), "--output", str(output)]
     command += ["--runner=FnApiRunner", "--device=cpu", *flags]
     command += [part for model in models for part in ("--model", str(model))]
     began = time.perf_counter()
@@ -126,7 +128,7 @@ def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
         write_corpus(corpus, words, [length] * count)
         folder = work / str(length)
         folder.mkdir()
-        workload = run.prepare(folder, str(corpus), flags.model, count, ["text"])
+        workload = workloads.prepare(folder, workloads.read(str(corpus)), flags.model, ["text"], 512)
         row: dict[str, Any] = {"tokens": length, "documents": count, "gflop": workload["gflop"]}
         for name in ("labelbeam, openvino", RIVAL):
             seconds = sorted(run.run(name, folder, flags.rivals_python)["seconds"] for _ in range(flags.rounds))

@@ -20,19 +20,22 @@ def main() -> None:
     path = RESULTS / f"{sys.argv[1]}.json"
     result = json.loads(path.read_bytes())
     rows = sorted(result["contestants"].items(), key=lambda item: -item[1]["docs_per_second"])
-    print(f"| | docs/s (range of {result['rounds']} rounds) | {SHARE} | same labels | peak memory |")
-    print("|-|-:|-:|-:|-:|")
+    print(
+        f"| | docs/s (range of {result['rounds']} rounds) | {SHARE} | same labels | CPU ms a document | peak memory |"
+    )
+    print("|-|-:|-:|-:|-:|-:|")
     for name, row in rows:
-        print("| " + " | ".join([name, *cells(row)]) + " |")
+        print("| " + " | ".join([name, *cells(row, result["workload"]["documents"])]) + " |")
     draw(result, path.with_suffix(".png"))
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return speed with its range, share of the matrix rate, agreement with fp32, and memory."""
+def cells(row: dict[str, Any], documents: int) -> list[str]:
+    """Return speed with its range, share of the matrix rate, agreement with fp32, CPU time and memory."""
     low, high = row["range"]
     same = f"{row['same_labels']:.2%}" if "same_labels" in row else ""
     speed = f"{row['docs_per_second']:.1f} ({low:.1f} to {high:.1f})"
-    return [speed, f"{row['share_of_matrix_rate']:.0%}", same, f"{row['peak_memory_mib']:,.0f} MiB"]
+    cpu = f"{row['cpu_seconds'] / documents * 1000:,.1f}" if "cpu_seconds" in row else ""
+    return [speed, f"{row['share_of_matrix_rate']:.0%}", same, cpu, f"{row['peak_memory_mib']:,.0f} MiB"]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
