@@ -292,7 +292,7 @@ def test_every_shape_of_labelled_data_is_read(tmp_path: Path) -> None:
             content = tomllib.loads(block.content) | {"model": {"base": "any"}}
             config = parse_config(content, source="own_labels.md")
             if not config.data.dataset:
-                examples = data.read(config, "train", tmp_path, config.labels.schema_in(tmp_path))
+                examples = data.read(config, "train", tmp_path, data.schema_in(config, tmp_path))
                 assert examples is not None
                 assert len(examples) == 2
                 assert not examples.skipped

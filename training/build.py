@@ -117,7 +117,7 @@ def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) 
 
 def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
     """Return what `model.json` says of the training."""
-    counts = examples.targets.sum(axis=0).astype(int).tolist()
+    counts = examples.positive.sum(axis=0).tolist()
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, and in KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     cuda = torch.cuda.is_available()

@@ -11,7 +11,10 @@ TEMPERATURES = (0.05, 20.0)  # beyond these limits the scores are all alike, or 
 
 
 def fit(logits: Floats, targets: Floats, labels: LabelSchema) -> Decision:
-    """Return the temperature and the thresholds that suit logits and 0/1 targets, both (documents, labels)."""
+    """Return the temperature and the thresholds that suit logits and targets, both (documents, labels).
+
+    Here and below, targets are 0 or 1, or NaN for an unknown label, which does not count.
+    """
     temperature = fit_temperature(logits, targets, labels.task)
     probs = probabilities(logits, labels.task, temperature)
     return Decision(temperature=temperature, thresholds=choose_thresholds(probs, targets, labels))
@@ -26,7 +29,7 @@ def fit_temperature(logits: Floats, targets: Floats, task: Task) -> float:
     def log_loss(log_temperature: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)
         if task is Task.MULTI_LABEL:
-            return float((np.logaddexp(0.0, scaled) - targets * scaled).mean())
+            return float(np.nanmean(np.logaddexp(0.0, scaled) - targets * scaled))
         log_total = np.logaddexp.reduce(scaled, axis=1)
         return float((log_total - (targets * scaled).sum(axis=1)).mean())
 
@@ -46,12 +49,14 @@ def choose_thresholds(probs: Floats, targets: Floats, labels: LabelSchema) -> tu
         return (_best_threshold(probs[:, 1], targets[:, 1]),)
     shared = _best_threshold(probs.ravel(), targets.ravel())
     return tuple(
-        _best_threshold(probs[:, i], targets[:, i]) if targets[:, i].sum() >= FEWEST_POSITIVES else shared
+        _best_threshold(probs[:, i], targets[:, i]) if (targets[:, i] > 0).sum() >= FEWEST_POSITIVES else shared
         for i in range(len(labels.names))
     )
 
 
 def _best_threshold(probs: Floats, targets: Floats) -> float:
+    known = ~np.isnan(targets)
+    probs, targets = probs[known], targets[known]
     if not targets.any():
         return 0.5
     order = np.argsort(probs)
@@ -80,10 +85,11 @@ def calibration_error(probs: Floats, targets: Floats, task: Task, bins: int = 15
 def outcomes(probs: Floats, targets: Floats, task: Task) -> tuple[Floats, Floats]:
     """Return scores and whether each came true (0 or 1), both one-dimensional.
 
-    For multi_label these are the scores of all labels, otherwise those of the most probable label of each document.
+    For multi_label these are the scores of all known labels, otherwise those of each document's most probable label.
     """
     if task is Task.MULTI_LABEL:
-        return probs.ravel(), targets.ravel()
+        known = ~np.isnan(targets)
+        return probs[known], targets[known]
     top = probs.argmax(axis=1)
     rows = np.arange(len(probs))
     return probs[rows, top], targets[rows, top]

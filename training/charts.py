@@ -73,9 +73,9 @@ def _line(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str
 
 def precision_recall(measurement: Measurement, thresholds: Mapping[str, float]) -> str:
     """Draw precision over recall in a panel for each label, with the point at the model's threshold if it has one."""
-    documents = len(measurement.examples)
-    support = measurement.examples.targets.sum(axis=0)
-    shown = [i for i in np.argsort(-support, kind="stable")[:MOST_PANELS] if 0 < support[i] < documents]
+    known = measurement.examples.known
+    documents, support = known.sum(axis=0), measurement.examples.positive.sum(axis=0)
+    shown = [i for i in np.argsort(-support, kind="stable")[:MOST_PANELS] if 0 < support[i] < documents[i]]
     columns = min(4, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
     with mpl.rc_context(STYLE):
@@ -85,9 +85,10 @@ def precision_recall(measurement: Measurement, thresholds: Mapping[str, float]) 
             axes.axis("off")
         for axes, i in zip(panels.flat, shown, strict=False):
             name = measurement.labels.names[i]
-            precision, recall, _ = precision_recall_curve(measurement.examples.targets[:, i], measurement.probs[:, i])
+            truth, probs = (of_all[known[:, i], i] for of_all in (measurement.examples.targets, measurement.probs))
+            precision, recall, _ = precision_recall_curve(truth, probs)
             axes.step(recall, precision, where="post", color=BLUE, linewidth=1.4)
-            axes.axhline(support[i] / documents, color=MUTED, linewidth=0.8, linestyle=":")
+            axes.axhline(support[i] / documents[i], color=MUTED, linewidth=0.8, linestyle=":")
             if name in thresholds:
                 of_label = measurement.metrics["labels"][name]
                 axes.plot(of_label["recall"], of_label["precision"], "o", color=ORANGE, markersize=5)

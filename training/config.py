@@ -31,13 +31,21 @@ from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.text import TextRecipe
 from models.trained_model import Pooling
+from training.where import Condition
 
 
 def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _codes(value: object) -> object:
+    """Return codes as strings, as cells are read: groups.hate = [0] names the code 0."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [str(code).lower() if isinstance(code, bool) else str(code) for code in values]
+
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]  # a string or a list of strings in TOML
+Codes = Annotated[tuple[str, ...], BeforeValidator(_codes)]  # codes, or patterns of codes, as strings or numbers
 
 
 class Section(BaseModel):
@@ -78,6 +86,10 @@ class WeakNegatives(Section):
 class DataConfig(Section):
     """The labelled files, and how they are split and sampled. A file's suffix tells its format.
 
+    A condition of `where` compares a column with a number, a string in quotes, true, false, a list or another column:
+    `votes >= 3`, `lang == "en"`, `year in [2024, 2025]`, `yes > no`. The operators are ==, !=, <, <=, >, >=, in and
+    not in. A column with spaces stands between backticks. A row with an empty cell fulfils no condition on it.
+
     With `dataset`, the keys train, validation and test name splits of a Hugging Face dataset instead of files.
     """
 
@@ -87,7 +99,11 @@ class DataConfig(Section):
     dataset: str | None = None  # Hugging Face dataset to read instead of files: a hub name, or a folder in --data_dir
     subset: str | None = None  # subset of the dataset, which the hub also calls its configuration
     label_files: LabelFiles = LabelFiles()
+    where: Strings = ()  # conditions that a row must fulfil, such as "votes >= 3"; the data card counts the others
     columns: Strings = ()  # column names for CSV and TSV files without a header line
+    # character between two cells, whatever the suffix; if not set, a tab in .tsv files, and a comma in .csv files
+    separator: str | None = Field(None, min_length=1, max_length=1)
+    id_column: str | None = None  # column with the rows' own ids; if not set, ids are FILE:ROW
     split: Split = Split()
     split_by: str | None = None  # column whose equal values stay in one split, such as author
     near_duplicate: float = Field(0.8, gt=0, le=1)  # lowest Jaccard similarity of two texts that are near duplicates
@@ -98,13 +114,26 @@ class DataConfig(Section):
     undersample: float | None = Field(None, gt=0)
     weak_negatives: WeakNegatives | None = None
 
+    @field_validator("where")
+    @classmethod
+    def _conditions(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            Condition.parse(text)
+        return texts
+
 
 class LabelsConfig(Section):
     """The labels, and how the label column of a row names them.
 
     A cell holds a label's name, its number (its position in `names`), or a list of either. With `delimiter`, one string
     holds several labels. A binary cell may also hold true or false. With `groups`, cells hold codes, and a label
-    applies if one of its patterns (with `*` and `?`) matches a code. With `columns`, each label has its own column.
+    applies if one of its patterns (with `*` and `?`) matches a code. With `columns`, each label has its own column. An
+    empty cell there means that nobody knows whether the label applies.
+
+    With `value`, the table is in long form: a row says of one text and one label whether the label applies. Rows with
+    the same text become one document, and labels without a row of their own are unknown.
+
+    An unknown label has no part in the loss, the thresholds and the metrics.
     """
 
     task: Task  # binary, multi_class or multi_label
@@ -113,13 +142,26 @@ class LabelsConfig(Section):
     names: tuple[str, ...] = ()  # label names in the order of the model's outputs; for binary [negative, positive]
     names_file: Path | None = None  # text file in --data_dir with one label name per line, instead of labels.names
     delimiter: str | None = Field(None, min_length=1)  # string between several labels in one cell
-    groups: dict[str, Strings] = Field(default_factory=dict)  # table label = [patterns], for cells of codes
+    groups: dict[str, Codes] = Field(default_factory=dict)  # table label = [patterns], for cells of codes
+    value: str | None = None  # column of true and false, or 1 and 0, that says whether the row's label applies
+    ignore: Codes = ()  # labels in cells, or patterns of them, that are left out; ["*"] is every one but the names
+    # fewest training documents of a label; rarer ones are ignored. Without names, every label of the training files
+    # that is frequent enough is one
+    min_documents: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> Self:
+        if self.value and (self.task is Task.MULTI_CLASS or self.columns):
+            raise ValueError("value is for one column of labels of a multi_label or binary task; remove it")
+        if self.min_documents and (self.task is Task.BINARY or self.groups or self.columns):
+            raise ValueError("min_documents is for names in the cells of a multi_class or multi_label task; remove it")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_names(self) -> Self:
         sources = [key for key in ("names", "names_file", "groups", "columns") if getattr(self, key)]
         binary_group = self.task is Task.BINARY and sources == ["names", "groups"]
-        if len(sources) != 1 and not binary_group:
+        if len(sources) != 1 and not binary_group and (sources or not self.min_documents):
             raise ValueError(
                 f"give the labels once, as names, names_file, groups or columns; found {sources or 'none'}"
             )
@@ -129,9 +171,20 @@ class LabelsConfig(Section):
             raise ValueError(f"a binary task takes one group, the positive label; found {list(self.groups)}")
         if binary_group and self.names[1:] != tuple(self.groups):
             raise ValueError(f"names must be [negative, positive] with positive = {list(self.groups)[0]!r}, the group")
-        if not self.names_file:
+        if sources and not self.names_file:
             self._schema(self._inline_names())
         return self
+
+    def schema_of(self, names: tuple[str, ...]) -> LabelSchema:
+        """Return the schema of some names.
+
+        Raises:
+            UserError: they do not fit the task.
+        """
+        try:
+            return self._schema(names)
+        except ValueError as error:
+            raise UserError(f"labels: {error}.") from None
 
     def _schema(self, names: tuple[str, ...]) -> LabelSchema:
         try:
@@ -140,13 +193,18 @@ class LabelsConfig(Section):
             raise ValueError(message(error.errors()[0])) from None
 
     def _inline_names(self) -> tuple[str, ...]:
-        if self.names or self.columns:
+        if self.names or self.columns or not self.groups:
             return self.names or self.columns
         names = tuple(self.groups)
         return (f"not_{names[0]}", names[0]) if self.task is Task.BINARY else names
 
+    @property
+    def has_names(self) -> bool:
+        """Whether the configuration names the labels. Otherwise the cells of the training files do."""
+        return bool(self.names_file or self._inline_names())
+
     def schema_in(self, data_dir: Path) -> LabelSchema:
-        """Return the label schema. A names file is looked up in `data_dir`.
+        """Return the label schema of the names in the configuration. A names file is looked up in `data_dir`.
 
         Raises:
             UserError: the names file is missing, or its names do not fit the task.
@@ -168,11 +226,12 @@ class LabelsConfig(Section):
     def one_vs_rest(self, schema: LabelSchema, label: str) -> Self:
         """Return the binary configuration that reads the same cells as `label` or not `label`."""
         names = (f"not_{label}", label)
-        if self.columns:
+        if self.columns:  # an empty cell there has no label
             return self.model_copy(update={"task": Task.BINARY, "columns": (), "column": label, "names": names})
-        name_or_number = (glob.escape(label), str(schema.names.index(label)))
-        groups = {label: self.groups.get(label, name_or_number)}
-        return self.model_copy(update={"task": Task.BINARY, "names": names, "names_file": None, "groups": groups})
+        position = () if any(name.isdecimal() for name in schema.names) else (str(schema.names.index(label)),)
+        groups = {label: self.groups.get(label, (glob.escape(label), *position))}
+        update = {"task": Task.BINARY, "names": names, "names_file": None, "groups": groups, "min_documents": None}
+        return self.model_copy(update=update)
 
 
 class ModelConfig(Section):

@@ -18,7 +18,8 @@ def counts(splits: Splits, schema: LabelSchema) -> dict[str, Any]:
     """Return the task, the labels, and the counts of each split.
 
     A split has its number of documents, a hash, and the rows left out by reason. A label has its number of documents,
-    its share of the split, and the share of its documents that have another label too.
+    its share of the split, the share of its documents that have another label too, and the number of documents of which
+    nobody knows whether it applies.
     """
     return {
         "task": schema.task.value,
@@ -28,19 +29,20 @@ def counts(splits: Splits, schema: LabelSchema) -> dict[str, Any]:
 
 
 def _counts(examples: Examples, schema: LabelSchema) -> dict[str, Any]:
-    several = examples.targets.sum(axis=1) > 1
+    several = examples.positive.sum(axis=1) > 1
     labels = {}
     for i, name in enumerate(schema.names):
-        labelled = examples.targets[:, i] > 0
+        labelled = examples.positive[:, i]
         documents = int(labelled.sum())
         labels[name] = {
             "documents": documents,
             "share": round(documents / len(examples), 6) if len(examples) else 0.0,
             "with_others": round(float(several[labelled].mean()), 6) if documents else 0.0,
+            "unknown": int((~examples.known[:, i]).sum()),
         }
     return {
         "documents": len(examples),
-        "without_label": int((examples.targets.sum(axis=1) == 0).sum()),
+        "without_label": int((~examples.positive.any(axis=1)).sum()),
         "sha256": examples.sha256(),
         "skipped": examples.skipped,
         "labels": labels,
@@ -64,6 +66,12 @@ def _page(card: dict[str, Any], config: TrainConfig) -> Iterable[str]:
         ("label", *(f"{name} {part}".strip() for name in SPLITS for part in ("", "share", "with others"))),
         _label_rows(card),
     )
+    if any(_unknown(card, label) for label in card["labels"]):
+        yield "\nWhether a label applies is unknown for some documents, which are neither learnt nor measured for it.\n"
+        yield from markdown.table(
+            ("label", *(f"{name} unknown" for name in SPLITS)),
+            ((label, *(f"{count:,}" for count in _unknown(card, label))) for label in card["labels"]),
+        )
     yield "\n## Length in tokens\n"
     yield (
         f"The tokenizer of {config.model.base} counts the tokens. Texts are truncated to {config.text.max_tokens} "
@@ -91,6 +99,12 @@ def _label_rows(card: dict[str, Any]) -> Iterable[Sequence[Any]]:
             label,
             *(cell for r in rows for cell in (f"{r['documents']:,}", f"{r['share']:.1%}", f"{r['with_others']:.1%}")),
         )
+
+
+def _unknown(card: dict[str, Any], label: str) -> list[int]:
+    """Return the number of documents of each split whose label is unknown; an empty list if there is none."""
+    found = [card["splits"][name]["labels"][label].get("unknown", 0) for name in SPLITS]  # older cards have none
+    return found if any(found) else []
 
 
 def _token_rows(splits: dict[str, Any]) -> Iterable[Sequence[Any]]:

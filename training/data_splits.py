@@ -1,7 +1,7 @@
 """Turns labelled files into the splits of a training, and keeps such splits in a directory.
 
 card.json, card.md                                  the data card
-train.parquet, validation.parquet, test.parquet     id, text and labels of each document
+train.parquet, validation.parquet, test.parquet     id, text, labels and unknown labels of each document
 duplicates.jsonl                                    pairs of documents that share a text
 """
 
@@ -46,7 +46,7 @@ def prepare(config: TrainConfig, data_dir: Path) -> Prepared:
         UserError: a file or column is missing, a split is empty, a label has no training document, or weak negatives
             are asked for although every document has a label.
     """
-    schema = config.labels.schema_in(data_dir)
+    schema = data.schema_in(config, data_dir)
     if config.data.weak_negatives and schema.task is Task.MULTI_CLASS:
         raise UserError(
             "data.weak_negatives: expected a binary or multi_label task, found multi_class, where every document has "
@@ -85,8 +85,8 @@ def _check_not_empty(splits: Splits, config: TrainConfig) -> None:
 
 
 def _check_labels_are_learnt(splits: Splits, schema: LabelSchema) -> None:
-    learnt = splits.train.targets.sum(axis=0)
-    measured = splits.validation.targets.sum(axis=0) + splits.test.targets.sum(axis=0)
+    learnt = splits.train.positive.sum(axis=0)
+    measured = splits.validation.positive.sum(axis=0) + splits.test.positive.sum(axis=0)
     unseen = [name for i, name in enumerate(schema.names) if measured[i] and not learnt[i]]
     if unseen:
         raise UserError(
@@ -118,8 +118,11 @@ def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:
         staging.chmod(0o755)
         names = np.array(prepared.schema.names)
         for split, part in prepared.splits.items():
-            labels = [names[target > 0].tolist() for target in part.targets]
-            columns = {"id": part.ids, "text": part.texts, "labels": pa.array(labels, pa.list_(pa.string()))}
+            labels, unknown = (
+                pa.array([names[one].tolist() for one in of_all], pa.list_(pa.string()))
+                for of_all in (part.positive, ~part.known)
+            )
+            columns = {"id": part.ids, "text": part.texts, "labels": labels, "unknown": unknown}
             pq.write_table(pa.table(columns), staging / f"{split}.parquet")
             prepared.card["splits"][split]["tokens"] = base_model.token_lengths(part.texts, config)
         data_card.write(staging, prepared.card, config)
@@ -175,8 +178,9 @@ def _load(directory: Path) -> Prepared:
     for split in SPLITS:
         rows = pq.read_table(directory / f"{split}.parquet").to_pydict()
         targets = np.zeros((len(rows["id"]), len(index)), np.float32)
-        for target, labels in zip(targets, rows["labels"], strict=True):
-            target[[index[name] for name in labels]] = 1
+        for column, value in (("labels", 1), ("unknown", np.nan)):
+            for target, labels in zip(targets, rows.get(column, []), strict=column in rows):
+                target[[index[name] for name in labels]] = value
         parts.append(Examples(rows["text"], targets, rows["id"], rows["text"], card["splits"][split]["skipped"]))
     listing = directory / DUPLICATES
     if not listing.exists():

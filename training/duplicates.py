@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training import near_duplicates
 from training.examples import Examples, Splits, concatenate
 
@@ -76,12 +79,15 @@ def _repeated(examples: Examples, split: str) -> Iterator[Duplicate]:
 
 
 def _conflicts(splits: Splits) -> list[Duplicate]:
-    """Return the first two documents with different labels for each text that has such documents."""
-    first: dict[str, tuple[bytes, str, str]] = {}
+    """Return the first two documents with contrary labels for each text that has such documents.
+
+    An unknown label contradicts nothing.
+    """
+    first: dict[str, tuple[NDArray[np.float32], str, str]] = {}
     conflicts: dict[str, Duplicate] = {}
     for name, examples in splits.items():
         for text, target, document in zip(examples.texts, examples.targets, examples.ids, strict=True):
-            labels, earlier, split = first.setdefault(text, (target.tobytes(), document, name))
-            if labels != target.tobytes() and text not in conflicts:
+            labels, earlier, split = first.setdefault(text, (target, document, name))
+            if text not in conflicts and (np.abs(labels - target) > 0).any():
                 conflicts[text] = Duplicate("conflict", 1.0, earlier, split, document, name)
     return list(conflicts.values())

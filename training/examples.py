@@ -12,7 +12,11 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass
 class Examples:
-    """Texts and targets of one split. `targets` is float32 (documents, labels), with 1 where a label applies."""
+    """Texts and targets of one split.
+
+    `targets` is float32 (documents, labels): 1 where a label applies, 0 where it does not, and NaN where nobody knows.
+    Only multi_label has unknown labels.
+    """
 
     texts: list[str]
     targets: NDArray[np.float32]
@@ -22,6 +26,16 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """Whether a label is known to apply, as booleans (documents, labels)."""
+        return self.targets > 0
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether it is known if a label applies, as booleans (documents, labels)."""
+        return ~np.isnan(self.targets)
 
     def sha256(self) -> str:
         """Return a hash of texts and targets, which tells on which data a metric was measured."""

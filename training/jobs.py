@@ -54,6 +54,7 @@ def plan(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
 
 def _one_vs_rest(config: TrainConfig, prepared: Prepared, place: int, output: Path) -> Job:
     def binary(examples: Examples) -> Examples:
+        examples = examples.take(np.flatnonzero(examples.known[:, place]), "no_label")
         positive = examples.targets[:, place]
         return replace(examples, targets=np.stack([1 - positive, positive], axis=1))
 

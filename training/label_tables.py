@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models import names
 from models.decision import Decision, thresholds_of
 from models.labels import Task
@@ -19,7 +21,8 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
     """Write `<split>_<label>_evaluation.csv` and `<split>_<label>_scores.csv` for each label.
 
     The first has a row for each metric, at 0.5 and at the threshold, with the label, the date, the data path and the
-    run id. The second has a row for each document: its id, the truth (0 or 1), the score, and the decision (0 or 1).
+    run id. The second has a row for each document: its id, the truth (0 or 1, or empty if
+    it is unknown), the score, and the decision (0 or 1).
     """
     directory.mkdir(parents=True, exist_ok=True)
     prefix = {"validation": "val", "test": "holdout"}[measurement.split]
@@ -37,7 +40,7 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
         _write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)
         scores = zip(
             measurement.examples.ids,
-            measurement.examples.targets[:, i].astype(int).tolist(),
+            ["" if np.isnan(target) else int(target) for target in measurement.examples.targets[:, i].tolist()],
             measurement.probs[:, i].round(6).tolist(),
             measurement.predicted[:, i].astype(int).tolist(),
             strict=True,

@@ -1,4 +1,7 @@
-"""Measures predictions against the truth. All functions are pure, and all arrays are (documents, labels)."""
+"""Measures predictions against the truth. All functions are pure, and all arrays are (documents, labels).
+
+Targets are 0 or 1, or NaN where it is unknown whether a label applies. A document does not count for an unknown label.
+"""
 
 from typing import Any
 
@@ -18,10 +21,11 @@ RANKINGS = ("average_precision", "roc_auc")
 def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) -> dict[str, Any]:
     """Return precision, recall, F1, support and number of predictions of each label, their averages, and accuracy.
 
-    Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose labels
-    are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label.
+    Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose
+    known labels are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label.
     """
-    predicted, truth = decide(probs, labels, thresholds), targets > 0
+    known, truth = ~np.isnan(targets), targets > 0
+    predicted = decide(probs, labels, thresholds) & known
     kinds = (predicted & truth, predicted, truth)
     by_label = [kind.sum(axis=0) for kind in kinds]
     columns = _measures(*by_label)
@@ -53,15 +57,20 @@ def ranking(probs: Floats, targets: Floats, labels: LabelSchema) -> dict[str, An
     Both are None for a label that no document or every document has.
     """
     by_label: dict[str, dict[str, Any]] = {name: {"average_precision": None, "roc_auc": None} for name in labels.names}
-    mixed = np.flatnonzero((targets > 0).any(axis=0) & (targets == 0).any(axis=0))
-    for start in range(0, len(mixed), AT_ONCE):
-        places = mixed[start : start + AT_ONCE]
-        for place, *values in zip(places, *_ranked(probs[:, places].T, targets[:, places].T > 0), strict=True):
+    known = ~np.isnan(targets)
+    mixed = (targets > 0).any(axis=0) & (targets == 0).any(axis=0)
+    whole = np.flatnonzero(mixed & known.all(axis=0))
+    groups = [whole[start : start + AT_ONCE] for start in range(0, len(whole), AT_ONCE)]
+    groups += [np.array([place]) for place in np.flatnonzero(mixed & ~known.all(axis=0))]
+    for places in groups:
+        rows = known[:, places].all(axis=1)
+        ranked = _ranked(probs[rows][:, places].T, targets[rows][:, places].T > 0)
+        for place, *values in zip(places, *ranked, strict=True):
             by_label[labels.names[place]] = dict(zip(RANKINGS, map(float, values), strict=True))
     means: dict[str, Any] = {}
     for key in RANKINGS:
-        known = [values[key] for values in by_label.values() if values[key] is not None]
-        means[key] = float(np.mean(known)) if known else None
+        ranked_labels = [values[key] for values in by_label.values() if values[key] is not None]
+        means[key] = float(np.mean(ranked_labels)) if ranked_labels else None
     return means | {"labels": by_label}
 
 
@@ -92,6 +101,7 @@ def intervals(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema
     `labels` holds the intervals of precision, recall and F1 of each label, beside `macro_f1` and `micro_f1`.
     """
     chance = np.random.default_rng(0)
+    predicted = predicted & ~np.isnan(targets)
     kinds = (predicted & (targets > 0), predicted, targets > 0)
     counted = np.concatenate([kind.astype(np.float32) for kind in kinds], axis=1)
     documents, width = len(targets), len(labels.names)

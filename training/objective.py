@@ -12,25 +12,28 @@ def loss(
 ) -> Tensor:
     """Return the mean loss of a batch, for logits and 0/1 targets (documents, labels) and optional weights (labels).
 
-    For multi_label it is the binary cross-entropy of each label, with the weights on its positives. Otherwise it is the
+    For multi_label it is the binary cross-entropy of each label, with the weights on its positives. A label whose
+    target is NaN has no part in it. Otherwise it is the
     cross-entropy over the labels. Label smoothing moves the targets towards even odds: by half of it for multi_label,
     else by an equal part for each label.
     """
     if task is Task.MULTI_LABEL:
-        smooth = targets * (1 - label_smoothing) + label_smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
+        known = ~targets.isnan()
+        smooth = targets.nan_to_num() * (1 - label_smoothing) + label_smoothing / 2
+        losses = functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none")
+        return (losses * known).sum() / known.sum().clamp(min=1)
     return functional.cross_entropy(logits, targets.argmax(dim=1), weight=weights, label_smoothing=label_smoothing)
 
 
 def label_weights(targets: Tensor, task: Task) -> Tensor:
-    """Return weights (labels) that make rare labels count more.
+    """Return weights (labels) that make rare labels count more, from 0/1 targets, or NaN for unknown.
 
     For multi_label they are negatives over positives, between 1 and 100. Otherwise they are inverse frequencies with
     mean 1.
     """
-    positives = targets.sum(dim=0).clamp(min=1)
+    positives = targets.nansum(dim=0).clamp(min=1)
     if task is Task.MULTI_LABEL:
-        return ((len(targets) - positives) / positives).clamp(min=1, max=100)
+        return (((~targets.isnan()).sum(dim=0) - positives) / positives).clamp(min=1, max=100)
     inverse = len(targets) / positives
     return inverse / inverse.mean()
 

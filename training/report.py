@@ -58,7 +58,7 @@ def _heat_map(measurement: Measurement) -> str | None:
     """
     if len(measurement.labels.names) > MOST_CELLS:
         return None
-    truth = measurement.examples.targets.astype(float)
+    truth = measurement.examples.positive.astype(float)
     counts = truth.T @ measurement.predicted.astype(float)
     shares = counts / np.maximum(truth.sum(axis=0), 1)[:, None]
     return charts.heat_map(shares, counts, measurement.labels.names)
@@ -69,9 +69,9 @@ def worst_errors(measurement: Measurement) -> list[dict[str, Any]]:
 
     Each has the keys text, id, truth, predicted, label and score.
     """
-    truth = measurement.examples.targets > 0
+    truth, known = measurement.examples.positive, measurement.examples.known
     against = np.where(truth, 1 - measurement.probs, measurement.probs)  # weight of the score against the truth
-    certainty = np.where(truth != measurement.predicted, against, -1.0)
+    certainty = np.where((truth != measurement.predicted) & known, against, -1.0)
     if measurement.labels.task is not Task.MULTI_LABEL:  # keep the label that was given instead of the true one
         certainty = np.where(measurement.predicted, certainty, -1.0)
     labels = certainty.argmax(axis=1)

@@ -54,10 +54,10 @@ def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[
 
 def _strata(train: Examples, members: Mapping[str, Sequence[int]], seed: int) -> list[list[str]]:
     """Return the keys whose rarest label is the same, in the order of their hashes, for each such label."""
-    frequency = train.targets.sum(axis=0)
+    frequency = train.positive.sum(axis=0)
     strata: dict[int, list[tuple[float, str]]] = defaultdict(list)
     for key, places in members.items():
-        labels = np.flatnonzero(train.targets[places].any(axis=0))
+        labels = np.flatnonzero(train.positive[places].any(axis=0))
         rarest = int(labels[frequency[labels].argmin()]) if len(labels) else -1
         strata[rarest].append((_position(key, seed), key))
     return [[key for _, key in sorted(strata[rarest])] for rarest in sorted(strata)]
@@ -89,7 +89,7 @@ def sampled(splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir: 
 def _undersampled(train: Examples, ratio: float, task: Task, chance: np.random.Generator) -> Examples:
     """Cut the largest class to at most `ratio` times all others; for multi_label, the documents without a label."""
     if task is Task.MULTI_LABEL:
-        largest = ~train.targets.any(axis=1)
+        largest = ~train.positive.any(axis=1)
     else:
         largest = train.targets[:, train.targets.sum(axis=0).argmax()] > 0
     members, others = np.flatnonzero(largest), np.flatnonzero(~largest)

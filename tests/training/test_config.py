@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import UserError
-from models.labels import Task
+from models.labels import LabelSchema, Task
 from training.config_file import load_config, with_values
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -211,7 +211,9 @@ def test_a_binary_view_reads_names_numbers_and_codes(
     schema = labels.schema_in(tmp_path)
     binary = labels.one_vs_rest(schema, schema.names[1])
     assert binary.groups == {schema.names[1]: groups}
-    assert binary.schema_in(tmp_path).names == (f"not_{schema.names[1]}", schema.names[1])
+    assert binary.schema_in(tmp_path) == LabelSchema(
+        task=Task.BINARY, names=(f"not_{schema.names[1]}", schema.names[1])
+    )
 
 
 def test_other_values_for_some_keys(tmp_path: Path) -> None:

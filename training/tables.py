@@ -1,0 +1,211 @@
+"""Reads labelled files and Hugging Face datasets as rows, without changing any value."""
+
+import csv
+import glob
+import lzma
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import fsspec
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import UserError
+from training.config import DataConfig, TrainConfig
+
+READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
+UNREADABLE = (  # errors of the readers: broken content, broken compression, too many cells, no rows
+    datasets.exceptions.DatasetsError,
+    ValueError,
+    OSError,
+    EOFError,
+    lzma.LZMAError,
+    csv.Error,
+    pandas.errors.ParserWarning,
+    StopIteration,
+)
+JSON_CHUNK = 1 << 29  # bytes; one chunk holds a whole file as a rule, so a field may first appear in a late line
+
+
+def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Return the name and the rows of each file or dataset that the configuration names for a split."""
+    patterns: Sequence[str] = getattr(config.data, split)
+    if config.data.dataset:
+        for part in patterns:
+            yield f"{config.data.dataset}/{part}", _read_dataset(config.data, part, data_dir)
+        return
+    paths = files(patterns, split, data_dir)
+    label_files: Sequence[str] = getattr(config.data.label_files, split)
+    label_paths = files(label_files, f"label_files.{split}", data_dir) if label_files else []
+    if label_paths and len(label_paths) != len(paths):
+        raise UserError(
+            f"data.label_files.{split}: expected {len(paths)} files, one for each text file, found {label_paths}."
+        )
+    for place, path in enumerate(paths):
+        rows = read(path, config)
+        if label_paths and not _is_lines(path):
+            raise UserError(
+                f"data.label_files.{split}: expected line files (.txt) beside label files, found {path}, which has a "
+                "label column of its own; remove the label files."
+            )
+        if label_paths:
+            rows = _with_labels(path, rows, label_paths[place], config.labels.column)
+        yield shown(path, data_dir), rows
+
+
+def shown(path: str, data_dir: Path) -> str:
+    """Return the name of a file as messages and ids have it: without the data folder."""
+    return str(Path(path).relative_to(data_dir)) if Path(path).is_relative_to(data_dir) else path
+
+
+def files(patterns: Sequence[str], key: str, data_dir: Path) -> list[str]:
+    """Return the files of some names and globs.
+
+    Raises:
+        UserError: there are none for one of them; it names the key of the configuration.
+    """
+    files = []
+    for pattern in patterns:
+        exact = data_dir / pattern
+        paths = [str(exact)] if exact.is_file() else sorted(glob.glob(str(exact), recursive=True))
+        if not paths:
+            raise UserError(f"data.{key}: expected files at {exact}, found none; check --data_dir.")
+        files += paths
+    return files
+
+
+def _with_labels(path: str, rows: list[dict[str, Any]], label_path: str, column: str) -> list[dict[str, Any]]:
+    labels = _lines(label_path)
+    if len(labels) != len(rows):
+        raise UserError(
+            f"{label_path}: expected {len(rows):,} lines, a label for each line of {path}, found {len(labels):,}; "
+            "check that the two files belong together."
+        )
+    return [{**row, column: label} for row, label in zip(rows, labels, strict=True)]
+
+
+def _lines(path: str) -> list[str]:
+    """Return the lines of a text file. Only a line feed ends a line, since texts hold other separators."""
+    try:
+        with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer", newline="\n") as file:
+            lines: list[str] = file.read().split("\n")
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as lines of UTF-8: {' '.join(str(error).split())[:200]}.") from None
+    if not lines[-1]:
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def _suffix(path: str) -> str:
+    """Return the suffix that tells the format of a file, without the one of its compression."""
+    for compression in COMPRESSIONS:
+        path = path.removesuffix(compression)
+    return Path(path).suffix
+
+
+def _is_lines(path: str) -> bool:
+    return _suffix(path) == ".txt"
+
+
+def read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
+    """Return the rows of a file.
+
+    Raises:
+        UserError: the file is damaged, or of no format that its suffix could tell.
+    """
+    if _is_lines(path):
+        return [{"text": line} for line in _lines(path)]
+    kind = _suffix(path)
+    reader = READERS.get(kind)
+    if reader is None:
+        raise UserError(f"{path}: expected one of {', '.join(READERS)}, .txt, also compressed; convert the file.")
+    try:
+        # The cache is temporary and the table is in memory, so nothing stays in the user's cache folder.
+        with tempfile.TemporaryDirectory(prefix="labelbeam_") as cache, warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
+            if reader == "parquet":  # `datasets` does not decompress a Parquet file that was compressed as a whole
+                with fsspec.open(path, "rb", compression="infer") as file:
+                    table = datasets.Dataset(pq.read_table(pa.BufferReader(file.read())))
+            else:
+                options = _options(reader, path, kind, config.data)
+                table = datasets.load_dataset(
+                    reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
+                )
+    except UNREADABLE as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:200] or "it is empty"
+        raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
+    return _rows(table)
+
+
+def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
+    """Return the rows of one split of a Hugging Face dataset.
+
+    The dataset is a hub name, a folder of files, or a folder that `save_to_disk` wrote. A single table that was saved
+    in this way is the split "train".
+    """
+    folder = data_dir / str(config.dataset)
+    name = str(folder) if folder.is_dir() else str(config.dataset)
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            table = datasets.load_from_disk(name)[part]
+        elif (folder / "state.json").is_file():
+            table = {"train": datasets.load_from_disk(name)}[part]
+        else:
+            table = datasets.load_dataset(name, config.subset, split=part)
+    except KeyError:
+        raise UserError(
+            f"data.dataset {config.dataset!r}: expected a split {part!r}, found none; check the name."
+        ) from None
+    except UNREADABLE as error:
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"data.dataset {config.dataset!r}, split {part!r}, cannot be read: {cause}") from None
+    return _rows(table)
+
+
+def _rows(table: datasets.Dataset) -> list[dict[str, Any]]:
+    """Return the rows of a table, with the names of labels in place of their numbers.
+
+    The order of the numbers need not be the order of the configuration.
+    """
+    rows: list[dict[str, Any]] = table.to_list()
+    for column, feature in table.features.items():
+        inner = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+        if isinstance(inner, datasets.ClassLabel):
+            for row in rows:
+                row[column] = _label_names(row[column], inner.names)
+    return rows
+
+
+def _label_names(cell: Any, names: Sequence[str]) -> Any:
+    """Return the name of a number, or the names of a list of them. The number -1 stands for a missing label."""
+    if isinstance(cell, list):
+        return [_label_names(number, names) for number in cell]
+    return None if cell is None or cell < 0 else names[cell]
+
+
+def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[str, Any]:
+    """Return the options with which `datasets` reads a JSON, CSV or TSV file without changing any value."""
+    if reader == "json":
+        return {"chunksize": JSON_CHUNK, "parse_agent_traces": False}
+    separator = config.separator or ("\t" if suffix == ".tsv" else ",")
+    # A quotation mark in a TSV file is a character like any other.
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
+    names = list(config.columns)
+    if not names:
+        with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer", newline="") as file:
+            names = next(csv.reader(file, delimiter=separator, quoting=quoting), [])
+    return {
+        "sep": separator,
+        "quoting": quoting,
+        "names": names,
+        "header": None if config.columns else 0,
+        "features": datasets.Features({name: datasets.Value("string") for name in names}),  # "007" stays "007"
+        "index_col": False,
+        "keep_default_na": False,  # "NA" and "null" are words
+    }
