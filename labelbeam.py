@@ -16,6 +16,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 COMMANDS = {
     "prepare": ("training.prepare", "read labelled data, split it, and describe it"),
     "train": ("training.train", "train a classifier and evaluate it"),
+    "fetch": ("training.fetch", "fetch a base model and data from the Hugging Face hub"),
+    "suspects": ("training.suspects", "list the labels of a data set that look wrong"),
     "evaluate": ("training.evaluate", "measure a trained model on labelled files"),
     "sweep": ("training.sweep", "search for better training settings"),
     "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),

@@ -29,6 +29,8 @@ REQUIREMENTS = [
     "tokenizers>=0.22,<1",
     "transformers>=5,<6",
     "accelerate>=1.1",
+    "sentencepiece>=0.2,<0.2.3",  # tokenizers such as DeBERTa-v3's; 0.2.3 needs a protobuf that Beam has not
+    "safetensors>=0.4",
     "scikit-learn>=1.5",
     "scipy>=1.13",
     # search, reports, model cards
@@ -45,6 +47,7 @@ REQUIREMENTS = [
     "pyarrow>=18",
     "pydantic>=2.7,<3",
     "rich>=13",
+    "tomli-w>=1",
     "threadpoolctl>=3",
 ]
 

@@ -1,5 +1,8 @@
 """Builds the network from its configuration; `forward` returns raw logits for every architecture."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
@@ -50,7 +53,8 @@ class PooledClassifier(nn.Module):
         if mask is None:
             return states.mean(dim=1)
         weights = mask.unsqueeze(-1).float()
-        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+        # The states of padding may not be numbers, so they are replaced and not multiplied by 0.
+        return states.masked_fill(weights == 0, 0.0).sum(dim=1) / weights.sum(dim=1)
 
 
 def from_config(config: PretrainedConfig, pooling: Pooling) -> nn.Module:
@@ -60,13 +64,17 @@ def from_config(config: PretrainedConfig, pooling: Pooling) -> nn.Module:
     return PooledClassifier(AutoModel.from_config(config, **NO_CODE), pooling, config.num_labels)
 
 
-def from_pretrained(base_model: str, pooling: Pooling, config: PretrainedConfig, revision: str | None) -> nn.Module:
-    """Return a network with pretrained weights, from a local folder or a hub name, and with an untrained head."""
+def from_pretrained(
+    base_model: str, pooling: Pooling, config: PretrainedConfig, source: Mapping[str, Any]
+) -> nn.Module:
+    """Return a network with pretrained weights, from a local folder or a hub name, and with an untrained head.
+
+    `source` is what transformers takes to load it, such as the revision.
+    """
+    options = {**source, **NO_CODE}
     if pooling == "stock":
-        return StockClassifier(
-            AutoModelForSequenceClassification.from_pretrained(base_model, config=config, revision=revision, **NO_CODE)
-        )
-    encoder = AutoModel.from_pretrained(base_model, config=config, revision=revision, **NO_CODE)
+        return StockClassifier(AutoModelForSequenceClassification.from_pretrained(base_model, config=config, **options))
+    encoder = AutoModel.from_pretrained(base_model, config=config, **options)
     return PooledClassifier(encoder, pooling, config.num_labels)
 
 

@@ -15,7 +15,14 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from models import network as networks
 from models import seals
 from models.errors import ModelError
+from models.labels import Task
 from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, sha256, verify
+
+# Architectures that number positions from the padding token's id + 1, as RoBERTa does.
+NUMBERED_FROM_PADDING = {
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet"),
+    *("data2vec-text", "ibert", "xmod", "esm", "luke"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,12 @@ def save(
     try:
         staging.chmod(0o755)
         tokenizer.save_pretrained(staging)
+        if isinstance(network, networks.StockClassifier):  # so that transformers.pipeline gives the same scores
+            config.architectures = [type(network.model).__name__]
+            config.id2label = dict(enumerate(manifest.labels.names))
+            config.label2id = {name: place for place, name in enumerate(manifest.labels.names)}
+            multi_label = manifest.labels.task is Task.MULTI_LABEL
+            config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
         config.save_pretrained(staging)
         torch.save(networks.full_precision_state(network), staging / WEIGHTS)
         files = {file.name: sha256(file) for file in sorted(staging.iterdir())}
@@ -102,8 +115,7 @@ def _read(kind: Any, directory: str | os.PathLike[str]) -> Any:
 def positions(config: PretrainedConfig) -> int | None:
     """Return the number of tokens that the architecture can read; None if it sets no limit."""
     embeddings: int | None = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and related architectures number positions from the padding token's id + 1.
-    reserved = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    reserved = (config.pad_token_id or 0) + 1 if config.model_type in NUMBERED_FROM_PADDING else 0
     return embeddings - reserved if embeddings else None
 
 

@@ -43,7 +43,8 @@ TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "
 PAGES = [*TOP, *sorted(DOCS.rglob("*.md")), *ROOT.glob("deploy/**/README*")]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r'^ *```(\w*)(?: title="([^"]+)")?\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
-MODULE = re.compile(r"(?:-m|job\.sbatch|job\.sh) +((?:training|inference)\.\w+)(.*)")
+SUBMIT = r"submit\.sh(?: --[\w-]+(?:[ =]\S+)?)*"
+MODULE = re.compile(rf"(?:-m|job\.sbatch|job\.sh|{SUBMIT}) +((?:training|inference)\.\w+)(.*)")
 FRONT_DOOR = re.compile(r"(?<![\w./-])labelbeam +([a-z]\w*)(.*)")
 OTHER_HOST = re.compile(r"<(?:link|script|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 
@@ -143,6 +144,7 @@ WRONG = [
     "labelbeam label --model M --input I --output O --outptu x",
     "python -m inference.beam_runner --model M --input I --output O --scores best",
     "deploy/slurm/job.sbatch training.train my.toml",
+    "deploy/slurm/submit.sh --image x.sqsh --gpus 1 training.train my.toml --outptu x",
     "labelbeam labl --model M --input I --output O",
     "python -m training.demo_corpus --out x",
     "labelbeam run --modle ...",

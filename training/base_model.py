@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import constants
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from models import network as networks
 from models import weights
 from models.errors import UserError
 from models.labels import LabelSchema
+from training import hub_access
 from training.config import ModelConfig, TrainConfig
 from training.data_card import PERCENTILES
 
@@ -36,16 +38,28 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
     Raises:
         UserError: the base model cannot be loaded, or reads fewer tokens than the text recipe asks for.
     """
-    base, revision = folder(config.model), config.model.revision
-    names = dict(enumerate(schema.names))
+    base, names = folder(config.model), dict(enumerate(schema.names))
     pieces = tokenizer(config.model)
+    source = _source(config.model)
     try:
+        base_config = AutoConfig.from_pretrained(base, **source)
+        if base_config.is_encoder_decoder:
+            raise UserError(
+                f"model.base {config.model.base!r}: expected an encoder, found an encoder with a decoder "
+                f"({base_config.model_type}); take an encoder, such as microsoft/deberta-v3-small."
+            )
+        if pieces.pad_token is None:
+            raise UserError(
+                f"model.base {config.model.base!r}: expected a tokenizer that can pad, found none "
+                f"({base_config.model_type}); take an encoder, such as microsoft/deberta-v3-small."
+            )
         model_config = AutoConfig.from_pretrained(
-            base, revision=revision, id2label=names, label2id={name: i for i, name in names.items()}, **networks.NO_CODE
+            base, id2label=names, label2id={name: i for i, name in names.items()}, **source
         )
         if config.training.attention_dropout is not None:
             set_attention_dropout(model_config, config.training.attention_dropout)
-        module = networks.from_pretrained(base, config.model.pooling, model_config, revision).float()
+        source |= _new_head(config.model, base_config, len(names))
+        module = networks.from_pretrained(base, config.model.pooling, model_config, source).float()
     except (OSError, ValueError) as error:
         raise _unusable(config.model, error) from None
     positions = min(weights.positions(model_config) or sys.maxsize, pieces.model_max_length)
@@ -56,6 +70,29 @@ def start(config: TrainConfig, schema: LabelSchema) -> Network:
     if config.training.head_bias is not None:
         set_head_bias(module, config.training.head_bias)
     return Network(model_config, pieces, module)
+
+
+def _new_head(model: ModelConfig, base: PretrainedConfig, labels: int) -> dict[str, Any]:
+    """Return what lets transformers replace the head of a classifier with other labels, which a notice says."""
+    classifies = any(name.endswith("ForSequenceClassification") for name in base.architectures or ())
+    if model.pooling != "stock" or not classifies or base.num_labels == labels:
+        return {}
+    print(f"notice: {model.base} classifies {base.num_labels} labels; a new head of {labels} replaces its own.")
+    return {"ignore_mismatched_sizes": True}
+
+
+def _source(model: ModelConfig) -> dict[str, Any]:
+    """Return how transformers loads the base model: its revision, no code of its own, and the cache if that must do.
+
+    Raises:
+        UserError: the base model is on the hub, which does not answer, and not in the cache.
+    """
+    base = folder(model)
+    found: dict[str, Any] = {"revision": model.revision, **networks.NO_CODE}
+    if not Path(base).is_dir():
+        cached = hub_access.is_cached(base, model.revision)
+        found["local_files_only"] = not hub_access.check(f"model.base {model.base!r}", cached=cached)
+    return found
 
 
 def folder(model: ModelConfig) -> str:
@@ -76,6 +113,21 @@ def folder(model: ModelConfig) -> str:
     return str(path)
 
 
+def fetch(model: ModelConfig) -> str:
+    """Load the base model once, which leaves it in the hub's cache. Return where it is.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    base, source = folder(model), _source(model)
+    tokenizer(model)
+    try:
+        AutoModel.from_pretrained(base, **source)
+    except (OSError, ValueError) as error:
+        raise _unusable(model, error) from None
+    return base if Path(base).is_dir() else constants.HF_HUB_CACHE
+
+
 def tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the base model.
 
@@ -83,19 +135,19 @@ def tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         UserError: the base model has none.
     """
     try:
-        return load_tokenizer(folder(model), model.revision)
+        return load_tokenizer(folder(model), **_source(model))
     except (OSError, ValueError) as error:
         raise _unusable(model, error) from None
 
 
-def load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder or a hub name.
+def load_tokenizer(name: str, **source: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or a hub name; `source` is what transformers takes to load it.
 
     Raises:
         ValueError: the tokenizer knows no words; transformers makes such a one for a folder without its files.
         OSError: there is nothing to load.
     """
-    loaded = AutoTokenizer.from_pretrained(source, revision=revision, **networks.NO_CODE)
+    loaded = AutoTokenizer.from_pretrained(name, **(networks.NO_CODE | source))
     if len(loaded) <= len(loaded.all_special_ids):
         raise ValueError("the tokenizer's files are missing")
     return loaded
@@ -118,6 +170,11 @@ def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
 
 def _unusable(model: ModelConfig, error: Exception) -> UserError:
     """Return one sentence for what transformers said of the base model."""
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"model.base {model.base!r}: expected an architecture of transformers, found a model that brings code of "
+            "its own, which is never run (trust_remote_code is off); take another base model."
+        )
     reason = " ".join(str(error).split())[:200]
     return UserError(f"model.base {model.base!r} cannot be loaded as a transformers encoder: {reason}")
 

@@ -1,5 +1,6 @@
 """Builds a trained model from prepared data: fits its weights and decision, measures it, saves it, and explains it."""
 
+import json
 import platform
 import resource
 import shutil
@@ -7,9 +8,11 @@ import sys
 import uuid
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from models import network as networks
 from models import weights
@@ -17,6 +20,7 @@ from models.trained_model import Manifest
 from training import (
     base_model,
     calibrate,
+    config_file,
     data_splits,
     fit,
     jobs,
@@ -26,6 +30,7 @@ from training import (
     processes,
     report,
     terminal,
+    trackers,
 )
 from training.base_model import Network
 from training.callbacks import DivergedError
@@ -57,8 +62,11 @@ def build(job: Job) -> None:
     if not processes.is_first():
         return
     manifest, measurements = _measure(job, network, prepared.splits, fitted)
-    _save(job, network, manifest)
+    _save(job.output, network, manifest)
     _explain(job, manifest, measurements)
+    trackers.finish(config.training, manifest)
+    if config.training.keep_epochs:
+        _save_epochs(job, network, prepared.splits, fitted)
     with not_essential(job.checkpoints, "the model is safe, and you can remove the folder", step="removed"):
         shutil.rmtree(job.checkpoints)
     with not_essential("the table of results", f"the same numbers are in {job.output}", step="printed"):
@@ -93,12 +101,28 @@ def _measure(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> 
     return manifest, measurements
 
 
-def _save(job: Job, network: Network, manifest: Manifest) -> None:
+def _save_epochs(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> None:
+    """Write each checkpoint as a trained model with a decision of its own, named by its epoch, and a link to the best.
+
+    The network is left with the last one's weights.
+    """
+    for checkpoint in fit.all_checkpoints(job.checkpoints):
+        epoch = json.loads((checkpoint / "trainer_state.json").read_bytes())["epoch"]
+        network.module.load_state_dict(load_file(checkpoint / "model.safetensors"))
+        manifest, _ = _measure(job, network, splits, fitted)
+        _save(job.epochs / f"{epoch:g}", network, manifest)
+    best = job.epochs / "best_model"
+    best.unlink(missing_ok=True)
+    best.symlink_to(Path("..", job.output.name))
+    print(f"a model of each evaluation: {job.epochs}")
+
+
+def _save(output: Path, network: Network, manifest: Manifest) -> None:
     """Write the model's directory, with the tokenizer as it was loaded."""
     if network.tokenizer.is_fast:  # its last call left truncation and padding in it
         network.tokenizer.backend_tokenizer.no_truncation()
         network.tokenizer.backend_tokenizer.no_padding()
-    weights.save(job.output, network.module, network.config, network.tokenizer, manifest)
+    weights.save(output, network.module, network.config, network.tokenizer, manifest)
 
 
 def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) -> None:
@@ -109,6 +133,8 @@ def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) 
         tables = job.output / TABLES
         with not_essential(f"a table of {one.split} in {tables}", f"the model is safe, and {again} makes such tables"):
             label_tables.write(one, manifest.decision, tables, sources, manifest.training["run_id"])
+    with not_essential(job.output / config_file.USED, "the same settings are in model.json"):
+        (job.output / config_file.USED).write_text(config_file.to_toml(job.config), encoding="utf-8")
     with not_essential(job.output / report.FILE, f"the model is safe, and {again} draws such a report"):
         report.write(job.output, measurements, manifest)
     with not_essential(job.output / model_card.FILE, "the model is safe, and works without this card"):
@@ -130,6 +156,8 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
         "data_sha256": examples.sha256(),
         "card": job.prepared.card,
         "seconds": round(fitted.seconds, 1),
+        "seconds_of_epochs": [round(seconds, 1) for seconds in fitted.epochs],
+        "seconds_of_saving": round(fitted.saving, 3),
         "examples_per_second": round(len(examples) * job.config.training.epochs / fitted.seconds, 1),
         "peak_memory_mib": round(peak / 2**20),
         "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -34,10 +35,13 @@ class StopIfDiverged(TrainerCallback):
 
 
 class Clock(TrainerCallback, ExportableState):
-    """Counts the seconds of a training. Checkpoints keep the count, so a resumed training continues it."""
+    """Counts the seconds of a training. Checkpoints keep the counts, so a resumed training continues them."""
 
-    def __init__(self, before: float = 0.0) -> None:
+    def __init__(self, before: float = 0.0, epochs: Sequence[float] = (), saving: float = 0.0) -> None:
         self._before, self._began = before, time.monotonic()
+        self._epoch_began = self._stepped = self._began
+        self.epochs = list(epochs)  # seconds of the updates of each epoch, without an evaluation at its end
+        self.saving = saving  # seconds of writing checkpoints
 
     @property
     def seconds(self) -> float:
@@ -46,7 +50,28 @@ class Clock(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the clock."""
-        return {"args": {"before": self.seconds}, "attributes": {}}
+        return {"args": {"before": self.seconds, "epochs": self.epochs, "saving": self.saving}, "attributes": {}}
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        """Note when an epoch began."""
+        self._epoch_began = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note when the last work before a checkpoint ended."""
+        self._stepped = time.monotonic()
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        """Count the epoch, and note when the last work before a checkpoint ended."""
+        self._stepped = time.monotonic()
+        self.epochs.append(self._stepped - self._epoch_began)
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        """Note when the last work before a checkpoint ended."""
+        self._stepped = time.monotonic()
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """Count the time of a checkpoint."""
+        self.saving += time.monotonic() - self._stepped
 
 
 class Progress(ProgressCallback):

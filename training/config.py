@@ -198,10 +198,15 @@ class LabelsConfig(Section):
         names = tuple(self.groups)
         return (f"not_{names[0]}", names[0]) if self.task is Task.BINARY else names
 
-    @property
-    def has_names(self) -> bool:
-        """Whether the configuration names the labels. Otherwise the cells of the training files do."""
-        return bool(self.names_file or self._inline_names())
+    def with_names(self, data_dir: Path) -> Self:
+        """Return the same with the names of a names file in place of the file, which is looked up in `data_dir`.
+
+        Raises:
+            UserError: as for `schema_in`.
+        """
+        if self.names_file is None:
+            return self
+        return self.model_copy(update={"names": self.schema_in(data_dir).names, "names_file": None})
 
     def schema_in(self, data_dir: Path) -> LabelSchema:
         """Return the label schema of the names in the configuration. A names file is looked up in `data_dir`.
@@ -267,10 +272,13 @@ class TrainingConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # amount by which targets move away from 0 and 1
     one_vs_rest: bool = False  # whether to train a binary model for each label instead of one model for all labels
     evaluate_every: int | None = Field(None, ge=1)  # updates between evaluations with a checkpoint; an epoch if not set
+    # whether OUTPUT.epochs/ keeps a model of each evaluation, by its epoch, beside OUTPUT with the best one
+    keep_epochs: bool = False
     metric: Metric = "macro_f1"  # validation metric that selects the best checkpoint
     early_stopping: int | None = Field(None, ge=1)  # evaluations without a better metric before training stops
     seed: int = Field(0, ge=0)  # random seed of splits, sampling, the new head and the order of the batches
     max_train_samples: int | None = Field(None, ge=1)  # largest number of training documents, for a quick look
+    max_eval_samples: int | None = Field(None, ge=1)  # largest number of validation and of test documents
     # number format of the computation; auto is bf16 in hardware, else fp16 on a GPU and fp32 on a CPU
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     report_to: Strings = ()  # experiment trackers, such as tensorboard, wandb or mlflow

@@ -1,8 +1,11 @@
-"""Reads a training configuration from a TOML file, and explains every mistake in it in one sentence."""
+"""Reads a training configuration from a file or from flags, and explains every mistake in it in one sentence."""
 
 import argparse
 import difflib
 import inspect
+import json
+import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,23 +13,117 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from models.arguments import Parser
 from models.errors import UserError
-from training.config import TrainConfig, message
+from models.labels import Task
+from training.config import TrainConfig, TrainingConfig, message
+
+BASE = "microsoft/deberta-v3-small"  # base model of a training without a configuration
+USED = "training.toml"  # file in a model's directory with the configuration that it was trained by
+_KEY_FLAG = re.compile(r"--(\w+(?:\.\w+)*)=(.*)", re.DOTALL)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a configuration, its data, and changes to it: CONFIG.toml, --data_dir, --set."""
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="configuration, as in training/configs/")
+    parser.add_argument(
+        "config",
+        type=Path,
+        nargs="?",
+        metavar="CONFIG.toml",
+        help="configuration, as in training/configs/; a .json file has the names of transformers' run_glue.py",
+    )
     parser.add_argument(
         "--data_dir", type=Path, default=Path(), metavar="DIR", help="folder of the data files (default: .)"
     )
     parser.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="value for a key of the configuration, such as training.epochs=1; may be repeated",
+        help="values for keys of the configuration, such as training.epochs=1; --training.epochs=1 says the same",
     )
+    group = parser.add_argument_group("without a configuration")
+    group.add_argument("--data", nargs="+", metavar="FILE", help="labelled files, of which validation and test are cut")
+    group.add_argument("--text", nargs="+", metavar="COLUMN", help="columns that make up the text")
+    group.add_argument("--label", metavar="COLUMN", help="column of the labels")
+    group.add_argument(
+        "--task", choices=[task.value for task in Task], help="kind of the labels (default: by the data)"
+    )
+    group.add_argument("--base", default=BASE, metavar="NAME", help=f"base model: hub name or folder (default: {BASE})")
+
+
+def parse_flags(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the flags of a command. `--section.key=value`, and `--key=value` for a key of [training], go to `set`.
+
+    Raises:
+        UserError: has a line for each mistake in the flags.
+    """
+    words: list[str] = []
+    overrides: list[str] = []
+    known = {name.lstrip("-") for action in parser._actions for name in action.option_strings}
+    for word in sys.argv[1:] if argv is None else argv:
+        found = _KEY_FLAG.fullmatch(word)
+        key = found[1] if found and found[1] not in known else ""
+        if found and key.partition(".")[0] in TrainConfig.model_fields and "." in key:
+            overrides.append(f"{key}={found[2]}")
+        elif found and key in TrainingConfig.model_fields:
+            overrides.append(f"training.{key}={found[2]}")
+        else:
+            words.append(word)
+    flags = parser.parse(words)
+    if flags.config is None and flags.set and "=" not in flags.set[-1]:
+        flags.config = Path(flags.set.pop())  # --set a=b CONFIG.toml
+    flags.set += overrides
+    return flags
+
+
+def load(flags: argparse.Namespace) -> TrainConfig:
+    """Return the configuration that the flags of `add_flags` name, or that they make up together with the data.
+
+    Raises:
+        UserError: as for `load_config`, or there is neither a configuration nor --data, --text and --label.
+    """
+    if flags.config is not None:
+        if flags.data or flags.text or flags.label:
+            raise UserError(f"--data, --text and --label: expected no configuration beside them, found {flags.config}.")
+        if flags.config.suffix != ".json":
+            return load_config(flags.config, flags.set)
+    missing = [f"--{name}" for name in ("data", "text", "label") if not getattr(flags, name)]
+    if flags.config is None and missing:
+        what = "CONFIG.toml, or --data, --text and --label" if len(missing) == 3 else f"{', '.join(missing)} too"
+        raise UserError(f"expected {what}, found none; see --help.")
+
+    from training import derived_config
+
+    if flags.config is None:
+        source = "--data"
+        content = derived_config.of_flags(flags.data, flags.text, flags.label, flags.task, flags.base)
+    else:
+        source = str(flags.config)
+        content = derived_config.of_glue(_json(flags.config), source)
+    for override in flags.set:
+        _apply(content, override)
+    return parse_config(derived_config.completed(content, flags.data_dir, source), source=source)
+
+
+def to_toml(config: TrainConfig) -> str:
+    """Return the text of a configuration file: the keys that differ from their defaults."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError:
+        raise UserError(f"{path}: expected a JSON configuration, found no file.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object of keys and values, found {type(content).__name__}.")
+    return content
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -120,7 +217,12 @@ def _keys(location: Sequence[int | str]) -> tuple[str, ...]:
 
 def _closest(keys: Sequence[str]) -> str | None:
     """Return the valid key that an unknown one was probably meant to be."""
-    return next(iter(difflib.get_close_matches(keys[-1], _keys_beside(keys), n=1, cutoff=0.5)), None)
+    return closest(keys[-1], _keys_beside(keys))
+
+
+def closest(key: str, known: Sequence[str]) -> str | None:
+    """Return the known key that another one was probably meant to be."""
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.5)), None)
 
 
 def _listed(keys: Sequence[str]) -> str:

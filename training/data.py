@@ -1,7 +1,7 @@
 """Turns the rows of labelled files and datasets into texts and targets."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from models.text import TextError
 from training import long_form, tables
 from training.config import TrainConfig
 from training.examples import Examples, concatenate
-from training.label_reader import LabelReader, NoLabelError, values_of
+from training.label_reader import LabelReader, Names, NoLabelError, values_of
 from training.where import Condition
 
 # Names of columns that tell whether a row's label applies, in tables in long form.
@@ -29,7 +29,8 @@ def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -
     """
     if not getattr(config.data, split):
         return None
-    parts = [_examples(name, rows, split, config, schema) for name, rows in tables.of_split(config, split, data_dir)]
+    reader = LabelReader(config.labels.with_names(data_dir), schema)
+    parts = [_examples(name, rows, split, config, reader) for name, rows in tables.of_split(config, split, data_dir)]
     examples = concatenate(parts)
     return long_form.joined(examples) if config.labels.value and schema.task is Task.MULTI_LABEL else examples
 
@@ -42,16 +43,17 @@ def schema_in(config: TrainConfig, data_dir: Path) -> LabelSchema:
     Raises:
         UserError: a file or a column is missing or unreadable, or too few labels are left.
     """
-    labels = config.labels
+    labels = config.labels.with_names(data_dir)
     if not labels.min_documents:
         return labels.schema_in(data_dir)
     documents: Counter[str] = Counter()
-    for _, rows in tables.of_split(config, "train", data_dir):
-        _check_columns(rows, "train", [labels.column])
-        for row in rows:
-            cell = row[labels.column]
-            documents.update({str(value).strip() for value in values_of(cell, labels.delimiter) if value is not None})
-    names = labels.schema_in(data_dir).names if labels.has_names else tuple(sorted(documents))
+    known = Names(labels.names)
+    for name, rows in tables.of_split(config, "train", data_dir):
+        _check_columns(rows, "train", _columns(config))
+        for _, row in _kept(rows, f"data.train, {name}", config, Counter()):
+            values = values_of(row[labels.column], labels.delimiter)
+            documents.update({known.of(value) for value in values if value is not None})
+    names = labels.names or tuple(sorted(documents))
     frequent = [name for name in names if documents[name] >= labels.min_documents]
     print(f"labels: {len(frequent):,} of {len(names):,} have at least {labels.min_documents:,} training documents")
     return labels.schema_of(tuple(frequent))
@@ -72,43 +74,58 @@ def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> 
     return texts, ids
 
 
-def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainConfig, schema: LabelSchema) -> Examples:
+def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainConfig, reader: LabelReader) -> Examples:
     """Return the examples in the rows of a file. Rows without a text or a label are counted by reason."""
     texts: list[str] = []
     ids: list[str] = []
     keys: list[str] = []
     targets: list[NDArray[np.float32]] = []
     skipped: Counter[str] = Counter()
-    conditions = [Condition.parse(text) for text in config.data.where]
-    _check_columns(rows, split, _columns(config, conditions))
+    source = f"data.{split}, {name}"
+    _check_columns(rows, split, _columns(config))
     _point_out_values(name, rows, config)
-    reader = LabelReader(config.labels, schema)
-    for number, row in enumerate(rows, 1):
+    for number, row in _kept(rows, source, config, skipped):
         try:
-            unmet = next((condition.text for condition in conditions if not condition.holds(row)), None)
-            if unmet:
-                skipped[f"not {unmet}"] += 1
-                continue
             text, target = config.text.text_of(row), reader.target(row)
         except (TextError, NoLabelError) as error:
             skipped[error.reason if isinstance(error, TextError) else "no_label"] += 1
             continue
         except ValueError as error:
-            raise UserError(f"data.{split}, {name}, row {number}, {error}") from None
+            raise UserError(f"{source}, row {number}, {error}") from None
         texts.append(text)
         ids.append(f"{name}:{number}" if config.data.id_column is None else str(row[config.data.id_column]))
         group = row[config.data.split_by] if config.data.split_by else None
         keys.append(text if group is None else str(group))
         targets.append(target)
-    stacked = np.stack(targets) if targets else np.zeros((0, len(schema.names)), np.float32)
+    stacked = np.stack(targets) if targets else np.zeros((0, reader.labels), np.float32)
     return Examples(texts, stacked, ids, keys, dict(skipped))
 
 
-def _columns(config: TrainConfig, conditions: Sequence[Condition]) -> list[str]:
+def _kept(
+    rows: Sequence[dict[str, Any]], source: str, config: TrainConfig, skipped: Counter[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows that fulfil all conditions, with their numbers. Count the others by the condition.
+
+    Raises:
+        UserError: a cell cannot be compared.
+    """
+    conditions = [Condition.parse(text) for text in config.data.where]
+    for number, row in enumerate(rows, 1):
+        try:
+            unmet = next((condition.text for condition in conditions if not condition.holds(row)), None)
+        except ValueError as error:
+            raise UserError(f"{source}, row {number}, {error}") from None
+        if unmet is None:
+            yield number, row
+        else:
+            skipped[f"not {unmet}"] += 1
+
+
+def _columns(config: TrainConfig) -> list[str]:
     """Return the columns that the rows must have."""
     labels = config.labels.columns or (config.labels.column,)
     single = (config.data.split_by, config.data.id_column, config.labels.value)
-    compared = [column for condition in conditions for column in condition.columns]
+    compared = [column for text in config.data.where for column in Condition.parse(text).columns]
     return [*filter(None, single), *labels, *compared, *config.text.fields]
 
 
@@ -119,7 +136,7 @@ def _point_out_values(name: str, rows: Sequence[Mapping[str, Any]], config: Trai
     """
     if config.labels.value or config.labels.columns or not rows:
         return
-    for column in sorted(rows[0].keys() - set(_columns(config, ()))):
+    for column in sorted(rows[0].keys() - set(_columns(config))):
         if column.lower() in TELLING and {str(row.get(column)).strip().lower() for row in rows} == {"true", "false"}:
             print(
                 f"notice: {name} has a column {column!r} of true and false that is not read. If it says whether the "

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from training import base_model, data, data_card, duplicates, sampling
+from training import base_model, data, data_card, duplicates, frozen_splits, sampling
 from training.config import TrainConfig, TrainingConfig
 from training.duplicates import Duplicate
 from training.examples import SPLITS, Examples, Splits
@@ -39,8 +39,11 @@ class Prepared:
     duplicates: list[Duplicate]  # pairs of documents that should not both be there
 
 
-def prepare(config: TrainConfig, data_dir: Path) -> Prepared:
+def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> Prepared:
     """Read every split, cut the missing ones, drop leaks from train, and sample train.
+
+    If a directory with earlier splits is given as `frozen`, its validation and test documents stay where they are, and
+    all other documents join train. So new labels and other text columns are measured on the same test documents.
 
     Raises:
         UserError: a file or column is missing, a split is empty, a label has no training document, or weak negatives
@@ -52,7 +55,10 @@ def prepare(config: TrainConfig, data_dir: Path) -> Prepared:
             "data.weak_negatives: expected a binary or multi_label task, found multi_class, where every document has "
             "a label; remove the section."
         )
-    splits = _cut({name: data.read(config, name, data_dir, schema) for name in SPLITS}, config)
+    given = {name: data.read(config, name, data_dir, schema) for name in SPLITS}
+    if frozen:
+        given = frozen_splits.assigned(given, config, frozen)
+    splits = _cut(given, config)
     _check_not_empty(splits, config)
     pairs = duplicates.find(splits, config.data.near_duplicate)
     if config.data.drop_leaks:
@@ -102,12 +108,19 @@ def _settings(config: TrainConfig) -> str:
 
 
 def limited(prepared: Prepared, training: TrainingConfig) -> Prepared:
-    """Return the data with at most `max_train_samples` training documents, drawn by the seed."""
-    limit, train = training.max_train_samples, prepared.splits.train
-    if limit is None or limit >= len(train):
-        return prepared
-    chosen = np.random.default_rng(training.seed).permutation(len(train))[:limit]
-    return replace(prepared, splits=replace(prepared.splits, train=train.take(np.sort(chosen))))
+    """Return the data with at most `max_train_samples` training documents, drawn by the seed.
+
+    Validation and test have at most `max_eval_samples` documents each.
+    """
+
+    def drawn(part: Examples, limit: int | None) -> Examples:
+        if limit is None or limit >= len(part):
+            return part
+        return part.take(np.sort(np.random.default_rng(training.seed).permutation(len(part))[:limit]))
+
+    held_out = training.max_eval_samples
+    parts = {name: drawn(part, held_out) for name, part in prepared.splits.items() if name != "train"}
+    return replace(prepared, splits=Splits(drawn(prepared.splits.train, training.max_train_samples), **parts))
 
 
 def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:

@@ -22,9 +22,9 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import is_torch_xla_available, is_torch_xpu_available
 
 from models import hardware, tokenizing
 from models import network as networks
@@ -32,7 +32,7 @@ from models.decision import probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.text import AS_IT_IS
-from training import calibrate, callbacks, metrics, objective
+from training import calibrate, callbacks, measurement, metrics, objective, trackers
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig
 from training.data_splits import Prepared
@@ -48,6 +48,8 @@ class Fitted:
     seconds: float  # time of updates, evaluations and checkpoints, over all attempts
     history: list[dict[str, Any]]  # Trainer's log: loss and learning rate, or eval_ metrics, at a step
     best: float  # chosen metric of the weights that were kept
+    epochs: Sequence[float]  # time of the updates of each epoch
+    saving: float  # time of writing checkpoints
 
 
 def fit(
@@ -66,10 +68,10 @@ def fit(
         UserError: a tracker is not installed, or class weights name an unknown label.
     """
     training = config.training
-    check_trackers(training)
+    trackers.check(training)
     schema, splits, tokenizer = prepared.schema, prepared.splits, network.tokenizer
     weights = _label_weights(splits.train, schema, training)
-    arguments = _arguments(training, checkpoints)
+    arguments = _arguments(training, config.text.max_tokens, checkpoints)
     fused = arguments.device.type in ("cpu", "cuda")  # on a CPU, it takes a seventh of the default's time per update
     clock, progress = callbacks.Clock(), callbacks.Progress(training.metric)
     with _tensorboard_files(checkpoints):
@@ -88,12 +90,13 @@ def fit(
         )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress)
-    with warnings.catch_warnings(), contextlib.closing(progress):
+    with warnings.catch_warnings(), contextlib.closing(progress), trackers.explained():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     # A resumed Trainer replaces the clock by one that continues the count.
     clock = next(one for one in trainer.callback_handler.callbacks if isinstance(one, callbacks.Clock))
-    return Fitted(clock.seconds, trainer.state.log_history, float(cast(float, trainer.state.best_metric)))
+    best = float(cast(float, trainer.state.best_metric))
+    return Fitted(clock.seconds, trainer.state.log_history, best, clock.epochs, clock.saving)
 
 
 @contextlib.contextmanager
@@ -112,30 +115,20 @@ def _tensorboard_files(checkpoints: Path) -> Iterator[None]:
             del os.environ[name]
 
 
+def all_checkpoints(checkpoints: Path) -> list[Path]:
+    """Return the checkpoints that there are, the oldest first."""
+    return sorted(checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[-1]))
+
+
 def last_checkpoint(checkpoints: Path) -> str | None:
     """Return the newest complete checkpoint, and remove newer ones that a kill left incomplete."""
-    folders = sorted(checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[-1]))
-    for path in reversed(folders):
+    for path in reversed(all_checkpoints(checkpoints)):
         try:
             json.loads((path / "trainer_state.json").read_bytes())  # the last file that the Trainer writes
             return str(path)
         except (OSError, ValueError):
             shutil.rmtree(path)
     return None
-
-
-def check_trackers(training: TrainingConfig) -> None:
-    """Check that the trackers of the configuration are installed.
-
-    Raises:
-        UserError: names those that are not.
-    """
-    missing = sorted(set(training.report_to) - set(get_available_reporting_integrations()))
-    if missing:
-        raise UserError(
-            f"training.report_to: expected installed trackers, found no {', '.join(missing)}; install it with pip, "
-            "or remove it from the list."
-        )
 
 
 class _Trainer(Trainer):
@@ -173,10 +166,11 @@ class _ByLength(LengthGroupedSampler):
         self.generator = torch.Generator().manual_seed(self._seed * 1000 + epoch)
 
 
-def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments:
+def _arguments(training: TrainingConfig, max_tokens: int, checkpoints: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
+    other = is_torch_xpu_available() or is_torch_xla_available()  # the Trainer takes such a device by itself
     device: Literal["cuda", "cpu"] = "cuda" if cuda else "cpu"
-    bf16 = hardware.has_bf16(device)
+    bf16 = hardware.has_bf16(device) and not other  # which a processor's instructions say nothing of
     precision = hardware.floats(training.precision, "training.precision", device, bf16=bf16)
     strategy = "steps" if training.evaluate_every else "epoch"
     return TrainingArguments(
@@ -184,7 +178,7 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
         run_name=checkpoints.stem,
         num_train_epochs=training.epochs,
         per_device_train_batch_size=training.batch_size,
-        per_device_eval_batch_size=64,
+        per_device_eval_batch_size=max(measurement.BATCH_TOKENS // max_tokens, 1),
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.scheduler,
@@ -194,12 +188,12 @@ def _arguments(training: TrainingConfig, checkpoints: Path) -> TrainingArguments
         seed=training.seed,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        use_cpu=precision == "bf16" and not cuda,  # without it, transformers refuses bf16 on a CPU
+        use_cpu=precision == "bf16" and not cuda and not other,  # without it, transformers refuses bf16 on a CPU
         eval_strategy=strategy,
         eval_steps=training.evaluate_every,
         save_strategy=strategy,
         save_steps=training.evaluate_every or 1,
-        save_total_limit=2,
+        save_total_limit=None if training.keep_epochs else 2,
         load_best_model_at_end=True,
         metric_for_best_model=training.metric,
         greater_is_better=training.metric != "loss",

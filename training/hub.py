@@ -1,18 +1,23 @@
 """Uploads a trained model to the Hugging Face hub.
 
-The token comes from HF_TOKEN or `hf auth login`, never from a flag.
+Beside the files of the model, the repository gets model.safetensors in the hub's own names, so that
+transformers.pipeline loads it. The token comes from HF_TOKEN or `hf auth login`, never from a flag.
 """
 
+import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from models import trained_model
+from models import trained_model, weights
 from models.errors import UserError
+from models.network import StockClassifier
+from training import hub_access
 
-COMPANIONS = ("README.md", "report.html")  # files that are uploaded beside those that model.json lists
+README = "README.md"
+REPORT = "report.html"  # it shows texts: the worst errors
 
 
 def check(repository: str) -> None:
@@ -23,6 +28,7 @@ def check(repository: str) -> None:
     """
     try:
         validate_repo_id(repository)
+        hub_access.check_reachable(HfApi().endpoint)
         HfApi().whoami()
     except HFValidationError:
         raise UserError(f"--push_to_hub expects USER/NAME or ORGANISATION/NAME, found {repository!r}.") from None
@@ -32,23 +38,41 @@ def check(repository: str) -> None:
         raise UserError(f"--push_to_hub: the hub refused or could not be reached: {_first_line(error)}") from None
 
 
-def push(directory: Path, repository: str) -> None:
-    """Upload the model's files, its card and its report into a repository. A new repository is private.
+def push(directory: Path, repository: str, *, texts: bool = False) -> None:
+    """Upload the model's files and its card into a repository. A new repository is private.
+
+    A second upload sends only what changed. No file that holds texts is sent, unless `texts` asks for the report.
 
     Raises:
         UserError: the upload failed; the model in the directory is safe.
     """
-    files = [trained_model.MANIFEST, *trained_model.read_manifest(directory).files, *COMPANIONS]
+    files = [trained_model.MANIFEST, *trained_model.read_manifest(directory).files, README, *([REPORT] * texts)]
     try:
         api = HfApi()
         url = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(repo_id=url.repo_id, folder_path=directory, allow_patterns=files, commit_message="labelbeam")
+        with tempfile.TemporaryDirectory(prefix="labelbeam_hub_") as name:
+            folder = Path(name)
+            _save_for_transformers(directory, folder)
+            for file in files:
+                if (directory / file).is_file():
+                    (folder / file).unlink(missing_ok=True)
+                    (folder / file).symlink_to((directory / file).resolve())
+            api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="labelbeam")
     except Exception as error:  # its HTTP library, and so the kind of its errors, changes with the hub's version
         raise UserError(
             f"--push_to_hub: the model is in {directory}, but its upload failed: {_first_line(error)}; upload it with "
             f"`hf upload {repository} {directory}`."
         ) from None
     print(f"uploaded: {url}")
+
+
+def _save_for_transformers(directory: Path, folder: Path) -> None:
+    """Write the weights as transformers loads them. Its classes have no pooling of ours, so such models have none."""
+    network = weights.load(directory).network
+    if isinstance(network, StockClassifier):
+        network.model.save_pretrained(folder)
+    else:
+        print("transformers.pipeline cannot load this model, because its head pools tokens (model.pooling).")
 
 
 def _first_line(error: Exception) -> str:

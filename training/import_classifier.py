@@ -112,7 +112,7 @@ def _load(request: Request) -> tuple[PretrainedConfig, PreTrainedTokenizerBase, 
             f"that fit for {', '.join(fresh[:4])}; an encoder without a head needs training.train."
         )
     try:
-        tokenizer = base_model.load_tokenizer(checkpoint, revision)
+        tokenizer = base_model.load_tokenizer(checkpoint, revision=revision)
     except Exception as error:
         raise UserError(
             f"{checkpoint} has no tokenizer that can be loaded ({_one_line(error)}): copy the base model's tokenizer "

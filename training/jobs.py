@@ -32,6 +32,11 @@ class Job:
         return self.output.with_name(self.output.name + ".checkpoints")
 
     @property
+    def epochs(self) -> Path:
+        """Return the folder of the models of each evaluation, with `training.keep_epochs`."""
+        return self.output.with_name(self.output.name + ".epochs")
+
+    @property
     def identity(self) -> str:
         """Return a text that is equal for trainings that would give the same model."""
         splits = [examples.sha256() for _, examples in self.prepared.splits.items()]
@@ -87,6 +92,8 @@ def pending(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job]:
 
 def _make_room(job: Job, overwrite: bool) -> None:
     output_folder.check_free(job.output, overwrite)
+    if overwrite:
+        shutil.rmtree(job.epochs, ignore_errors=True)
     if job.checkpoints.exists():
         if fit.last_checkpoint(job.checkpoints) and not overwrite:
             raise UserError(

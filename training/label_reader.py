@@ -26,7 +26,8 @@ class LabelReader:
         self._config = config
         self._schema = schema
         self._index = {name: i for i, name in enumerate(schema.names)}
-        self._numbered = not any(map(_is_number, schema.names))  # whether a cell may hold the position of a label
+        self._names = Names(config.names or schema.names)  # the schema lacks those that are too rare
+        self.labels = len(schema.names)  # number of labels
 
     def target(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
         """Return 0 or 1 for each label, or NaN for a label of which the row says nothing.
@@ -95,16 +96,12 @@ class LabelReader:
 
     def _index_of(self, value: object) -> int | None:
         """Return the position of a label; None if the configuration ignores it."""
-        text = str(value).strip()
+        text = self._names.of(value)
         if text in self._index:
             return self._index[text]
         if self._schema.task is Task.BINARY and text.lower() in ("true", "false"):
             return int(text.lower() == "true")
-        if self._config.min_documents:
-            return None
-        if self._numbered and _is_number(text) and float(text) < len(self._schema.names):
-            return int(float(text))
-        if _matches(text, self._config.ignore):
+        if self._config.min_documents or _matches(text, self._config.ignore):
             return None
         more = ", ..." if len(self._schema.names) > MOST_NAMED else ""
         raise ValueError(
@@ -120,6 +117,21 @@ class LabelReader:
             for name, patterns in self._config.groups.items()
             if any(_matches(text, patterns) for text in texts)
         ]
+
+
+class Names:
+    """The names of labels, which cells may also give by their positions unless a name is a number."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = set(names)
+        self._positions = () if any(map(_is_number, names)) else tuple(names)
+
+    def of(self, value: object) -> str:
+        """Return the name that a value is or stands for; a value that is none is returned as a string."""
+        text = str(value).strip()
+        if text in self._names or not _is_number(text) or float(text) >= len(self._positions):
+            return text
+        return self._positions[int(float(text))]
 
 
 def values_of(cell: object, delimiter: str | None) -> list[object]:

@@ -37,7 +37,7 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
         rows: list[tuple[str, Any]] = [("label", name), ("date", date), ("data_path", data_path), ("run_id", run_id)]
         rows += [("documents", values["documents"]), ("threshold", thresholds.get(name, "highest score"))]
         rows += _metric_rows(values, name)
-        _write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)
+        write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)
         scores = zip(
             measurement.examples.ids,
             ["" if np.isnan(target) else int(target) for target in measurement.examples.targets[:, i].tolist()],
@@ -45,7 +45,7 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
             measurement.predicted[:, i].astype(int).tolist(),
             strict=True,
         )
-        _write_csv(directory / f"{stem}_scores.csv", ("id", "truth", "score", "predicted"), scores)
+        write_csv(directory / f"{stem}_scores.csv", ("id", "truth", "score", "predicted"), scores)
 
 
 def _metric_rows(values: dict[str, Any], label: str) -> Iterator[tuple[str, Any]]:
@@ -61,7 +61,8 @@ def _metric_rows(values: dict[str, Any], label: str) -> Iterator[tuple[str, Any]
         yield f"{key}_at_threshold_high", high
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file whose cells no spreadsheet computes."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -11,11 +11,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from models import tokenizing
+from models.batches import by_length
 from models.decision import Decision, Floats, decide, probabilities
 from models.labels import LabelSchema
 from models.text import AS_IT_IS
 from training import calibrate, metrics
 from training.examples import Examples
+
+BATCH_TOKENS = 8_192  # padded tokens of a batch that is scored
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,13 @@ def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequenc
     """
     network.eval()
     device = next(network.parameters()).device
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     encoded = tokenizing.encode(tokenizing.of(tokenizer), texts, max_tokens, AS_IT_IS)
-    batches = [order[start : start + 32] for start in range(0, len(order), 32)]
-    rows: dict[int, Floats] = {}
-    for batch in batches:
+    found: Floats | None = None
+    for batch in by_length(np.array([len(ids) for ids in encoded]), BATCH_TOKENS):
         padded = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt").to(device)
         logits = network(padded["input_ids"], padded["attention_mask"]).float().cpu().numpy()
-        rows |= dict(zip(batch, logits, strict=True))
-    return np.stack([rows[index] for index in range(len(texts))])
+        if found is None:
+            found = np.empty((len(texts), logits.shape[1]), np.float32)
+        found[batch] = logits
+    assert found is not None  # there are texts
+    return found

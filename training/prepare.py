@@ -27,19 +27,26 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--output", type=output_folder.folder, required=True, metavar="DIR", help="folder for the splits and the card"
     )
+    parser.add_argument(
+        "--splits",
+        type=Path,
+        metavar="DIR",
+        help="folder that training.prepare wrote before; its validation and test documents stay what they are, and "
+        "all others join training",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what training.prepare wrote there before")
     return parser
 
 
 def _run(argv: Sequence[str] | None) -> None:
-    flags = make_parser().parse(argv)
-    config = config_file.load_config(flags.config, flags.set)
+    flags = config_file.parse_flags(make_parser(), argv)
     _check_output(flags.output, flags.overwrite)
+    config = config_file.load(flags)
 
     from training import data_splits, terminal
 
     terminal.quiet_libraries()
-    prepared = data_splits.prepare(config, flags.data_dir)
+    prepared = data_splits.prepare(config, flags.data_dir, flags.splits)
     data_splits.write(prepared, config, flags.output)
     data_card.show(prepared.card)
     print(f"splits, card.md and {data_splits.DUPLICATES}: {flags.output}")

@@ -59,11 +59,11 @@ def _strata(train: Examples, members: Mapping[str, Sequence[int]], seed: int) ->
     for key, places in members.items():
         labels = np.flatnonzero(train.positive[places].any(axis=0))
         rarest = int(labels[frequency[labels].argmin()]) if len(labels) else -1
-        strata[rarest].append((_position(key, seed), key))
+        strata[rarest].append((position(key, seed), key))
     return [[key for _, key in sorted(strata[rarest])] for rarest in sorted(strata)]
 
 
-def _position(key: str, seed: int) -> float:
+def position(key: str, seed: int) -> float:
     """Return a number from 0 to 1 that depends on the key and the seed alone."""
     digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -108,7 +108,7 @@ def _weak_negatives(count: int, splits: Splits, config: TrainConfig, schema: Lab
     labelled = concatenate([splits.train, splits.validation, splits.test])  # before sampling left any of them out
     index = near_duplicates.Index(labelled.texts, config.data.near_duplicate)
     wanted = round(weak.share / (1 - weak.share) * count)
-    order = sorted(range(len(texts)), key=lambda i: _position(f"{texts[i]}\0{ids[i]}", config.training.seed))
+    order = sorted(range(len(texts)), key=lambda i: position(f"{texts[i]}\0{ids[i]}", config.training.seed))
     chosen: dict[str, str] = {}
     for i in order:
         if len(chosen) == wanted:

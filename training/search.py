@@ -1,5 +1,6 @@
 """Searches for the settings with the best validation metric. Optuna keeps the trials in a SQLite file."""
 
+import gc
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from optuna.trial import TrialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from models.errors import UserError
-from training import base_model, data_splits, fit, jobs, terminal
+from training import base_model, data_splits, fit, jobs, terminal, trackers
 from training.callbacks import DivergedError
 from training.config import Range, SearchConfig, TrainConfig
 from training.config_file import with_values
@@ -94,7 +95,16 @@ class Search:
             fitted = fit.fit(network, prepared, config, checkpoints, [Pruning(trial)])
         except DivergedError:
             raise optuna.TrialPruned from None
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+                raise
+            print(f"trial {trial.number}: out of memory, so the search goes on without it")
+            raise optuna.TrialPruned from None
         finally:
+            trackers.finish(config.training)
+            del network
+            gc.collect()
+            torch.cuda.empty_cache()
             shutil.rmtree(checkpoints, ignore_errors=True)
         return fitted.best
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.arguments import Parser
 from models.errors import UserError, exit_code
-from training import config_file, output_folder
+from training import config_file, output_folder, train
 from training.config import Range, SearchConfig, TrainConfig
 
 
@@ -32,6 +32,7 @@ def make_parser() -> Parser:
         "--output", type=output_folder.folder, required=True, metavar="DIR", help="directory of the best model"
     )
     parser.add_argument("--trials", type=int, metavar="N", help="number of trials in all (default: search.trials)")
+    train.hub_flags(parser)
     parser.add_argument("--search_only", action="store_true", help="do not train the best settings in full")
     parser.add_argument(
         "--worker", type=int, default=0, metavar="N", help="number of this process among several (default: 0)"
@@ -40,15 +41,19 @@ def make_parser() -> Parser:
 
 
 def _run(argv: Sequence[str] | None) -> None:
-    flags = make_parser().parse(argv)
-    overrides = [*flags.set, *([f"search.trials={flags.trials}"] if flags.trials is not None else [])]
-    config = config_file.load_config(flags.config, overrides)
+    flags = config_file.parse_flags(make_parser(), argv)
+    flags.set += [f"search.trials={flags.trials}"] if flags.trials is not None else []
+    config = config_file.load(flags)
     if config.search is None:
-        raise UserError(f"{flags.config}: expected a section [search] with a space to search, found none; add it.")
+        raise UserError(
+            f"{flags.config or '--set'}: expected a section [search] with a space to search, found none; add it."
+        )
     _check_space(config, config.search)
 
-    from training import build, data_splits, jobs, search, terminal
+    from training import build, data_splits, hub, jobs, search, terminal
 
+    if flags.push_to_hub:
+        hub.check(flags.push_to_hub)
     terminal.quiet_libraries()
     if flags.prepared:
         prepared = data_splits.read(flags.prepared, config)
@@ -60,6 +65,8 @@ def _run(argv: Sequence[str] | None) -> None:
         job = jobs.Job(best, trials.prepared_for(best), flags.output)
         for unfinished in jobs.pending([job], resume=True, overwrite=False):
             build.build(unfinished)
+        if flags.push_to_hub:
+            hub.push(flags.output, flags.push_to_hub, texts=flags.push_texts)
 
 
 def _check_space(config: TrainConfig, search: SearchConfig) -> None:

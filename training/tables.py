@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.errors import UserError
+from training import hub_access
 from training.config import DataConfig, TrainConfig
 
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -38,7 +39,7 @@ def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[
     patterns: Sequence[str] = getattr(config.data, split)
     if config.data.dataset:
         for part in patterns:
-            yield f"{config.data.dataset}/{part}", _read_dataset(config.data, part, data_dir)
+            yield f"{config.data.dataset}/{part}", read_dataset(config.data, part, data_dir)
         return
     paths = files(patterns, split, data_dir)
     label_files: Sequence[str] = getattr(config.data.label_files, split)
@@ -143,7 +144,7 @@ def read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
     return _rows(table)
 
 
-def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
+def read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
     """Return the rows of one split of a Hugging Face dataset.
 
     The dataset is a hub name, a folder of files, or a folder that `save_to_disk` wrote. A single table that was saved
@@ -157,6 +158,8 @@ def _read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[st
         elif (folder / "state.json").is_file():
             table = {"train": datasets.load_from_disk(name)}[part]
         else:
+            if not folder.is_dir():
+                hub_access.check(f"data.dataset {config.dataset!r}", cached=False)
             table = datasets.load_dataset(name, config.subset, split=part)
     except KeyError:
         raise UserError(

@@ -32,21 +32,33 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
-    parser.add_argument(
-        "--push_to_hub", metavar="REPO", help="repository on huggingface.co to upload the model to (token: HF_TOKEN)"
-    )
+    hub_flags(parser)
     return parser
 
 
+def hub_flags(parser: Parser) -> None:
+    """Add the flags that upload a model."""
+    parser.add_argument(
+        "--push_to_hub",
+        metavar="REPO",
+        help="repository on huggingface.co to upload the model to (token: HF_TOKEN); --resume tries an upload again",
+    )
+    parser.add_argument(
+        "--push_texts", action="store_true", help="upload the report too, which shows texts of the data"
+    )
+
+
 def _run(argv: Sequence[str] | None) -> None:
-    flags = make_parser().parse(argv)
-    config = config_file.load_config(flags.config, flags.set)
+    flags = config_file.parse_flags(make_parser(), argv)
+    config = config_file.load(flags)
+    if flags.config is None or flags.config.suffix == ".json":
+        print(f"The configuration, which {flags.output / config_file.USED} will hold:\n\n{config_file.to_toml(config)}")
     if not flags.resume and not config.training.one_vs_rest and processes.is_first():
         output_folder.check_free(flags.output, flags.overwrite)
 
-    from training import build, data_splits, fit, hub, jobs, terminal
+    from training import build, data_splits, hub, jobs, terminal, trackers
 
-    fit.check_trackers(config.training)
+    trackers.check(config.training)
     if flags.push_to_hub:
         hub.check(flags.push_to_hub)
     with processes.only_first_speaks():
@@ -55,11 +67,14 @@ def _run(argv: Sequence[str] | None) -> None:
             prepared = data_splits.read(flags.prepared, config)
         else:
             prepared = data_splits.prepare(config, flags.data_dir)
-        for job in jobs.pending(jobs.plan(config, prepared, flags.output), flags.resume, flags.overwrite):
-            build.build(job)
+        planned = jobs.plan(config, prepared, flags.output)
+        pending = {job.output for job in jobs.pending(planned, flags.resume, flags.overwrite)}
+        for job in planned:
+            if job.output in pending:
+                build.build(job)
             if flags.push_to_hub and processes.is_first():
                 label = f"-{job.output.name}" if config.training.one_vs_rest else ""
-                hub.push(job.output, f"{flags.push_to_hub}{label}")
+                hub.push(job.output, f"{flags.push_to_hub}{label}", texts=flags.push_texts)
 
 
 if __name__ == "__main__":

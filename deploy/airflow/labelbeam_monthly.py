@@ -10,8 +10,8 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
 # Variables of Airflow: labelbeam_clone (the clone's path), labelbeam_bucket (gs://BUCKET), labelbeam_project,
-# labelbeam_region, labelbeam_image, labelbeam_model (/models/NAME), labelbeam_table (PROJECT.DATASET.TABLE),
-# labelbeam_max_cost (dollars).
+# labelbeam_region, labelbeam_image, labelbeam_models (/models/ONE /models/OTHER, as many as one run is to apply),
+# labelbeam_table (PROJECT.DATASET.TABLE), labelbeam_max_cost (dollars).
 CLONE = "cd {{ var.value.labelbeam_clone }} && "
 MONTH = "{{ var.value.labelbeam_bucket }}/{{ ds_nodash }}"
 QUERY = "deploy/bigquery/corpus.sql"
@@ -37,7 +37,8 @@ with DAG(
         bash_command=CLONE + ".venv/bin/python -m inference.beam_runner --runner DataflowRunner "
         "--project {{ var.value.labelbeam_project }} --region {{ var.value.labelbeam_region }} "
         f"--temp_location {MONTH}/tmp "  # noqa: S108  (in a bucket)
-        "--sdk_container_image {{ var.value.labelbeam_image }} --model {{ var.value.labelbeam_model }} "
+        "--sdk_container_image {{ var.value.labelbeam_image }} "
+        "{% for model in var.value.labelbeam_models.split() %}--model {{ model }} {% endfor %}"
         "--max_cost {{ var.value.labelbeam_max_cost }} "
         f"--input '{MONTH}/corpus/*.jsonl' --output {MONTH}/run",
     )

@@ -1,4 +1,4 @@
-"""Cuts documents into batches with little padding; all functions work on lengths alone."""
+"""Chooses how far to pad documents and how large a batch may be; all functions work on lengths alone."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,25 +26,3 @@ def padded_widths(lengths: NDArray[np.int64], tile: int, max_tokens: int) -> NDA
 def cached_tokens(token_bytes: int) -> int:
     """Return how many tokens fit the second-level cache of a core, if the state of each takes `token_bytes`."""
     return max(int(CACHE_SHARE * hardware.cache_bytes()) // max(token_bytes, 1), FEWEST_TOKENS)
-
-
-def by_length(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
-    """Sort documents by length and cut them into batches whose padded size stays within the budget.
-
-    Args:
-        lengths: number of tokens of each document.
-        token_budget: largest padded size of a batch, the number of documents times the longest length. A longer
-            document gets a batch of its own.
-
-    Returns:
-        Batches of document indices, the longest documents first, so that a batch too large for memory fails early.
-        Documents of equal length stay in input order, so equal input gives equal batches.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches = []
-    start = 0
-    while start < len(order):
-        end = start + max(token_budget // int(lengths[order[start]]), 1)
-        batches.append(order[start:end])
-        start = end
-    return batches

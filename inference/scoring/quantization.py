@@ -20,12 +20,13 @@ from sklearn.metrics import f1_score
 from inference.corpus import slices
 from inference.corpus.files import find_files
 from inference.corpus.records import Document, DocumentRecipe, Line, read_documents
-from inference.scoring import batching, conversion_folder, converters, runtimes
+from inference.scoring import conversion_folder, converters, runtimes
 from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
 from inference.scoring.tokens import Tokens
 from models import hardware, tokenizing, weights
+from models.batches import by_length
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.weights import TrainedModel
@@ -200,7 +201,7 @@ def _batches(documents: Sequence[Document], model: TrainedModel, options: Scorin
     recipe, texts = options.recipe_of(model.manifest), [document.texts[0] for document in documents]
     tokenizer = tokenizing.of(model.tokenizer)
     tokens = Tokens.of(tokenizing.encode(tokenizer, texts, recipe.max_tokens, recipe))
-    batches = map(tokens.of_texts, batching.by_length(tokens.lengths, 1_024))
+    batches = map(tokens.of_texts, by_length(tokens.lengths, 1_024))
     padded = [batch.padded(int(batch.lengths[0]), tokenizer.pad_id) for batch in batches]
     return [(ids, np.ones_like(ids) if mask is None else mask) for ids, mask in padded]
 

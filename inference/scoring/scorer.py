@@ -1,5 +1,6 @@
 """Scores documents with one or several models on one device, independently of any pipeline."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from inference.scoring.tally import Counts
 from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
 from models import hardware, tokenizing, trained_model
+from models.batches import by_length
 from models.text import TextRecipe
 from models.tokenizing import Tokenizer
 
@@ -52,12 +54,25 @@ class Scorer:
         self._recipes = text_recipes(options, manifests)
         if self.runtime.device == "cuda":  # otherwise all cores compute already
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        self._models = [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
+        self._models = self._load(directories)
         model_files.refuse_changed(options, directories)
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
         self.weights = {model.name: model.sha256 for model in self._models}
         self._tokenizing = threading.Lock()
         self._pool = ThreadPoolExecutor(self._batches_at_once(), "compute")
+
+    def _load(self, directories: Sequence[str]) -> list["_LoadedModel"]:
+        """Return the loaded models. If no flag chose the runtime and it is unfit for one of them, torch takes all."""
+        options = self.options
+        try:
+            return [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
+        except starting.UnfitError as error:
+            if options.runtime != "auto" or self.runtime.name == "torch" or options.precision == "int8":
+                raise
+            torch = runtimes.choose("torch", options.precision, options.device, options.threads)
+            self.runtime = replace(torch, reason=f"{self.runtime.name} is unfit for a model")
+            logging.getLogger(__name__).warning("%s Now torch computes it; --runtime torch starts sooner.", error)
+        return self._load(directories)
 
     def _batches_at_once(self) -> int:
         """Return how many batches to compute at once, by a trial where two threads share a core and no flag decides."""
@@ -184,7 +199,7 @@ class _LoadedModel:
         """
         tokens, row_of_document = self._truncate(encoded).distinct()
         widths = batching.padded_widths(tokens.lengths, self._tile, self.max_tokens)
-        batches = batching.by_length(widths, self._token_budget)
+        batches = by_length(widths, self._token_budget)
         counts.tokens[self.name] = len(tokens.ids)
         counts.padded_tokens[self.name] = counts.tokens[self.name]
         if self._padding:

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models import trained_model
 
@@ -29,10 +29,19 @@ class VerifiedModel:
         self.name = trained_model.model_name(directory)
 
     @functools.cached_property
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads((Path(self.directory) / trained_model.CONFIG).read_bytes())
+        return config
+
+    @property
     def width(self) -> int:
         """The width of the network: the numbers of a token's state. It is 0 if config.json does not say."""
-        config = json.loads((Path(self.directory) / trained_model.CONFIG).read_bytes())
-        return next((int(config[name]) for name in WIDTHS if name in config), 0)
+        return next((int(self._config[name]) for name in WIDTHS if name in self._config), 0)
+
+    @property
+    def architecture(self) -> str:
+        """The name that transformers has for the architecture. It is empty if config.json does not say."""
+        return str(self._config.get("model_type", ""))
 
     @functools.cached_property
     def trained(self) -> "TrainedModel":

@@ -201,13 +201,42 @@ def test_airflow_loads_the_dag(tmp_path: Path) -> None:
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from labelbeam_monthly import dag; import json; "
+        "from types import SimpleNamespace as N; command = dag.get_task('label').bash_command; "
+        "values = N(**{f'labelbeam_{n}': n for n in sys.argv[2:]} | {'labelbeam_models': '/models/a /models/b'}); "
+        "print(dag.get_template_env().from_string(command).render(var=N(value=values), ds_nodash='20261101')); "
         "print(json.dumps({t.task_id: sorted(t.downstream_task_ids) for t in dag.topological_sort()}))"
     )
-    command = [str(python), "-W", "ignore", "-c", script, str(DEPLOY / "airflow")]
+    variables = ["clone", "bucket", "project", "region", "image", "max_cost"]
+    command = [str(python), "-W", "ignore", "-c", script, str(DEPLOY / "airflow"), *variables]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
+    assert "--model /models/a --model /models/b --max_cost max_cost" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "extract": ["label"],
         "label": ["load_and_check"],
         "load_and_check": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("script", "output", "first"),
+    [
+        ("test-directrunner", "runs/x", "-m inference.beam_runner --runner DirectRunner --limit 100"),
+        (
+            "test-dataflow",
+            "gs://b/x",
+            "-m inference.beam_runner --runner DataflowRunner --limit 100 --num_workers 1 --max_num_workers 1",
+        ),
+    ],
+)
+def test_a_trial_labels_a_hundred_lines_and_verifies_them(tmp_path: Path, script: str, output: str, first: str) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$*"\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "LABELBEAM_PYTHON": str(python)}
+    flags = ["--model", "m", "--input", "*.jsonl", "--output", output]
+    done = subprocess.run([DEPLOY / script, *flags], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == [f"{first} {' '.join(flags)}", f"-m inference.verify {output}"]
+    done = subprocess.run([DEPLOY / script, *flags[:4]], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected --output" in done.stderr

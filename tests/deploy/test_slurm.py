@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -196,6 +197,13 @@ def run_with_stubs(tmp_path: Path) -> Callable[..., list[str]]:
         (["training.sweep", "c.toml"], {}, "python -m training.sweep c.toml"),
         (
             ["training.train", "c.toml"],
+            {"SLURM_GPUS_ON_NODE": "2", "SLURM_NNODES": "3", "SLURM_JOB_NODELIST": "n[1-3]"},
+            "srun --nodes=3 --ntasks-per-node=1 python -m accelerate.commands.launch --num_processes 6 "
+            "--num_machines 3 --machine_rank 0 --rdzv_backend c10d --main_process_ip scontrol show hostnames n[1-3] "
+            "--main_process_port 29500 -m training.train c.toml --resume",
+        ),
+        (
+            ["training.train", "c.toml"],
             {"LABELBEAM_IMAGE": "image.sqsh", "LABELBEAM_MOUNTS": "/data:/data"},
             "srun --ntasks=1 --container-image=image.sqsh --container-mounts={cwd}:{cwd},/data:/data "
             "--container-workdir={cwd} python -m training.train c.toml --resume",
@@ -211,6 +219,36 @@ def test_what_a_slurm_job_runs(
 ) -> None:
     lines = run_with_stubs(SLURM, *arguments, LABELBEAM_PYTHON="python", **variables)
     assert lines[-1] == expected.format(cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--gpus", "1", "--time=4:00:00", "training.train", "c.toml", "--resume"],
+            "sbatch --gpus 1 --time=4:00:00 --chdir {cwd} {cwd}/deploy/slurm/job.sbatch training.train c.toml --resume",
+        ),
+        (["--interactive", "--gpus", "1"], "srun --pty --gpus 1 --chdir {cwd} bash"),
+        (
+            ["--image", "i.sqsh", "--mounts", "/data:/data", "--interactive", "python"],
+            "srun --pty --chdir {cwd} --container-image=i.sqsh --container-workdir={cwd} "
+            "--container-mounts={cwd}:{cwd},/data:/data python",
+        ),
+    ],
+)
+def test_what_the_submit_wrapper_runs(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    script = SLURM.with_name("submit.sh")
+    command = ["bash", str(script), "--dry_run", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert shlex.split(done.stdout) == expected.format(cwd=tmp_path).split()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--gpus"], ["--image"], ["--gpus", "1"]])
+def test_a_submission_that_lacks_something(tmp_path: Path, arguments: list[str]) -> None:
+    script = SLURM.with_name("submit.sh")
+    done = subprocess.run(["bash", str(script), *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert "expected" in done.stderr
 
 
 def test_what_a_grid_engine_job_runs(run_with_stubs: Callable[..., list[str]]) -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.scoring.batching import TOKENS_PER_PADDING, by_length, padded_widths
+from inference.scoring.batching import TOKENS_PER_PADDING, padded_widths
+from models.batches import by_length
 
 
 @given(lengths=st.lists(st.integers(1, 500), max_size=200), budget=st.integers(1, 2_000))

@@ -55,7 +55,7 @@ def test_the_unused_pooler_is_dropped_and_parameters_are_counted() -> None:
 def test_pretrained_weights_are_taken_and_the_head_is_fresh(tmp_path: Path, pooling: Pooling) -> None:
     base = tiny_base(tmp_path / "base", TEXTS)
     config = AutoConfig.from_pretrained(base, num_labels=5)
-    one, two = (networks.from_pretrained(str(base), pooling, config, None).state_dict() for _ in range(2))
+    one, two = (networks.from_pretrained(str(base), pooling, config, {}).state_dict() for _ in range(2))
     embeddings = next(name for name in one if name.endswith("word_embeddings.weight"))
     head = "model.classifier.weight" if pooling == "stock" else "head.weight"
     assert torch.equal(one[embeddings], two[embeddings])

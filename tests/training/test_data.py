@@ -305,6 +305,7 @@ def test_the_label_names_that_a_parquet_file_or_a_saved_table_brings_along(tmp_p
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="data.dataset 'me/nowhere', split 'train', cannot be read"):
         read(settings(files=["train"], data={"dataset": "me/nowhere"}), tmp_path)
 

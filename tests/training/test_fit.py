@@ -80,8 +80,25 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_fp16(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(fit, "TrainingArguments", lambda **given: SimpleNamespace(**given))
-    arguments = fit._arguments(TrainingConfig(), tmp_path)
+    arguments = fit._arguments(TrainingConfig(), 64, tmp_path)
     assert (arguments.fp16, arguments.bf16, arguments.use_cpu) == (fp16, not fp16, False)
+
+
+@pytest.mark.parametrize("name", ["is_torch_xpu_available", "is_torch_xla_available"])
+def test_another_accelerator_is_used_even_beside_a_processor_with_bf16(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.hardware.has_bf16", lambda _: True)
+    monkeypatch.setattr(fit, "TrainingArguments", lambda **given: SimpleNamespace(**given))
+    assert fit._arguments(TrainingConfig(), 64, tmp_path).use_cpu
+    monkeypatch.setattr(fit, name, lambda: True)
+    arguments = fit._arguments(TrainingConfig(), 64, tmp_path)
+    assert (arguments.use_cpu, arguments.bf16) == (False, False)
+
+
+@pytest.mark.parametrize(("max_tokens", "documents"), [(16, 512), (512, 16), (10_000, 1)])
+def test_a_batch_of_an_evaluation_has_a_budget_of_tokens(max_tokens: int, documents: int, tmp_path: Path) -> None:
+    assert fit._arguments(TrainingConfig(), max_tokens, tmp_path).per_device_eval_batch_size == documents
 
 
 def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: Callable[..., int]) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import safetensors
+import transformers
 from huggingface_hub import HfApi
 
-from models import trained_model
+from models import trained_model, weights
+from models.decision import probabilities
 from models.errors import UserError
 from tests.tiny import tiny_model
-from training import hub
+from training import hub, measurement
 
 
 class Stub(BaseHTTPRequestHandler):
@@ -88,13 +91,38 @@ def test_the_model_and_what_explains_it_are_uploaded_but_no_scores_of_texts(
     (model / "README.md").write_text("# colours\n")
     (model / "evaluation").mkdir()
     (model / "evaluation" / "val_red_scores.csv").write_text("id,truth\n")
+    (model / "report.html").write_text("a text of the data")
     hub.check("me/colours")
     hub.push(model, "me/colours")
     manifest = trained_model.read_manifest(model)
     assert set(Stub.uploaded) == {"README.md", "model.json", *manifest.files}
     assert all((model / name).read_bytes() == content for name, content in Stub.uploaded.items())
+    hub.push(model, "me/colours", texts=True)
+    assert Stub.uploaded["report.html"] == b"a text of the data"
     assert Stub.created[0]["visibility"] == "private"
     assert f"{endpoint}/me/colours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("task", "names"), [("multi_label", ("red", "green", "blue")), ("binary", ("no", "yes"))])
+def test_what_is_uploaded_loads_in_transformers_pipeline_and_in_labelbeam(
+    task: str, names: tuple[str, ...], tmp_path: Path, endpoint: str
+) -> None:
+    """With the same scores, apart from the temperature, which transformers knows nothing of."""
+    model = tiny_model(tmp_path / "colours", pooling="stock", task=task, names=names)
+    hub.push(model, "me/colours")
+    downloaded = tmp_path / "downloaded"
+    downloaded.mkdir()
+    for name, content in Stub.uploaded.items():
+        (downloaded / name).write_bytes(content)
+    keys = safetensors.safe_open(downloaded / "model.safetensors", "pt").keys()  # type: ignore[no-untyped-call]
+    assert not any(key.startswith("model.") for key in keys)
+    assert "classifier.weight" in keys
+    classify = transformers.pipeline("text-classification", model=str(downloaded), top_k=None)
+    (found,) = classify(["the sky is red"])
+    loaded = weights.load(downloaded)
+    logits = measurement.score(loaded.network, loaded.tokenizer, ["the sky is red"], 32)
+    expected = dict(zip(names, probabilities(logits, loaded.manifest.labels.task)[0], strict=True))
+    assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "me/co lours", "-me/x"])

@@ -4,14 +4,16 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from models import trained_model
 from tests.training.conftest import toy_rows, write_rows
-from training import sweep, terminal
+from training import fit, hub, sweep, terminal
 from training.search import Pruning
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")]
@@ -143,3 +145,41 @@ def test_a_mistake_in_the_space_is_one_sentence(
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_a_trial_without_memory_does_not_end_the_search(
+    error: Exception, tmp_path: Path, search: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = fit.fit
+
+    def once(network: Any, prepared: Any, config: Any, checkpoints: Path, *more: Any) -> Any:
+        if checkpoints.name == "trial-1":
+            raise error
+        return trained(network, prepared, config, checkpoints, *more)
+
+    monkeypatch.setattr(fit, "fit", once)
+    assert search("--search_only", "--epochs=1") == 0
+    assert [row["state"] for row in trials(tmp_path)] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_another_error_of_a_trial_ends_the_search(
+    tmp_path: Path, search: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(fit, "fit", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        search("--search_only")
+
+
+def test_the_best_model_is_uploaded_and_an_upload_can_be_repeated(
+    tmp_path: Path, search: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[tuple[Path, str, bool]] = []
+    monkeypatch.setattr(hub, "check", lambda _: None)
+    monkeypatch.setattr(hub, "push", lambda directory, name, *, texts: pushed.append((directory, name, texts)))
+    assert search("--push_to_hub", "me/best", "--epochs=1", "--trials", "1") == 0
+    assert search("--push_to_hub", "me/best", "--epochs=1", "--trials", "1", "--push_texts") == 0
+    assert pushed == [(tmp_path / "best", "me/best", False), (tmp_path / "best", "me/best", True)]

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -290,23 +289,6 @@ def test_help_shows_an_example_and_every_flag(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert "python -m training.train training/configs/demo.toml" in printed
     assert all(flag in printed for flag in ("--output", "--data_dir", "--set", "--overwrite"))
-
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled collections are not on this machine")
-@pytest.mark.parametrize("name", ["goemotions", "arxiv_subjects"])
-def test_the_configurations_run_on_the_data_they_were_written_for(tmp_path: Path, name: str) -> None:
-    config = Path(__file__).parents[2] / "training" / "configs" / f"{name}.toml"
-    flags = ["--set", "training.max_train_samples=64", "--set", "training.epochs=1"]
-    if name == "arxiv_subjects":
-        flags += ["--set", "data.split.validation=0.002", "--set", "data.split.test=0.002"]
-    command: list[Any] = [config, "--data_dir", SHARED, "--output", tmp_path / "m", *flags]
-    assert train.main([str(part) for part in command]) == 0
-    metrics = json.loads((tmp_path / "m" / "model.json").read_text())["metrics"]
-    assert metrics["test"]["documents"] > 50
 
 
 def test_training_on_what_was_prepared_gives_the_same_model(

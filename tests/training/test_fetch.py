@@ -1,0 +1,120 @@
+"""A base model is fetched from a stub of the hub, and a training without the hub then finds it."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from models import trained_model
+from tests.training.conftest import toy_rows, write_rows
+
+ROOT = Path(__file__).parents[2]
+COMMIT = "1" * 40
+
+
+@pytest.fixture
+def endpoint(base: Path) -> Iterator[str]:
+    """Return the address of a hub that has one model, me/tiny."""
+
+    class Stub(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, *, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            if path.startswith("/api/models/me/tiny/tree/"):
+                tree = [{"type": "file", "path": one.name, "size": 1, "oid": COMMIT} for one in base.iterdir()]
+                content = json.dumps(tree).encode()
+            elif path.startswith("/api/models/me/tiny"):
+                files = [{"rfilename": file.name} for file in base.iterdir()]
+                content = json.dumps({"id": "me/tiny", "sha": COMMIT, "siblings": files, "tags": []}).encode()
+            elif path.startswith("/me/tiny/resolve/") and (base / Path(path).name).is_file():
+                content = (base / Path(path).name).read_bytes()
+            elif path == "/":
+                content = b"the hub"
+            else:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def command(tmp_path: Path, write_config: Callable[..., Path]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a command on the configuration, in a process with a hub and a cache of its own."""
+    write_rows(tmp_path / "rows.jsonl", toy_rows(60))
+    config = write_config(
+        data='train = "rows.jsonl"\nsplit = {validation = 0.2, test = 0.2}\nnear_duplicate = 1.0',
+        labels='task = "multi_label"\ncolumn = "colours"\nnames = ["red", "green", "blue"]',
+        text="max_tokens = 16",
+        model='base = "me/tiny"\npooling = "mean"',
+        training="epochs = 1",
+    )
+
+    def run(module: str, endpoint: str, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", module, str(config), "--data_dir", str(tmp_path), *flags]
+        here = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": ""}
+        environment = {**os.environ, **here, **variables}
+        return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_what_was_fetched_is_enough_for_a_job_without_network(
+    tmp_path: Path, endpoint: str, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    fetched = command("training.fetch", endpoint)
+    assert fetched.returncode == 0, fetched.stderr
+    assert "base model me/tiny: " in fetched.stdout
+    nowhere = "http://127.0.0.1:9"
+    for number, variables in enumerate(({"HF_HUB_OFFLINE": "1"}, {})):
+        trained = command("training.train", nowhere, "--output", str(tmp_path / f"m{number}"), **variables)
+        assert trained.returncode == 0, trained.stderr
+    assert trained_model.verify(tmp_path / "m0").base_model == "me/tiny"
+
+
+def test_a_hub_that_is_away_is_said_at_once(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """One that refuses, and one that takes the connection and never answers."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for address in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
+            began = time.monotonic()
+            done = command("training.train", address, "--output", str(tmp_path / "m"))
+            assert done.returncode == 2
+            assert (
+                f"model.base 'me/tiny': expected the hub at {address}, found that it cannot be reached" in done.stderr
+            )
+            assert time.monotonic() - began < 30  # of which most are imports
+    assert not (tmp_path / "m").exists()
