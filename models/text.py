@@ -88,7 +88,16 @@ class TextRecipe(BaseModel):
     fields: tuple[str, ...] = Field(("text",), min_length=1)  # fields to join, in this order
     separator: str = "\n"  # text between two fields
     cleaning: tuple[str, ...] = ("nfc", "whitespace")  # cleaning steps, in this order
-    max_tokens: int = Field(256, ge=3)  # most tokens to read of a text, including special tokens
+    max_tokens: int = Field(256, ge=3)  # most tokens that the network reads at once, including special tokens
+    # what is read of a longer text: its beginning, its beginning and end, or windows whose logits are averaged, or of
+    # which each label takes the highest
+    long: Literal["head", "head_tail", "windows_mean", "windows_max"] = "head"
+    windows: int = Field(4, ge=1)  # most windows of a text, of max_tokens each, if it is read in windows
+
+    @property
+    def most_tokens(self) -> int:
+        """The number of tokens of the longest text that is read as a whole, give or take the special tokens."""
+        return self.max_tokens * (self.windows if self.long in ("windows_mean", "windows_max") else 1)
 
     @field_validator("cleaning")
     @classmethod

@@ -93,12 +93,14 @@ def from_bytes(content: bytes) -> Tokenizer:
     return Tokenizer(backend, None, copy["pad_id"], copy["truncation_side"])
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, recipe: TextRecipe) -> list[list[int]]:
-    """Return the token ids of each text after cleaning, including special tokens, truncated to `max_length`.
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None, recipe: TextRecipe) -> list[list[int]]:
+    """Return the token ids of each text after cleaning, including special tokens, truncated to `max_length` if given.
 
     Clean and tokenise only a beginning of a long text, and a longer one if that yields too few tokens. The token ids
     equal those of the whole text. A text is not cut if the tokenizer might read across the cut.
     """
+    if max_length is None:
+        return tokenizer.ids([recipe.clean(text) for text in texts]) if len(texts) else []
     encoded: list[list[int]] = [[]] * len(texts)
     length = CHARACTERS_PER_TOKEN * max_length if splits_at_spaces(tokenizer) else sys.maxsize
     waiting: Sequence[int] = range(len(texts))

@@ -297,9 +297,9 @@ def test_every_shape_of_labelled_data_is_read(tmp_path: Path) -> None:
                 examples = data.read(config, "train", tmp_path, data.schema_in(config, tmp_path))
                 assert examples is not None
                 assert len(examples) == 2
-                assert not examples.skipped
+                assert examples.skipped.keys() <= {"joined_with_its_text"}
                 read += 1
-    assert read == 6
+    assert read == 9
 
 
 def test_the_python_of_the_notebooks_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def load_tokenizer(name: str, **source: Any) -> PreTrainedTokenizerBase:
 
 
 def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
-    """Return percentiles of the number of tokens of texts, and the share of texts beyond `text.max_tokens`.
+    """Return percentiles of the number of tokens of texts, and the share of texts that are not read to the end.
 
     The keys are p5, p25, ..., p100, and truncated. Special tokens are counted.
     """
@@ -164,7 +164,7 @@ def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
     lengths = np.array([len(ids) for ids in encoded])
     percentiles = np.percentile(lengths, PERCENTILES, method="higher")
     return {f"p{p}": int(value) for p, value in zip(PERCENTILES, percentiles, strict=True)} | {
-        "truncated": round(float((lengths > config.text.max_tokens).mean()), 6)
+        "truncated": round(float((lengths > config.text.most_tokens).mean()), 6)
     }
 
 

@@ -80,7 +80,7 @@ def _measure(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> 
     config, schema = job.config, job.prepared.schema
     held_out = {name: part for name, part in splits.items() if name != "train" and len(part)}
     logits = {
-        name: measurement.score(network.module, network.tokenizer, part.texts, config.text.max_tokens)
+        name: measurement.score(network.module, network.tokenizer, part.texts, config.text)
         for name, part in held_out.items()
     }
     decision = calibrate.fit(logits["validation"], splits.validation.targets, schema)
@@ -129,9 +129,9 @@ def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) 
     """Write the tables, the report and the model card into the model's directory. Each may fail by itself."""
     again = f"`python -m training.evaluate --model {job.output} --data FILE --output DIR`"
     for one in measurements:
-        sources = ", ".join(getattr(job.config.data, one.split) or job.config.data.train)
         tables = job.output / TABLES
         with not_essential(f"a table of {one.split} in {tables}", f"the model is safe, and {again} makes such tables"):
+            sources = job.prepared.sources[one.split]
             label_tables.write(one, manifest.decision, tables, sources, manifest.training["run_id"])
     with not_essential(job.output / config_file.USED, "the same settings are in model.json"):
         (job.output / config_file.USED).write_text(config_file.to_toml(job.config), encoding="utf-8")

@@ -74,8 +74,8 @@ def _page(card: dict[str, Any], config: TrainConfig) -> Iterable[str]:
         )
     yield "\n## Length in tokens\n"
     yield (
-        f"The tokenizer of {config.model.base} counts the tokens. Texts are truncated to {config.text.max_tokens} "
-        "tokens.\n"
+        f"The tokenizer of {config.model.base} counts the tokens. Of a text, up to {config.text.most_tokens} are read "
+        f"({config.text.long}).\n"
     )
     yield from markdown.table(("split", *(f"{p} %" for p in PERCENTILES), "truncated"), _token_rows(splits))
     yield "\n## Duplicates\n"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from training import base_model, data, data_card, duplicates, frozen_splits, sampling
+from training import base_model, data, data_card, duplicates, frozen_splits, sampling, tables
 from training.config import TrainConfig, TrainingConfig
 from training.duplicates import Duplicate
 from training.examples import SPLITS, Examples, Splits
@@ -37,6 +37,7 @@ class Prepared:
     splits: Splits
     card: dict[str, Any]  # counts of the data card
     duplicates: list[Duplicate]  # pairs of documents that should not both be there
+    sources: dict[str, str]  # where the documents of each split come from, as full paths
 
 
 def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> Prepared:
@@ -68,7 +69,8 @@ def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> 
     splits = replace(splits, train=sampling.sampled(splits, config, schema, data_dir))
     _check_labels_are_learnt(splits, schema)
     observed = {"duplicates": duplicates.counts(pairs), "settings": _settings(config)}
-    return Prepared(schema, splits, data_card.counts(splits, schema) | observed, pairs)
+    sources = {name: tables.source(config, name if given[name] else "train", data_dir) for name in SPLITS}
+    return Prepared(schema, splits, data_card.counts(splits, schema) | observed, pairs, sources)
 
 
 def _cut(given: Mapping[str, Examples | None], config: TrainConfig) -> Splits:
@@ -199,4 +201,5 @@ def _load(directory: Path) -> Prepared:
     if not listing.exists():
         listing = directory / f"{OLD_NAME}.jsonl"
     pairs = [Duplicate(**json.loads(line)) for line in listing.read_text(encoding="utf-8").splitlines()]
-    return Prepared(schema, Splits(*parts), card, pairs)
+    sources = {split: str((directory / f"{split}.parquet").resolve()) for split in SPLITS}
+    return Prepared(schema, Splits(*parts), card, pairs, sources)

@@ -1,6 +1,7 @@
 """Fits a network's weights to examples with transformers' Trainer, and our loss, optimizer, batches and checkpoints."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -26,12 +27,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import is_torch_xla_available, is_torch_xpu_available
 
-from models import hardware, tokenizing
+from models import hardware
 from models import network as networks
 from models.decision import probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from models.text import AS_IT_IS
+from models.text import TextRecipe
 from training import calibrate, callbacks, measurement, metrics, objective, trackers
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig
@@ -71,18 +72,18 @@ def fit(
     trackers.check(training)
     schema, splits, tokenizer = prepared.schema, prepared.splits, network.tokenizer
     weights = _label_weights(splits.train, schema, training)
-    arguments = _arguments(training, config.text.max_tokens, checkpoints)
+    arguments = _arguments(training, config.text.most_tokens, checkpoints)
     fused = arguments.device.type in ("cpu", "cuda")  # on a CPU, it takes a seventh of the default's time per update
     clock, progress = callbacks.Clock(), callbacks.Progress(training.metric)
     with _tensorboard_files(checkpoints):
         trainer = _Trainer(
             schema,
             weights,
-            training,
+            config,
             model=network.module,
             args=arguments,
-            train_dataset=_rows(splits.train, tokenizer, config.text.max_tokens),
-            eval_dataset=_rows(splits.validation, tokenizer, config.text.max_tokens),
+            train_dataset=_rows(splits.train, tokenizer, config.text),
+            eval_dataset=_rows(splits.validation, tokenizer, config.text),
             data_collator=lambda batch: _collate(batch, tokenizer),
             compute_metrics=lambda prediction: _measure(prediction, schema),
             optimizers=(_optimizer(network.module, training, fused=fused), None),
@@ -134,15 +135,18 @@ def last_checkpoint(checkpoints: Path) -> str | None:
 class _Trainer(Trainer):
     """transformers' Trainer with our loss, and an order of the examples that a resumed training repeats."""
 
-    def __init__(self, schema: LabelSchema, weights: Tensor | None, training: TrainingConfig, **kwargs: Any) -> None:
+    def __init__(self, schema: LabelSchema, weights: Tensor | None, config: TrainConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._task, self._weights, self._training = schema.task, weights, training
+        self._task, self._weights, self._training = schema.task, weights, config.training
+        self._reduction = {"windows_mean": "mean", "windows_max": "max"}.get(config.text.long)
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
         """Return the loss of a batch, with its logits if they are asked for."""
         logits = model(inputs["input_ids"], inputs["attention_mask"]).float()
+        if self._reduction:  # each text has several rows
+            logits = torch.segment_reduce(logits, self._reduction, lengths=inputs["parts"], unsafe=True)
         weights = self._weights.to(logits.device) if self._weights is not None else None
         value = objective.loss(logits, inputs["labels"], self._task, weights, self._training.label_smoothing)
         return (value, {"logits": logits}) if return_outputs else value
@@ -150,7 +154,23 @@ class _Trainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         rows = self.train_dataset if train_dataset is None else train_dataset
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return _ByLength(self._training.seed, batch, lengths=[len(row["input_ids"]) for row in rows])
+        return _ByLength(self._training.seed, batch, lengths=[row["length"] for row in rows])
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler[int]:
+        return _LongestFirst([row["length"] for row in eval_dataset])
+
+
+class _LongestFirst(torch.utils.data.Sampler[int]):
+    """Puts texts of similar length together for an evaluation, whose order does not matter."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
 
 
 class _ByLength(LengthGroupedSampler):
@@ -248,15 +268,27 @@ def _encoder(network: nn.Module) -> nn.Module:
     return cast(networks.PooledClassifier, network).encoder
 
 
-def _rows(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[dict[str, Any]]:
-    encoded = tokenizing.encode(tokenizing.of(tokenizer), examples.texts, max_tokens, AS_IT_IS)
-    return [{"input_ids": ids, "labels": target} for ids, target in zip(encoded, examples.targets, strict=True)]
+def _rows(examples: Examples, tokenizer: PreTrainedTokenizerBase, recipe: TextRecipe) -> list[dict[str, Any]]:
+    """Return the token ids of each text's parts, which share one array, their total length, and the targets."""
+    _, parts, starts = measurement.read(tokenizer, examples.texts, recipe)
+    ids = np.split(parts.ids, parts.starts[1:-1])
+    lengths = np.diff(parts.starts[starts])
+    bounds = itertools.pairwise(starts.tolist())
+    return [
+        {"parts": ids[first:after], "length": int(length), "labels": target}
+        for (first, after), length, target in zip(bounds, lengths, examples.targets, strict=True)
+    ]
 
 
 def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    padded = tokenizer.pad([{"input_ids": row["input_ids"]} for row in batch], return_tensors="pt")
-    targets = objective.as_tensor(np.stack([row["labels"] for row in batch]))
-    return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"], "labels": targets}
+    parts = [{"input_ids": ids.tolist()} for row in batch for ids in row["parts"]]
+    padded = tokenizer.pad(parts, return_tensors="pt")
+    return {
+        "input_ids": padded["input_ids"],
+        "attention_mask": padded["attention_mask"],
+        "labels": objective.as_tensor(np.stack([row["labels"] for row in batch])),
+        "parts": torch.tensor([len(row["parts"]) for row in batch]),
+    }
 
 
 def _measure(prediction: EvalPrediction, schema: LabelSchema) -> dict[str, float]:

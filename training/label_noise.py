@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def find(prepared: Prepared, config: TrainConfig, output: Path, folds: int) -> l
         members = np.flatnonzero(fold_of == fold)
         if not scores.exists():
             splits = _splits(examples, fold_of, fold)
-            _score(Prepared(prepared.schema, splits, prepared.card, []), config, scores)
+            _score(replace(prepared, splits=splits), config, scores)
         probs[members] = probabilities(np.load(scores), prepared.schema.task)
         print(f"fold {fold + 1} of {folds}: {len(members):,} documents scored")
     return suspects(examples, probs, prepared.schema)
@@ -126,7 +126,7 @@ def _score(prepared: Prepared, config: TrainConfig, path: Path) -> None:
     checkpoints = path.with_suffix(".checkpoints")
     fit.fit(network, prepared, config, checkpoints)
     texts = prepared.splits.test.texts
-    logits = measurement.score(network.module, network.tokenizer, texts, config.text.max_tokens)
+    logits = measurement.score(network.module, network.tokenizer, texts, config.text)
     partial = path.with_suffix(".partial.npy")
     np.save(partial, logits)
     partial.replace(path)

@@ -1,6 +1,7 @@
 """Writes the measurement of a split as CSV files for each label, and prints it as a table."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +15,16 @@ from models.labels import Task
 from training import metrics, terminal
 from training.measurement import Measurement
 
+JOBS = ("SLURM_JOB_ID", "JOB_ID")  # where Slurm and Grid Engine say which job this is
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of cells that a spreadsheet would compute
 
 
 def write(measurement: Measurement, decision: Decision, directory: Path, data_path: str, run_id: str) -> None:
     """Write `<split>_<label>_evaluation.csv` and `<split>_<label>_scores.csv` for each label.
 
-    The first has a row for each metric, at 0.5 and at the threshold, with the label, the date, the data path and the
-    run id. The second has a row for each document: its id, the truth (0 or 1, or empty if
-    it is unknown), the score, and the decision (0 or 1).
+    The first has a row for each metric, at 0.5 and at the threshold, with the label, the date, the data path, the run
+    id and the number of the scheduler's job, if there is one. The second has a row for each document: its id, the truth
+    (0 or 1, or empty if it is unknown), the score, and the decision (0 or 1).
     """
     directory.mkdir(parents=True, exist_ok=True)
     prefix = {"validation": "val", "test": "holdout"}[measurement.split]
@@ -35,6 +37,7 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
             continue  # the negative label's table would say the same
         stem = f"{prefix}_{file}"
         rows: list[tuple[str, Any]] = [("label", name), ("date", date), ("data_path", data_path), ("run_id", run_id)]
+        rows += [("job_id", next((os.environ[name] for name in JOBS if name in os.environ), ""))]
         rows += [("documents", values["documents"]), ("threshold", thresholds.get(name, "highest score"))]
         rows += _metric_rows(values, name)
         write_csv(directory / f"{stem}_evaluation.csv", ("metric", "value"), rows)

@@ -8,7 +8,7 @@ import torch
 from models import weights
 from models.errors import UserError
 from models.trained_model import Manifest
-from training import data, label_tables, report
+from training import data, label_tables, report, tables
 from training.config import TrainConfig
 from training.measurement import Measurement, measure_split, score
 from training.output_folder import not_essential
@@ -32,12 +32,12 @@ def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
             f"--data {config.data.train[0]}: expected labelled rows, found none; check the file and the columns."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    logits = score(model.network.to(device), model.tokenizer, examples.texts, model.manifest.text.max_tokens)
+    logits = score(model.network.to(device), model.tokenizer, examples.texts, model.manifest.text)
     measurement = measure_split("test", examples, logits, labels, decision)
     with not_essential("the table of results", "--output writes the numbers to a folder", step="printed"):
         label_tables.show(measurement)
     if output:
-        write(measurement, model.manifest, output, ", ".join(config.data.train))
+        write(measurement, model.manifest, output, tables.source(config, "train", Path()))
 
 
 def write(measurement: Measurement, manifest: Manifest, output: Path, data_path: str) -> None:

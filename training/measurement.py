@@ -14,7 +14,9 @@ from models import tokenizing
 from models.batches import by_length
 from models.decision import Decision, Floats, decide, probabilities
 from models.labels import LabelSchema
-from models.text import AS_IT_IS
+from models.reading import Reading
+from models.text import TextRecipe
+from models.tokens import Tokens
 from training import calibrate, metrics
 from training.examples import Examples
 
@@ -65,20 +67,31 @@ def measure_split(
 
 
 @torch.inference_mode()
-def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Floats:
-    """Return the logits (documents, labels) of texts in fp32, in the order of the texts.
+def score(network: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: TextRecipe) -> Floats:
+    """Return the logits (documents, labels) of texts that are clean already in fp32, in the order of the texts.
 
     This plain loop is the reference that the runtimes of inference are compared with.
     """
     network.eval()
     device = next(network.parameters()).device
-    encoded = tokenizing.encode(tokenizing.of(tokenizer), texts, max_tokens, AS_IT_IS)
+    reading, parts, starts = read(tokenizer, texts, recipe)
     found: Floats | None = None
-    for batch in by_length(np.array([len(ids) for ids in encoded]), BATCH_TOKENS):
-        padded = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt").to(device)
+    for batch in by_length(parts.lengths, BATCH_TOKENS):
+        ids = [parts.ids[parts.starts[index] : parts.starts[index + 1]].tolist() for index in batch]
+        padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(device)
         logits = network(padded["input_ids"], padded["attention_mask"]).float().cpu().numpy()
         if found is None:
-            found = np.empty((len(texts), logits.shape[1]), np.float32)
+            found = np.empty((len(parts), logits.shape[1]), np.float32)
         found[batch] = logits
     assert found is not None  # there are texts
-    return found
+    return reading.pool(found, starts)
+
+
+def read(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: TextRecipe
+) -> tuple[Reading, Tokens, NDArray[np.int64]]:
+    """Return the parts that the network reads of texts that are clean already, as `Reading.parts` does."""
+    plain = tokenizing.of(tokenizer)
+    reading = Reading(plain, recipe)
+    encoded = tokenizing.encode(plain, texts, reading.needed_tokens, recipe.model_copy(update={"cleaning": ()}))
+    return reading, *reading.parts(Tokens.of(encoded))

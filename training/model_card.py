@@ -77,7 +77,7 @@ def _page(name: str, manifest: Manifest) -> Iterator[str]:
     fields = f"{'field' if len(manifest.text.fields) == 1 else 'fields'} {', '.join(manifest.text.fields)}"
     cleaning = f"after the cleaning steps {', '.join(manifest.text.cleaning)}" if manifest.text.cleaning else "as it is"
     yield (
-        f"The base model is {manifest.base_model or 'unknown'}. The classifier reads up to {manifest.text.max_tokens} "
+        f"The base model is {manifest.base_model or 'unknown'}. The classifier reads up to {manifest.text.most_tokens} "
         f"tokens of the {fields}, {cleaning}.\n"
     )
     yield "## Use\n"
@@ -158,7 +158,7 @@ def _limits(manifest: Manifest) -> Iterator[str]:
     poor = [label for label, values in metrics.get("labels", {}).items() if values["f1"] < 0.5 and label not in few]
     if poor:
         yield f"These labels have an F1 below 0.5: {', '.join(poor)}."
-    yield f"The classifier does not read text beyond {manifest.text.max_tokens} tokens."
+    yield f"The classifier does not read more than {manifest.text.most_tokens} tokens of a text."
     yield (
         "The metrics hold for texts like those of the training. For other texts, label a sample by hand and evaluate "
         "the classifier on it."

@@ -60,6 +60,14 @@ def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[
         yield shown(path, data_dir), rows
 
 
+def source(config: TrainConfig, split: str, data_dir: Path) -> str:
+    """Return the full paths of the files of a split, or the name of its dataset."""
+    patterns: Sequence[str] = getattr(config.data, split)
+    if config.data.dataset:
+        return ", ".join(f"{config.data.dataset}/{part}" for part in patterns)
+    return ", ".join(str(Path(path).resolve()) for path in files(patterns, split, data_dir))
+
+
 def shown(path: str, data_dir: Path) -> str:
     """Return the name of a file as messages and ids have it: without the data folder."""
     return str(Path(path).relative_to(data_dir)) if Path(path).is_relative_to(data_dir) else path

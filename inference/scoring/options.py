@@ -39,10 +39,10 @@ class ScoringOptions:
 
 
 def text_recipes(options: ScoringOptions, manifests: Sequence[Manifest]) -> tuple[TextRecipe, ...]:
-    """Return the distinct text recipes of a run; recipes that differ only in `max_tokens` count as one."""
+    """Return the distinct text recipes of a run; recipes for the same text count as one."""
     return tuple(dict.fromkeys(text_only(options.recipe_of(manifest)) for manifest in manifests))
 
 
 def text_only(recipe: TextRecipe) -> TextRecipe:
-    """Return the recipe with the smallest possible `max_tokens`, so that recipes for the same text are equal."""
-    return recipe.model_copy(update={"max_tokens": 3})
+    """Return the recipe without what is read of a text, so that recipes for the same text are equal."""
+    return recipe.model_copy(update={"max_tokens": 3, "long": "head", "windows": 1})

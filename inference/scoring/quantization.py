@@ -24,11 +24,12 @@ from inference.scoring import conversion_folder, converters, runtimes
 from inference.scoring.conversion_folder import FOLDER, PROOF
 from inference.scoring.options import ScoringOptions, text_recipes
 from inference.scoring.scorer import Scorer
-from inference.scoring.tokens import Tokens
 from models import hardware, tokenizing, weights
 from models.batches import by_length
 from models.errors import UserError
 from models.labels import LabelSchema, Task
+from models.reading import Reading
+from models.tokens import Tokens
 from models.weights import TrainedModel
 
 CALIBRATION_DOCUMENTS = 300  # the activations of these documents set the ranges of int8
@@ -200,7 +201,8 @@ def _batches(documents: Sequence[Document], model: TrainedModel, options: Scorin
     """Return batches of ids and mask, both int64 (documents, tokens)."""
     recipe, texts = options.recipe_of(model.manifest), [document.texts[0] for document in documents]
     tokenizer = tokenizing.of(model.tokenizer)
-    tokens = Tokens.of(tokenizing.encode(tokenizer, texts, recipe.max_tokens, recipe))
+    reading = Reading(tokenizer, recipe)
+    tokens, _ = reading.parts(Tokens.of(tokenizing.encode(tokenizer, texts, reading.needed_tokens, recipe)))
     batches = map(tokens.of_texts, by_length(tokens.lengths, 1_024))
     padded = [batch.padded(int(batch.lengths[0]), tokenizer.pad_id) for batch in batches]
     return [(ids, np.ones_like(ids) if mask is None else mask) for ids, mask in padded]

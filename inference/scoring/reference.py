@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from inference.scoring import conversion_folder, conversions
 from inference.scoring.conversion_folder import REFERENCE, TOKENIZER, ChangedError, Checked
 from inference.scoring.logits import to_numpy
-from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
 from models import tokenizing, trained_model
 from models.errors import ModelError
 from models.tokenizing import Tokenizer
+from models.tokens import Tokens
 
 PROBE_TEXTS = (
     "We present a method that needs less memory.",

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,12 +19,12 @@ from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
 from inference.scoring.runtimes import Runtime
 from inference.scoring.tally import Counts
-from inference.scoring.tokens import Tokens
 from inference.scoring.verified_model import VerifiedModel
 from models import hardware, tokenizing, trained_model
 from models.batches import by_length
+from models.reading import Reading
 from models.text import TextRecipe
-from models.tokenizing import Tokenizer
+from models.tokens import Tokens
 
 Batch = NDArray[np.int64]  # indices of texts
 Scored = tuple[Predictions, list[Failure], Counts]
@@ -108,7 +108,7 @@ class Scorer:
         for model in self._models:
             of_model = by_model[model.name]
             counts.count_labels(model.name, of_model.manifest.labels.names, of_model.all_decided())
-            counts.count_lengths(model.name, encoded[model.encoding].lengths[good], model.max_tokens)
+            counts.count_lengths(model.name, encoded[model.encoding].lengths[good], model.most_tokens)
         predictions = Predictions(
             [documents[i].place for i in good],
             [documents[i].id for i in good],
@@ -130,7 +130,7 @@ class Scorer:
     def count_tokens(self, documents: Sequence[Document]) -> int:
         """Return the number of tokens that all models together read of the documents, counting repeated texts."""
         encoded = self._encode(documents)
-        return sum(int(np.minimum(encoded[m.encoding].lengths, m.max_tokens).sum()) for m in self._models)
+        return sum(int(np.minimum(encoded[m.encoding].lengths, m.most_tokens).sum()) for m in self._models)
 
     def _encode(self, documents: Sequence[Document]) -> dict[tuple[str, int], Tokens]:
         """Return the token ids of every document, once for each distinct pair of tokenizer and text recipe.
@@ -140,7 +140,8 @@ class Scorer:
         encoded: dict[tuple[str, int], Tokens] = {}
         for key in dict.fromkeys(model.encoding for model in self._models):
             users = [model for model in self._models if model.encoding == key]
-            max_length = max(model.max_tokens for model in users) + 1
+            needed = [model.needed_tokens for model in users]
+            max_length = None if None in needed else max(filter(None, needed))
             texts = [document.texts[key[1]] for document in documents]
             encoded[key] = Tokens.of(tokenizing.encode(users[0].tokenizer, texts, max_length, self._recipes[key[1]]))
         return encoded
@@ -159,7 +160,8 @@ class _LoadedModel:
         self.manifest = model.manifest
         self.tokenizer = known.tokenizer
         self.max_tokens = recipe.max_tokens
-        self._truncate = _truncator(self.tokenizer, self.max_tokens)
+        self._reading = Reading(self.tokenizer, recipe)
+        self.most_tokens, self.needed_tokens = self._reading.most_tokens, self._reading.needed_tokens
         tokenizer = trained_model.tokenizer_fingerprint(model.manifest)
         # This key names an encoding of the documents. Models with equal tokenizers and text recipes share one.
         self.encoding = (tokenizer, recipes.index(text_only(recipe)))
@@ -197,20 +199,25 @@ class _LoadedModel:
         Raises:
             ScoringError: the device, the memory or the model failed, and not the documents.
         """
-        tokens, row_of_document = self._truncate(encoded).distinct()
+        parts, starts = self._reading.parts(encoded)
+        tokens, row_of_part = parts.distinct()
         widths = batching.padded_widths(tokens.lengths, self._tile, self.max_tokens)
         batches = by_length(widths, self._token_budget)
         counts.tokens[self.name] = len(tokens.ids)
         counts.padded_tokens[self.name] = counts.tokens[self.name]
         if self._padding:
             counts.padded_tokens[self.name] = sum(len(batch) * int(widths[batch[0]]) for batch in batches)
-        counts.repeated[self.name] = len(encoded) - len(tokens)
+        counts.repeated[self.name] = len(parts) - len(tokens)
         computation = _Computation(self, tokens, widths, others)
         computation.run(batches, pool)
-        scores = ModelScores.from_logits(self.manifest, self._selection, computation.logits)
         problems = computation.problems
-        failed = np.flatnonzero(np.isin(row_of_document, list(problems))) if problems else ()
-        return scores.of(row_of_document), {int(document): problems[row_of_document[document]] for document in failed}
+        failed = np.flatnonzero(np.isin(row_of_part, list(problems))) if problems else np.empty(0, np.int64)
+        documents = np.searchsorted(starts, failed, side="right") - 1
+        found = {int(d): problems[row_of_part[part]] for d, part in zip(documents, failed, strict=True)}
+        if self._reading.pooled:
+            logits = self._reading.pool(computation.logits[row_of_part], starts)
+            return ModelScores.from_logits(self.manifest, self._selection, logits), found
+        return ModelScores.from_logits(self.manifest, self._selection, computation.logits).of(row_of_part), found
 
 
 class _Computation:
@@ -286,30 +293,3 @@ class _Computation:
         if len(failed):
             self.problems[text] = problem.detail
             faults.refuse_most_failed(len(self.problems), self._texts, problem.detail)
-
-
-def _truncator(tokenizer: Tokenizer, max_tokens: int) -> Callable[[Tokens], Tokens]:
-    """Return a function that truncates token ids to `max_tokens` exactly as the tokenizer does.
-
-    Special tokens stand before and after the text; truncation removes tokens from the text's end (or beginning).
-
-    Raises:
-        RuntimeError: the tokenizer truncates a sample text in another way.
-    """
-    empty, one_letter = tokenizer.ids(["", "a"])
-    before = next((i for i, (x, y) in enumerate(zip(empty, one_letter, strict=False)) if x != y), 0)
-    after = len(empty) - before
-
-    first, last = (before, max_tokens - before) if tokenizer.truncation_side == "left" else (max_tokens - after, after)
-
-    def truncate(tokens: Tokens) -> Tokens:
-        return tokens.without(first, last, max_tokens)
-
-    sample = "one two three four five six seven eight nine ten " * max_tokens
-    expected, longer = (tokenizer.ids([sample], length)[0] for length in (max_tokens, max_tokens + 7))
-    if truncate(Tokens.of([longer])).ids.tolist() != expected:
-        raise RuntimeError(
-            "expected a tokenizer that removes tokens from one side, found that it truncates in "
-            "another way; use a model with another tokenizer."
-        )
-    return truncate

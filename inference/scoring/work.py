@@ -34,7 +34,7 @@ def document_limit(options: ScoringOptions, text_bytes: float, seconds: float) -
     operations, labels = 0.0, 0
     for directory in model_files.all_local(options.models):
         manifest = trained_model.read_manifest(directory)
-        tokens = min(text_bytes / CHARACTERS, options.recipe_of(manifest).max_tokens)
+        tokens = min(text_bytes / CHARACTERS, options.recipe_of(manifest).most_tokens)
         operations += 2 * _parameters(Path(directory)) * tokens
         labels += len(manifest.labels.names)
     rate = CUDA_RATE if options.device == "cuda" else _rate()

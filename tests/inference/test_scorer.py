@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from inference.corpus.records import Document
-from inference.scoring import scorer
 from inference.scoring.logits import Logits
 from inference.scoring.options import ScoringOptions
 from inference.scoring.scorer import Scorer
-from inference.scoring.tokens import Tokens
 from models import tokenizing, weights
 from models.decision import decide, probabilities
+from models.reading import Reading
+from models.text import TextRecipe
+from models.tokens import Tokens
 from models.trained_model import Pooling
 from tests.inference.conftest import texts
 from tests.tiny import tiny_model
@@ -42,7 +43,7 @@ def test_scores_and_labels_equal_those_of_the_evaluation(
 ) -> None:
     directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)
     model = weights.load(directory)
-    logits = measurement.score(model.network, model.tokenizer, texts(200), model.manifest.text.max_tokens)
+    logits = measurement.score(model.network, model.tokenizer, texts(200), model.manifest.text)
     expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
     options = ScoringOptions(models=(str(directory),), precision="fp32", scores="all")
     predictions, failures, _ = Scorer(options).score(documents(200))
@@ -68,10 +69,10 @@ def test_two_models_with_one_tokenizer_tokenise_once(colours: Path, offensive: P
 @pytest.mark.parametrize("max_tokens", [3, 4, 7, 20])
 def test_shortening_tokens_is_what_the_tokenizer_does(colours: Path, max_tokens: int) -> None:
     tokenizer = weights.load(colours).tokenizer
-    truncate = scorer._truncator(tokenizing.of(tokenizer), max_tokens)
+    reading = Reading(tokenizing.of(tokenizer), TextRecipe(max_tokens=max_tokens))
     for text in texts(40):
         expected = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-        assert truncate(Tokens.of([tokenizer(text)["input_ids"]])).ids.tolist() == expected
+        assert reading.parts(Tokens.of([tokenizer(text)["input_ids"]]))[0].ids.tolist() == expected
 
 
 def test_truncated_texts_are_counted_exactly(colours: Path) -> None:

@@ -171,7 +171,7 @@ def test_an_encoder_goes_the_whole_way(
     assert start("multi_label", tmp_path / "m", *flags, pooling=pooling, training=SHORT) == 0
     loaded = weights.load(tmp_path / "m")
     texts = [loaded.manifest.text.clean(json.loads(line)["text"]) for line in rows.read_text().splitlines()]
-    logits = measurement.score(loaded.network, loaded.tokenizer, texts, loaded.manifest.text.max_tokens)
+    logits = measurement.score(loaded.network, loaded.tokenizer, texts, loaded.manifest.text)
     expected = 1 / (1 + np.exp(-logits / loaded.manifest.decision.temperature))
     differences = {}
     for runtime in ("torch", "auto"):

@@ -11,6 +11,7 @@ import torch
 
 from models import weights
 from models.decision import probabilities
+from models.text import TextRecipe
 from tests.tiny import tiny_model
 from tests.training.conftest import write_rows
 from training import charts, evaluate, label_tables, measurement
@@ -31,7 +32,7 @@ def test_any_model_on_any_labelled_file(tmp_path: Path, capsys: pytest.CaptureFi
     found = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
 
     model = weights.load(model_dir)
-    logits = measurement.score(model.network, model.tokenizer, TEXTS, 32)
+    logits = measurement.score(model.network, model.tokenizer, TEXTS, TextRecipe(max_tokens=32))
     given = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature) >= 0.5
     truth = np.array([["red" in t, "green" in t, False] for t in TEXTS])
     assert found["documents"] == 60
@@ -113,7 +114,7 @@ def test_a_mistake_is_one_sentence(
 def test_scores_are_in_the_order_of_the_texts_and_do_not_depend_on_their_neighbours(tmp_path: Path) -> None:
     model = weights.load(tiny_model(tmp_path / "m"))
     texts = ["red " * (1 + 7 * number % 40) + "rose" for number in range(100)]
-    found = measurement.score(model.network, model.tokenizer, texts, 24)
+    found = measurement.score(model.network, model.tokenizer, texts, TextRecipe(max_tokens=24))
     assert found.shape == (100, 3)
     assert found.dtype == np.float32
     for number in (0, 17, 99):

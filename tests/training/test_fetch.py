@@ -15,7 +15,9 @@ from threading import Thread
 import pytest
 
 from models import trained_model
+from models.errors import UserError
 from tests.training.conftest import toy_rows, write_rows
+from training import hub_access
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "1" * 40
@@ -89,6 +91,7 @@ def command(tmp_path: Path, write_config: Callable[..., Path]) -> Callable[..., 
     return run
 
 
+@pytest.mark.slow
 def test_what_was_fetched_is_enough_for_a_job_without_network(
     tmp_path: Path, endpoint: str, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -102,19 +105,27 @@ def test_what_was_fetched_is_enough_for_a_job_without_network(
     assert trained_model.verify(tmp_path / "m0").base_model == "me/tiny"
 
 
-def test_a_hub_that_is_away_is_said_at_once(
+def test_a_hub_that_never_answers_is_said_at_once(
     tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    """One that refuses, and one that takes the connection and never answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        for address in ("http://127.0.0.1:9", f"http://127.0.0.1:{silent.getsockname()[1]}"):
-            began = time.monotonic()
-            done = command("training.train", address, "--output", str(tmp_path / "m"))
-            assert done.returncode == 2
-            assert (
-                f"model.base 'me/tiny': expected the hub at {address}, found that it cannot be reached" in done.stderr
-            )
-            assert time.monotonic() - began < 30  # of which most are imports
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        done = command("training.train", address, "--output", str(tmp_path / "m"))
+    assert done.returncode == 2
+    assert f"'me/tiny': expected the hub at {address}, found that it cannot be reached" in done.stderr
+    assert time.monotonic() - began < 30  # of which most are imports
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_is_in_the_cache_needs_no_hub(cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    if cached:
+        assert hub_access.check("model.base 'x'", cached=True) is False
+        return
+    with pytest.raises(UserError, match=r"^model.base 'x': expected the hub at http://127.0.0.1:9"):
+        hub_access.check("model.base 'x'", cached=False)

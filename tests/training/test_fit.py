@@ -110,7 +110,7 @@ def test_class_weights_raise_the_recall_of_a_rare_label(tmp_path: Path, start: C
         output = tmp_path / weigh
         assert start("multi_label", output, *(part for flag in flags for part in ("--set", flag))) == 0
         model = weights.load(output)
-        logits = measurement.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+        logits = measurement.score(model.network, model.tokenizer, [row["text"] for row in rows], model.manifest.text)
         probs.append(float(np.mean(logits[:, 0])))
     assert probs[1] > probs[0]
 
@@ -124,7 +124,11 @@ def test_weights_of_single_labels_are_for_labels_that_there_are(
     assert start("multi_label", tmp_path / "plain", "--set", "training.epochs=1") == 0
     assert start("multi_label", tmp_path / "model", *flags[:3], "training.class_weights={red = 5.0}") == 0
     red = [
-        np.mean(measurement.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], 32)[:, 0])
+        np.mean(
+            measurement.score(model.network, model.tokenizer, [row["text"] for row in toy_rows()], model.manifest.text)[
+                :, 0
+            ]
+        )
         for model in (weights.load(tmp_path / name) for name in ("plain", "model"))
     ]
     assert red[1] > red[0]
@@ -204,7 +208,7 @@ def test_the_best_evaluation_is_kept_and_training_stops_early(tmp_path: Path, st
     assert losses.index(min(losses)) == len(losses) - 3  # training stops after two evaluations without a better one
     model = weights.load(tmp_path / "model")
     rows = toy_rows()
-    logits = measurement.score(model.network, model.tokenizer, [row["text"] for row in rows], 32)
+    logits = measurement.score(model.network, model.tokenizer, [row["text"] for row in rows], model.manifest.text)
     assert logits.shape == (240, 3)
 
 

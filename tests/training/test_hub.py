@@ -120,7 +120,7 @@ def test_what_is_uploaded_loads_in_transformers_pipeline_and_in_labelbeam(
     classify = transformers.pipeline("text-classification", model=str(downloaded), top_k=None)
     (found,) = classify(["the sky is red"])
     loaded = weights.load(downloaded)
-    logits = measurement.score(loaded.network, loaded.tokenizer, ["the sky is red"], 32)
+    logits = measurement.score(loaded.network, loaded.tokenizer, ["the sky is red"], loaded.manifest.text)
     expected = dict(zip(names, probabilities(logits, loaded.manifest.labels.task)[0], strict=True))
     assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
 

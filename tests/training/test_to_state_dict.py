@@ -20,6 +20,7 @@ from transformers import (
 from models import network as networks
 from models import trained_model, weights
 from models.labels import Task
+from models.text import TextRecipe
 from tests.tiny import tiny_config, tiny_tokenizer
 from training import measurement, to_state_dict
 
@@ -86,7 +87,7 @@ def test_the_same_logits_and_labels_as_the_checkpoint(
     assert model.manifest.labels.task is Task.MULTI_CLASS
     assert model.manifest.labels.names == ("bad", "fair", "good")
     assert model.manifest.text.max_tokens == {"bert": 128, "distilbert": 64, "roberta": 65}[architecture]
-    found = measurement.score(model.network, model.tokenizer, TEXTS, 32)
+    found = measurement.score(model.network, model.tokenizer, TEXTS, TextRecipe(max_tokens=32))
     assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
     original = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     for row, text in zip(found, TEXTS, strict=True):

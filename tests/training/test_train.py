@@ -47,7 +47,10 @@ def test_it_learns_a_toy_problem_and_the_model_means_what_its_metrics_say(
     assert model.network.training is False
 
     logits = measurement.score(
-        model.network, model.tokenizer, ["of the red a rose is 17", "of the blue a rose is 17"], 32
+        model.network,
+        model.tokenizer,
+        ["of the red a rose is 17", "of the blue a rose is 17"],
+        model.manifest.text,
     )
     probs = probabilities(logits, manifest.labels.task, manifest.decision.temperature)
     labels = decide(probs, manifest.labels, manifest.decision.thresholds)
@@ -359,7 +362,8 @@ def test_the_tables_of_each_label_and_split(tmp_path: Path, start: Callable[...,
     assert float(found["f1_at_0.5"]) == manifest.metrics["test"]["at_half"]["labels"]["green"]["f1"]
     assert float(found["threshold"]) == manifest.decision.thresholds[1]
     assert found["run_id"] == manifest.training["run_id"]
-    assert found["data_path"] == "rows.jsonl"
+    assert found["data_path"] == str((tmp_path / "rows.jsonl").resolve())
+    assert found["job_id"] == ""
     scores = list(csv.DictReader((folder / "holdout_green_scores.csv").read_text().splitlines()))
     assert len(scores) == manifest.metrics["test"]["documents"]
     assert sum(int(row["truth"]) for row in scores) == metrics["support"]

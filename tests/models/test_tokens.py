@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.scoring.tokens import Tokens
+from models.tokens import Tokens
 
 TEXTS = st.lists(st.lists(st.integers(0, 4), max_size=9), max_size=30)
 
