@@ -45,9 +45,9 @@ def _seconds(row: dict[str, float]) -> str:
     return f"{row['median']:.1f} s ({row['lowest']:.1f} to {row['highest']:.1f})"
 
 
-def papers_table() -> Iterator[str]:
+def papers_table(name: str = "throughput/papers") -> Iterator[str]:
     """Yield a row for each contestant, the fastest first."""
-    found = result("throughput/papers")
+    found = result(name)
     fastest_first = sorted(found["contestants"].items(), key=lambda item: -item[1]["docs_per_second"])
     speed = f"docs/s (range of {found['rounds']} rounds)"
     numbers = (speed, "share of matrix rate", "same labels", "CPU ms a document", "peak memory")
@@ -92,10 +92,46 @@ def _mib(value: float) -> str:
     return f"{value:,.0f} MiB"
 
 
-def lengths_table() -> Iterator[str]:
+def papers_avx2_table() -> Iterator[str]:
+    """Yield a row for each contestant on a processor without AVX-512."""
+    yield from papers_table("throughput/papers_avx2")
+
+
+def wide_table() -> Iterator[str]:
+    """Yield measured speeds on one and two cores, and extrapolated ones on more."""
+    rows = [
+        [
+            f"{row['texts']}, {row['tokens']} tokens",
+            *(f"{speed:,.0f}" for speed in row["measured"].values()),
+            f"{row['one_process_at_most']:,}",
+            *(f"{row['extrapolated'][c]:,} ({row['processes'][c]})" for c in row["extrapolated"]),
+        ]
+        for row in result("throughput/wide_without_bf16")["found"]
+    ]
+    measured = ("1 core, measured", "2 cores, measured", "a process at most")
+    wide = tuple(f"{cores}, extrapolated" for cores in ("4 cores", "16 cores", "64 cores"))
+    yield from table(("texts", *measured, *wide), rows, (*measured, *wide))
+
+
+def long_texts_table() -> Iterator[str]:
+    """Yield what each way of reading long texts is worth."""
+    rows = [
+        [way, f"{row['macro_f1']:.3f} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f})", f"{row['seconds']:.0f}"]
+        for way, row in result("training/long_texts")["found"].items()
+    ]
+    numbers = ("macro-F1 (95%)", "seconds of training")
+    yield from table(("read of a text", *numbers), rows, numbers)
+
+
+def lengths_avx2_table() -> Iterator[str]:
+    """Yield speeds by length on a processor without AVX-512."""
+    yield from lengths_table("throughput/scaling_lengths_without_bf16")
+
+
+def lengths_table(name: str = "throughput/scaling_lengths") -> Iterator[str]:
     """Yield speeds by length, and their shares of the matrix rate."""
     rows = []
-    for row in result("throughput/scaling_lengths")["found"]:
+    for row in result(name)["found"]:
         cells = [f"{row['tokens']}"]
         for contestant in (OURS, RIVAL):
             share = row["gflop"] / row["documents"] * row[contestant] / row["matrix_gflops"]
@@ -305,6 +341,10 @@ PARTS = {
     "quality": quality_table,
     "step": step_table,
     "papers": papers_table,
+    "papers_avx2": papers_avx2_table,
+    "wide": wide_table,
+    "long_texts": long_texts_table,
+    "lengths_avx2": lengths_avx2_table,
     "tiles": tiles_table,
     "growth": growth_table,
     "lengths": lengths_table,

@@ -194,7 +194,7 @@ def _model(directory: str) -> Iterator[Row]:
     except UserError as error:
         yield directory, str(error), False
         return
-    summary = f"{manifest.labels.task}, {len(manifest.labels.names)} labels, reads {manifest.text.max_tokens} tokens"
+    summary = f"{manifest.labels.task}, {len(manifest.labels.names)} labels, reads {manifest.text.most_tokens} tokens"
     yield directory, f"{summary}, every file is unchanged", True
     for conversion in conversion_folder.usable(manifest):
         yield from _conversion(folder, conversion)

@@ -71,8 +71,8 @@ def describe_texts(found: Pieces, model: str, fields: Sequence[str], id_field: s
         "model": trained_model.model_name(model),
         "text_fields": recipe.fields,
         "tokens": _percentiles(tokens),
-        "max_tokens": recipe.max_tokens,
-        "truncated": sum(length > recipe.max_tokens for length in tokens) / max(len(tokens), 1),
+        "max_tokens": recipe.most_tokens,
+        "truncated": sum(length > recipe.most_tokens for length in tokens) / max(len(tokens), 1),
         "repeated_texts": _repeated(texts),
         "failures": Counter(failure.reason for failure in read.failures),
     }

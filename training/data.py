@@ -14,7 +14,7 @@ from models.text import TextError
 from training import long_form, tables
 from training.config import TrainConfig
 from training.examples import Examples, concatenate
-from training.label_reader import LabelReader, Names, NoLabelError, values_of
+from training.label_reader import LabelReader, Names, NoLabelError, flag, values_of
 from training.where import Condition
 
 # Names of columns that tell whether a row's label applies, in tables in long form.
@@ -50,8 +50,12 @@ def schema_in(config: TrainConfig, data_dir: Path) -> LabelSchema:
     known = Names(labels.names)
     for name, rows in tables.of_split(config, "train", data_dir):
         _check_columns(rows, "train", _columns(config))
-        for _, row in _kept(rows, f"data.train, {name}", config, Counter()):
-            values = values_of(row[labels.column], labels.delimiter)
+        for number, row in _kept(rows, f"data.train, {name}", config, Counter()):
+            try:
+                applies = labels.value is None or flag(row[labels.value], labels.value) == 1
+            except ValueError as error:
+                raise UserError(f"data.train, {name}, row {number}, {error}") from None
+            values = values_of(row[labels.column], labels.delimiter) if applies else ()
             documents.update({known.of(value) for value in values if value is not None})
     names = labels.names or tuple(sorted(documents))
     frequent = [name for name in names if documents[name] >= labels.min_documents]
@@ -93,7 +97,8 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
         except ValueError as error:
             raise UserError(f"{source}, row {number}, {error}") from None
         texts.append(text)
-        ids.append(f"{name}:{number}" if config.data.id_column is None else str(row[config.data.id_column]))
+        own = row[config.data.id_column] if config.data.id_column else None
+        ids.append(f"{name}:{number}" if own in (None, "") else str(own))
         group = row[config.data.split_by] if config.data.split_by else None
         keys.append(text if group is None else str(group))
         targets.append(target)

@@ -9,7 +9,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> 
             "a label; remove the section."
         )
     given = {name: data.read(config, name, data_dir, schema) for name in SPLITS}
+    _check_ids(given.values(), config)
     if frozen:
         given = frozen_splits.assigned(given, config, frozen)
     splits = _cut(given, config)
@@ -71,6 +73,16 @@ def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> 
     observed = {"duplicates": duplicates.counts(pairs), "settings": _settings(config)}
     sources = {name: tables.source(config, name if given[name] else "train", data_dir) for name in SPLITS}
     return Prepared(schema, splits, data_card.counts(splits, schema) | observed, pairs, sources)
+
+
+def _check_ids(parts: Iterable[Examples | None], config: TrainConfig) -> None:
+    """Check that the rows' own ids differ, because they tell which documents are leaks or stay in a split."""
+    counts = Counter(document for part in parts if part for document in part.ids)
+    if config.data.id_column and counts and counts.most_common(1)[0][1] > 1:
+        raise UserError(
+            f"data.id_column {config.data.id_column!r}: expected ids that are all different, found "
+            f"{counts.most_common(1)[0][0]!r} twice; name another column, or remove the key."
+        )
 
 
 def _cut(given: Mapping[str, Examples | None], config: TrainConfig) -> Splits:

@@ -84,7 +84,7 @@ def _rows(site_packages: Path, package: str, seen: set[str]) -> dict[str, list[R
             if all(len(rows[name]) >= count for name, count in PER_PACKAGE.items()):
                 break
             continue
-        for place, text in _docstrings(site_packages / module):
+        for place, text in docstrings(site_packages / module):
             if text in seen:
                 continue
             seen.add(text)
@@ -96,7 +96,7 @@ def _rows(site_packages: Path, package: str, seen: set[str]) -> dict[str, list[R
     return rows
 
 
-def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
+def docstrings(path: Path) -> Iterator[tuple[str, str]]:
     """Return each docstring that is long enough, with its line. The module is parsed, and never imported."""
     try:
         with warnings.catch_warnings():

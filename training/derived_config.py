@@ -80,6 +80,8 @@ def of_glue(given: Mapping[str, Any], source: str) -> dict[str, Any]:
             problems += _other(content, key, value)
     if problems:
         raise UserError("\n".join(f"{source}: {problem}" for problem in problems))
+    if "dataset" in content["data"]:
+        content["data"] = {"train": "train", "validation": "validation", **content["data"]}
     if given.get("eval_strategy", given.get("evaluation_strategy")) != "steps":
         content["training"].pop("evaluate_every", None)
     return {name: section for name, section in content.items() if section}

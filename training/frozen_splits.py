@@ -17,7 +17,7 @@ def assigned(given: Mapping[str, Examples | None], config: TrainConfig, director
     Documents are known by their own ids, because FILE:ROW names another document once a row was inserted.
 
     Raises:
-        UserError: the rows have no ids of their own, or ids repeat, or splits have files, or a document is missing.
+        UserError: the rows have no ids of their own, or splits have files, or a document is missing.
     """
     train = given["train"]
     assert train is not None  # data.train is a required key
@@ -28,10 +28,6 @@ def assigned(given: Mapping[str, Examples | None], config: TrainConfig, director
             "--splits: expected all files under data.train, found others under data.validation or data.test."
         )
     places = {document: place for place, document in enumerate(train.ids)}
-    if len(places) < len(train):
-        raise UserError(
-            f"--splits: expected ids that are all different, found some twice in {config.data.id_column!r}."
-        )
     parts: dict[str, Examples | None] = {}
     for name in ("validation", "test"):
         ids = _ids(directory / f"{name}.parquet")

@@ -45,7 +45,7 @@ class LabelReader:
             try:
                 return np.array([_FLAGS[cell] for cell in cells], np.float32)
             except (KeyError, TypeError):  # a cell in another spelling, or a list, which is no key
-                flags = [_flag(cell, name) for cell, name in zip(cells, self._config.columns, strict=True)]
+                flags = [flag(cell, name) for cell, name in zip(cells, self._config.columns, strict=True)]
             target = np.array(flags, np.float32)
             if np.isnan(target).all():
                 raise NoLabelError
@@ -58,14 +58,14 @@ class LabelReader:
 
     def _one_label(self, cell: object, value: object) -> NDArray[np.float32]:
         """Return the target of a row in long form, which knows the labels of its cell alone."""
-        flag = _flag(value, str(self._config.value))
+        applies = flag(value, str(self._config.value))
         indices = self._indices(cell)
-        if np.isnan(flag) or not indices:
+        if np.isnan(applies) or not indices:
             raise NoLabelError
         if self._schema.task is Task.BINARY:
-            return np.array([1 - flag, flag], np.float32)
+            return np.array([1 - applies, applies], np.float32)
         target = np.full(len(self._schema.names), np.nan, np.float32)
-        target[indices] = flag
+        target[indices] = applies
         return target
 
     def _one_column(self, cell: object) -> NDArray[np.float32]:
@@ -154,8 +154,12 @@ def values_of(cell: object, delimiter: str | None) -> list[object]:
     return [cell] if cell.strip() else []
 
 
-def _flag(cell: object, column: str) -> float:
-    """Return 1 for true, 0 for false, and NaN for an empty cell."""
+def flag(cell: object, column: str) -> float:
+    """Return 1 for true, 0 for false, and NaN for an empty cell.
+
+    Raises:
+        ValueError: the cell holds something else; the message starts with the column.
+    """
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return np.nan
     text = str(cell).strip().lower().removesuffix(".0")

@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=MEASUREMENTS)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of a text in `lengths`")
     parser.add_argument("--rivals_python", default=sys.executable)
     flags = parser.parse_args()
     for name in flags.names:
@@ -122,7 +123,7 @@ def lengths(work: Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
     loaded = weights.load(flags.model)
     words = single_words(loaded.tokenizer)
     rows = []
-    for length in LENGTHS:
+    for length in flags.lengths:
         corpus = work / f"{length}.jsonl"
         count = TOKENS // length
         write_corpus(corpus, words, [length] * count)

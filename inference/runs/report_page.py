@@ -108,7 +108,7 @@ def _model(model: dict[str, str], totals: dict[str, Any]) -> dict[str, Any]:
         "padding": 1 - tokens / totals["padded_tokens"][name] if tokens else 0.0,
         "truncated": totals["truncated"].get(name, 0) / max(predicted, 1),
         "repeated": totals["repeated"].get(name, 0),
-        "most_tokens": manifest.text.max_tokens if manifest else None,
+        "most_tokens": manifest.text.most_tokens if manifest else None,
     }
 
 

@@ -64,7 +64,7 @@ def test_another_column_is_read_of_the_same_documents(tmp_path: Path, command: C
     [
         (toy_rows()[:240], "", "expected data.id_column"),
         (toy_rows()[:100], ID, "are missing, such as 'd"),
-        ([*toy_rows(), *toy_rows()], ID, "found some twice in 'id'"),
+        ([*toy_rows(), *toy_rows()], ID, "data.id_column 'id': expected ids that are all different, found 'd0' twice"),
         (toy_rows(), f'{ID}\ntest = "rows.jsonl"', "expected all files under data.train"),
     ],
 )

@@ -127,3 +127,24 @@ def test_rows_keep_their_own_ids(tmp_path: Path) -> None:
     assert read(settings(data={"id_column": "key"}), tmp_path).ids == ["17"]
     with pytest.raises(UserError, match=r"expected columns \['nope'\]"):
         read(settings(data={"id_column": "nope"}), tmp_path)
+
+
+def test_ids_that_repeat_are_refused(tmp_path: Path) -> None:
+    """Else the duplicate of one document would take another out of training."""
+    rows = [{"text": f"text {n}", "label": "red" if n % 2 else "green", "key": n // 2} for n in range(40)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    config = settings(data={"id_column": "key", "validation": [], "test": []})
+    with pytest.raises(UserError, match="data.id_column 'key': expected ids that are all different, found '0' twice"):
+        data_splits.prepare(config, tmp_path)
+
+
+def test_only_rows_that_give_a_label_count_for_its_frequency(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": "a" if n < 5 else "b", "applies": n % 5 < 3} for n in range(10)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    labels = {"task": "multi_label", "value": "applies"}
+    assert data.schema_in(settings(labels | {"min_documents": 3}), tmp_path).names == ("a", "b")
+    with pytest.raises(UserError, match="labels: "):
+        data.schema_in(settings(labels | {"min_documents": 4}), tmp_path)
+    write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": "x", "label": "a", "applies": "perhaps"}])
+    with pytest.raises(UserError, match=r"rows.jsonl, row 11, column 'applies': expected 0, 1, true or false"):
+        data.schema_in(settings(labels | {"min_documents": 3}), tmp_path)
