@@ -155,6 +155,8 @@ class LabelsConfig(Section):
             raise ValueError("value is for one column of labels of a multi_label or binary task; remove it")
         if self.min_documents and (self.task is Task.BINARY or self.groups or self.columns):
             raise ValueError("min_documents is for names in the cells of a multi_class or multi_label task; remove it")
+        if self.min_documents and self.names_file:
+            raise ValueError("min_documents needs labels.names, or the names in the cells; found names_file")
         return self
 
     @model_validator(mode="after")
@@ -233,7 +235,9 @@ class LabelsConfig(Section):
         names = (f"not_{label}", label)
         if self.columns:  # an empty cell there has no label
             return self.model_copy(update={"task": Task.BINARY, "columns": (), "column": label, "names": names})
-        position = () if any(name.isdecimal() for name in schema.names) else (str(schema.names.index(label)),)
+        names_in_cells = self.names or schema.names  # positions count among these, not among the frequent ones
+        numbered = not any(name.isdecimal() for name in names_in_cells)
+        position = (str(names_in_cells.index(label)),) if numbered else ()
         groups = {label: self.groups.get(label, (glob.escape(label), *position))}
         update = {"task": Task.BINARY, "names": names, "names_file": None, "groups": groups, "min_documents": None}
         return self.model_copy(update=update)

@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task", choices=[task.value for task in Task], help="kind of the labels (default: by the data)"
     )
-    group.add_argument("--base", default=BASE, metavar="NAME", help=f"base model: hub name or folder (default: {BASE})")
+    group.add_argument("--base", metavar="NAME", help=f"base model: hub name or folder (default: {BASE})")
 
 
 def parse_flags(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -85,8 +85,9 @@ def load(flags: argparse.Namespace) -> TrainConfig:
         UserError: as for `load_config`, or there is neither a configuration nor --data, --text and --label.
     """
     if flags.config is not None:
-        if flags.data or flags.text or flags.label:
-            raise UserError(f"--data, --text and --label: expected no configuration beside them, found {flags.config}.")
+        beside = [f"--{name}" for name in ("data", "text", "label", "task", "base") if getattr(flags, name)]
+        if beside:
+            raise UserError(f"{', '.join(beside)}: expected no configuration beside, found {flags.config}; use --set.")
         if flags.config.suffix != ".json":
             return load_config(flags.config, flags.set)
     missing = [f"--{name}" for name in ("data", "text", "label") if not getattr(flags, name)]
@@ -98,7 +99,7 @@ def load(flags: argparse.Namespace) -> TrainConfig:
 
     if flags.config is None:
         source = "--data"
-        content = derived_config.of_flags(flags.data, flags.text, flags.label, flags.task, flags.base)
+        content = derived_config.of_flags(flags.data, flags.text, flags.label, flags.task, flags.base or BASE)
     else:
         source = str(flags.config)
         content = derived_config.of_glue(_json(flags.config), source)

@@ -14,7 +14,7 @@ from models.text import TextError
 from training import long_form, tables
 from training.config import TrainConfig
 from training.examples import Examples, concatenate
-from training.label_reader import LabelReader, Names, NoLabelError, flag, values_of
+from training.label_reader import LabelReader, Names, NoLabelError, flag, matches, values_of
 from training.where import Condition
 
 # Names of columns that tell whether a row's label applies, in tables in long form.
@@ -50,14 +50,14 @@ def schema_in(config: TrainConfig, data_dir: Path) -> LabelSchema:
     known = Names(labels.names)
     for name, rows in tables.of_split(config, "train", data_dir):
         _check_columns(rows, "train", _columns(config))
-        for number, row in _kept(rows, f"data.train, {name}", config, Counter()):
+        for number, row in kept(rows, f"data.train, {name}", config, Counter()):
             try:
                 applies = labels.value is None or flag(row[labels.value], labels.value) == 1
             except ValueError as error:
                 raise UserError(f"data.train, {name}, row {number}, {error}") from None
             values = values_of(row[labels.column], labels.delimiter) if applies else ()
             documents.update({known.of(value) for value in values if value is not None})
-    names = labels.names or tuple(sorted(documents))
+    names = labels.names or tuple(sorted(name for name in documents if not matches(name, labels.ignore)))
     frequent = [name for name in names if documents[name] >= labels.min_documents]
     print(f"labels: {len(frequent):,} of {len(names):,} have at least {labels.min_documents:,} training documents")
     return labels.schema_of(tuple(frequent))
@@ -88,7 +88,7 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
     source = f"data.{split}, {name}"
     _check_columns(rows, split, _columns(config))
     _point_out_values(name, rows, config)
-    for number, row in _kept(rows, source, config, skipped):
+    for number, row in kept(rows, source, config, skipped):
         try:
             text, target = config.text.text_of(row), reader.target(row)
         except (TextError, NoLabelError) as error:
@@ -97,8 +97,10 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
         except ValueError as error:
             raise UserError(f"{source}, row {number}, {error}") from None
         texts.append(text)
-        own = row[config.data.id_column] if config.data.id_column else None
-        ids.append(f"{name}:{number}" if own in (None, "") else str(own))
+        own = row[config.data.id_column] if config.data.id_column else f"{name}:{number}"
+        if own in (None, ""):
+            raise UserError(f"{source}, row {number}, column {config.data.id_column!r}: expected an id, found none.")
+        ids.append(str(own))
         group = row[config.data.split_by] if config.data.split_by else None
         keys.append(text if group is None else str(group))
         targets.append(target)
@@ -106,7 +108,7 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
     return Examples(texts, stacked, ids, keys, dict(skipped))
 
 
-def _kept(
+def kept(
     rows: Sequence[dict[str, Any]], source: str, config: TrainConfig, skipped: Counter[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows that fulfil all conditions, with their numbers. Count the others by the condition.

@@ -7,9 +7,9 @@ from typing import Any
 
 from models.errors import UserError
 from models.labels import Task
-from training import tables
+from training import data, tables
 from training.config_file import closest, parse_config
-from training.label_reader import values_of
+from training.label_reader import matches, values_of
 
 MOST_CLASSES = 500  # distinct cells up to which a column is taken for one of classes
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
@@ -58,10 +58,10 @@ NOT_NEEDED = {
 METRICS = {"eval_loss": "loss", "loss": "loss", "accuracy": "accuracy", "f1": "macro_f1", "micro_f1": "micro_f1"}
 
 
-def of_flags(data: Sequence[str], text: Sequence[str], label: str, task: str | None, base: str) -> dict[str, Any]:
+def of_flags(files: Sequence[str], text: Sequence[str], label: str, task: str | None, base: str) -> dict[str, Any]:
     """Return the content of a configuration, without the labels' names, from the flags of a command."""
     labels = {"column": label} | ({"task": task} if task else {})
-    return {"data": {"train": list(data)}, "labels": labels, "text": {"fields": list(text)}, "model": {"base": base}}
+    return {"data": {"train": list(files)}, "labels": labels, "text": {"fields": list(text)}, "model": {"base": base}}
 
 
 def of_glue(given: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -73,10 +73,14 @@ def of_glue(given: Mapping[str, Any], source: str) -> dict[str, Any]:
     content: dict[str, Any] = {"data": {}, "labels": {"column": "label"}, "text": {}, "model": {}, "training": {}}
     problems: list[str] = []
     for key, value in given.items():
-        if key in GLUE:
+        if value is None:
+            continue
+        if key == "report_to" and value in ("none", ["none"]):
+            content["training"]["report_to"] = []
+        elif key in GLUE:
             section, name = GLUE[key].split(".")
             content[section][name] = _several(value) if key.startswith("text_column_name") else value
-        elif key not in NOT_NEEDED and value not in (None, False, ""):
+        elif key not in NOT_NEEDED and value not in (False, ""):
             problems += _other(content, key, value)
     if problems:
         raise UserError("\n".join(f"{source}: {problem}" for problem in problems))
@@ -118,16 +122,17 @@ def completed(content: dict[str, Any], data_dir: Path, source: str) -> dict[str,
         UserError: the files cannot be read, or the column holds no labels.
     """
     labels = content["labels"]
-    reading = {**content, "labels": {**labels, "task": "multi_label", "names": ["any"], "names_file": None}}
+    reading = {**content, "labels": {"task": "multi_label", "names": ["any"], "column": labels["column"]}}
     config = parse_config(reading, source=source)
-    rows = [row for _, rows in tables.of_split(config, "train", data_dir) for row in rows]
-    if not rows or labels["column"] not in rows[0]:
-        found = sorted(rows[0]) if rows else "no rows"
-        raise UserError(f"{source}: expected a column {labels['column']!r} of labels, found {found}; see --help.")
-    text = content.get("text", {})
-    if "fields" not in text:
-        text = {**text, "fields": _text_fields(rows[0], labels["column"])}
-    cells = [row[labels["column"]] for row in rows]
+    text = dict(content.get("text", {}))
+    cells: list[Any] = []
+    for name, rows in tables.of_split(config, "train", data_dir):
+        if not rows or labels["column"] not in rows[0]:
+            found = sorted(rows[0]) if rows else "no rows"
+            raise UserError(f"{source}: expected a column {labels['column']!r} of labels in {name}, found {found}.")
+        text.setdefault("fields", _text_fields(rows[0], labels["column"]))
+        kept = data.kept(rows, f"data.train, {name}", config, Counter())
+        cells += [row[labels["column"]] for _, row in kept]
     return {**content, "text": text, "labels": {**labels, **_labels(cells, labels, source)}}
 
 
@@ -138,10 +143,14 @@ def _text_fields(row: Mapping[str, Any], label: str) -> list[str]:
 
 
 def _labels(cells: Sequence[Any], labels: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return task and names. Of two classes, the rarer one is the positive label."""
-    delimiter = labels.get("delimiter")
+    """Return task and names, as far as they are not given. Of two classes, the rarer one is the positive label."""
+    if {"names", "names_file", "groups", "columns", "min_documents"} & labels.keys() and "task" in labels:
+        return {}
+    delimiter, ignore = labels.get("delimiter"), labels.get("ignore", ())
+    patterns = [ignore] if isinstance(ignore, str) else [str(pattern) for pattern in ignore]
     lists = [values_of(cell, delimiter) for cell in cells if cell is not None]
-    counts = Counter(str(value).strip() for values in lists for value in values)
+    written = (str(value).strip() for values in lists for value in values)
+    counts = Counter(name for name in written if not matches(name, patterns))
     several = bool(delimiter) or any(isinstance(c, list) or len(v) > 1 for c, v in zip(cells, lists, strict=False))
     if not 2 <= len(counts) <= MOST_CLASSES and not (several and counts):
         raise UserError(
@@ -155,4 +164,5 @@ def _labels(cells: Sequence[Any], labels: Mapping[str, Any], source: str) -> dic
             names = [f"not_{labels['column']}", labels["column"]]
         else:
             names.sort(key=lambda name: -counts[name])
-    return {"task": str(getattr(task, "value", task)), "names": names}
+    found = {"task": str(getattr(task, "value", task))}
+    return found if {"names", "names_file", "groups"} & labels.keys() else found | {"names": names}

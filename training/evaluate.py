@@ -58,7 +58,7 @@ def _config(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]) 
     """
     labels = dict(manifest.training.get("config", {}).get("labels", {}))
     labels = {key: value for key, value in labels.items() if value and key not in ("names_file", "task")}
-    if "groups" not in labels and "columns" not in labels:
+    if not {"groups", "columns", "names", "min_documents"} & labels.keys():
         labels["names"] = list(manifest.labels.names)
     content = {
         "data": {"train": list(files)},

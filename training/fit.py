@@ -128,7 +128,7 @@ def last_checkpoint(checkpoints: Path) -> str | None:
             json.loads((path / "trainer_state.json").read_bytes())  # the last file that the Trainer writes
             return str(path)
         except (OSError, ValueError):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # another process of this training may do so too
     return None
 
 

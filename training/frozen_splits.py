@@ -39,7 +39,10 @@ def assigned(given: Mapping[str, Examples | None], config: TrainConfig, director
             )
         parts[name] = train.take(np.array([places.pop(document) for document in ids], np.int64))
         parts[name].skipped.clear()  # type: ignore[union-attr]  # rows left out are counted once, in train
-    return parts | {"train": train.take(np.array(sorted(places.values()), np.int64))}
+    held_out = {key for part in parts.values() if part for key in part.keys}
+    rest = train.take(np.array(sorted(places.values()), np.int64))
+    apart = [place for place, key in enumerate(rest.keys) if key not in held_out]  # such as other tweets of an author
+    return parts | {"train": rest.take(np.array(apart, np.int64), "leak")}
 
 
 def _ids(path: Path) -> list[str]:

@@ -60,8 +60,8 @@ def push(directory: Path, repository: str, *, texts: bool = False) -> None:
             api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="labelbeam")
     except Exception as error:  # its HTTP library, and so the kind of its errors, changes with the hub's version
         raise UserError(
-            f"--push_to_hub: the model is in {directory}, but its upload failed: {_first_line(error)}; upload it with "
-            f"`hf upload {repository} {directory}`."
+            f"--push_to_hub: the model is in {directory}, but its upload failed: {_first_line(error)}; the same "
+            "command uploads it again (training.train needs --resume)."
         ) from None
     print(f"uploaded: {url}")
 

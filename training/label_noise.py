@@ -95,9 +95,14 @@ def suspects(examples: Examples, probs: Floats, schema: LabelSchema) -> list[Sus
 
 def _folds(examples: Examples, folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold of each document. Documents with the same key, and so the same text, share one."""
-    if len(examples) < 10 * folds:
-        raise UserError(f"--folds {folds}: expected at least {10 * folds} documents, found {len(examples)}.")
-    return np.array([int(sampling.position(key, seed) * folds) for key in examples.keys], np.int64)
+    keys = sorted(set(examples.keys), key=lambda key: sampling.position(key, seed))
+    if len(examples) < 10 * folds or len(keys) < folds:
+        raise UserError(
+            f"--folds {folds}: expected at least {10 * folds} documents with {folds} different texts or values of "
+            f"data.split_by, found {len(examples)} with {len(keys)}."
+        )
+    places = {key: place % folds for place, key in enumerate(keys)}
+    return np.array([places[key] for key in examples.keys], np.int64)
 
 
 def _claim(output: Path, examples: Examples, config: TrainConfig, folds: int) -> None:

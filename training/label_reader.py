@@ -26,7 +26,7 @@ class LabelReader:
         self._config = config
         self._schema = schema
         self._index = {name: i for i, name in enumerate(schema.names)}
-        self._names = Names(config.names or schema.names)  # the schema lacks those that are too rare
+        self._names = Names(config.names)  # the schema lacks those that are too rare
         self.labels = len(schema.names)  # number of labels
 
     def target(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -63,7 +63,8 @@ class LabelReader:
         if np.isnan(applies) or not indices:
             raise NoLabelError
         if self._schema.task is Task.BINARY:
-            return np.array([1 - applies, applies], np.float32)
+            positive = 1 - applies if indices[0] == 0 else applies  # a row may name the negative label
+            return np.array([1 - positive, positive], np.float32)
         target = np.full(len(self._schema.names), np.nan, np.float32)
         target[indices] = applies
         return target
@@ -101,7 +102,7 @@ class LabelReader:
             return self._index[text]
         if self._schema.task is Task.BINARY and text.lower() in ("true", "false"):
             return int(text.lower() == "true")
-        if self._config.min_documents or _matches(text, self._config.ignore):
+        if self._config.min_documents or matches(text, self._config.ignore):
             return None
         more = ", ..." if len(self._schema.names) > MOST_NAMED else ""
         raise ValueError(
@@ -115,7 +116,7 @@ class LabelReader:
         return [
             self._index[name]
             for name, patterns in self._config.groups.items()
-            if any(_matches(text, patterns) for text in texts)
+            if any(matches(text, patterns) for text in texts)
         ]
 
 
@@ -179,5 +180,6 @@ def _is_number(text: str) -> bool:
     return text.removesuffix(".0").isdecimal()
 
 
-def _matches(text: str, patterns: Sequence[str]) -> bool:
+def matches(text: str, patterns: Sequence[str]) -> bool:
+    """Return whether one of the patterns, with * and ?, matches a label or a code."""
     return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)

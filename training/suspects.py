@@ -36,6 +36,9 @@ def _run(argv: Sequence[str] | None) -> None:
     if flags.folds < 3:
         raise UserError(f"--folds: expected 3 or more, found {flags.folds}.")
     config = config_file.load(flags)
+    if config.training.one_vs_rest:  # one model scores all labels here
+        together = config.training.model_copy(update={"one_vs_rest": False, "metric": "macro_f1"})
+        config = config.model_copy(update={"training": together})
 
     from training import data_splits, label_noise, terminal
 

@@ -166,9 +166,7 @@ def read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str
         elif (folder / "state.json").is_file():
             table = {"train": datasets.load_from_disk(name)}[part]
         else:
-            if not folder.is_dir():
-                hub_access.check(f"data.dataset {config.dataset!r}", cached=False)
-            table = datasets.load_dataset(name, config.subset, split=part)
+            table = _load(name, config, part, local=folder.is_dir())
     except KeyError:
         raise UserError(
             f"data.dataset {config.dataset!r}: expected a split {part!r}, found none; check the name."
@@ -177,6 +175,26 @@ def read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"data.dataset {config.dataset!r}, split {part!r}, cannot be read: {cause}") from None
     return _rows(table)
+
+
+def _load(name: str, config: DataConfig, part: str, *, local: bool) -> datasets.Dataset:
+    """Return a split of a dataset of files or of the hub. If the hub does not answer, the cache has to have it.
+
+    Raises:
+        UserError: the hub does not answer, and the cache does not have it.
+    """
+    if local or hub_access.check(f"data.dataset {config.dataset!r}", cached=True):
+        return datasets.load_dataset(name, config.subset, split=part)
+    offline = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        return datasets.load_dataset(name, config.subset, split=part)
+    except UNREADABLE:
+        if not offline:
+            hub_access.check(f"data.dataset {config.dataset!r}", cached=False)
+        raise
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _rows(table: datasets.Dataset) -> list[dict[str, Any]]:

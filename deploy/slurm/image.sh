@@ -8,7 +8,8 @@
 set -euo pipefail
 
 source=${1:?"expected an image to start from"}
-target=${2:?"expected a .sqsh file to write"}
+target=$(realpath -m "${2:?"expected a .sqsh file to write"}") # pyxis takes names without a folder for a registry's
+if [[ -f $source ]]; then source=$(realpath "$source"); fi
 read -ra flags <<<"${SLURM_FLAGS:-}"
 
 base=$source

@@ -29,6 +29,8 @@ while [[ $# -gt 0 && $1 == -* ]]; do
   esac
 done
 
+if [[ -f $image ]]; then image=$(realpath "$image"); fi # pyxis looks up other names in a registry
+cd "$workdir" # where the job runs too
 if [[ $interactive ]]; then
   command=(srun --pty "${slurm[@]}" --chdir "$workdir")
   if [[ $image ]]; then

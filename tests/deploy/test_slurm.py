@@ -231,13 +231,14 @@ def test_what_a_slurm_job_runs(
         (["--interactive", "--gpus", "1"], "srun --pty --gpus 1 --chdir {cwd} bash"),
         (
             ["--image", "i.sqsh", "--mounts", "/data:/data", "--interactive", "python"],
-            "srun --pty --chdir {cwd} --container-image=i.sqsh --container-workdir={cwd} "
+            "srun --pty --chdir {cwd} --container-image={cwd}/i.sqsh --container-workdir={cwd} "
             "--container-mounts={cwd}:{cwd},/data:/data python",
         ),
     ],
 )
 def test_what_the_submit_wrapper_runs(tmp_path: Path, arguments: list[str], expected: str) -> None:
     script = SLURM.with_name("submit.sh")
+    (tmp_path / "i.sqsh").touch()
     command = ["bash", str(script), "--dry_run", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert shlex.split(done.stdout) == expected.format(cwd=tmp_path).split()

@@ -62,8 +62,16 @@ def test_words_that_set_keys(write_config: Callable[..., Path]) -> None:
     [
         ([], "expected CONFIG.toml, or --data, --text and --label, found none"),
         (["--data", "rows.csv", "--text", "t"], "expected --label too, found none"),
-        (["any.toml", "--data", "rows.csv"], "expected no configuration beside them"),
-        (["--data", "rows.csv", "--text", "t", "--label", "z"], "expected a column 'z' of labels, found ['t', 'y']"),
+        (["any.toml", "--data", "rows.csv"], "--data: expected no configuration beside, found any.toml"),
+        (["any.toml", "--base", "x", "--task", "binary"], "--task, --base: expected no configuration beside"),
+        (
+            ["--data", "rows.csv", "more.csv", "--text", "t", "--label", "y"],
+            "labels in more.csv, found",
+        ),
+        (
+            ["--data", "rows.csv", "--text", "t", "--label", "z"],
+            "expected a column 'z' of labels in rows.csv",
+        ),
         (["--data", "rows.csv", "--text", "t", "--label", "t"], "found 600 different values; name another column"),
         (["--data", "rows.csv", "--text", "z", "--label", "y"], "expected columns ['z']"),
         (["--data", "no.csv", "--text", "t", "--label", "y"], "expected files at"),
@@ -74,6 +82,7 @@ def test_what_cannot_make_a_configuration(
     words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rows.csv").write_text("t,y\n" + "".join(f"text {n},{n % 3}\n" for n in range(600)))
+    (tmp_path / "more.csv").write_text("t,x\none,1\n")
     flags = ["--data_dir", str(tmp_path), "--output", str(tmp_path / "out")]
     assert prepare.main([*words, *flags]) == 2
     assert sentence in capsys.readouterr().err
@@ -174,3 +183,19 @@ def test_a_json_file_that_is_no_configuration(content: str, tmp_path: Path, caps
     (tmp_path / "glue.json").write_text(content)
     assert prepare.main([str(tmp_path / "glue.json"), "--output", str(tmp_path / "out")]) == 2
     assert "glue.json" in capsys.readouterr().err
+
+
+def test_what_is_said_of_the_labels_is_kept(tmp_path: Path) -> None:
+    """Names, and with them the positive label, are the user's. Ignored labels and rows are no classes."""
+    rows = [{"t": f"t{n}", "y": "spam" if n % 3 else "ham", "ok": n % 2} for n in range(30)]
+    write_rows(tmp_path / "rows.jsonl", [*rows, {"t": "x", "y": "n/a", "ok": 1}, {"t": "z", "y": "odd", "ok": 0}])
+    words = ["--data_dir", str(tmp_path), "--data", "rows.jsonl", "--text", "t", "--label", "y"]
+    words += ["--set", 'labels.ignore=["n/a"]', 'data.where=["ok == 1"]']
+    assert load(*words).labels.names == ("spam", "ham")  # the rarer one is the positive label
+    assert load(*words, 'labels.names=["ham", "spam"]').labels.names == ("ham", "spam")
+
+
+def test_nulls_and_no_tracker_in_a_configuration_of_the_glue_script(tmp_path: Path) -> None:
+    config = load(*glue(tmp_path, report_to="none", text_column_names=None, model_revision=None))
+    assert config.training.report_to == ()
+    assert config.text.fields == ("sentence1", "sentence2")

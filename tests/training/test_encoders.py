@@ -158,7 +158,7 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("pooling", ["stock", "mean"])
+@pytest.mark.parametrize("pooling", [pytest.param("stock", marks=pytest.mark.slow), "mean"])
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_an_encoder_goes_the_whole_way(
     name: str, pooling: str, tmp_path: Path, start: Callable[..., int], rows: Path, record_property: Callable[..., None]

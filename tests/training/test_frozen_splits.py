@@ -19,6 +19,7 @@ def command(tmp_path: Path, base: Path, write_config: Callable[..., Path]) -> Ca
 
     def run(output: str, rows: list[dict[str, Any]], *flags: str, data: str = ID, text: str = "max_tokens = 16") -> int:
         write_rows(tmp_path / "rows.jsonl", rows)
+        write_rows(tmp_path / "test.jsonl", [{**row, "id": f"test{row['id']}"} for row in toy_rows()])
         config = write_config(
             data=f'train = "rows.jsonl"\nnear_duplicate = 1.0\n{data}',
             labels='task = "multi_label"\ncolumn = "colours"\nnames = ["red", "green", "blue"]',
@@ -65,7 +66,7 @@ def test_another_column_is_read_of_the_same_documents(tmp_path: Path, command: C
         (toy_rows()[:240], "", "expected data.id_column"),
         (toy_rows()[:100], ID, "are missing, such as 'd"),
         ([*toy_rows(), *toy_rows()], ID, "data.id_column 'id': expected ids that are all different, found 'd0' twice"),
-        (toy_rows(), f'{ID}\ntest = "rows.jsonl"', "expected all files under data.train"),
+        (toy_rows(), f'{ID}\ntest = "test.jsonl"', "expected all files under data.train"),
     ],
 )
 def test_splits_that_cannot_be_kept(
@@ -87,3 +88,15 @@ def test_a_folder_without_splits(
 ) -> None:
     assert command("new", toy_rows(), "--splits", str(tmp_path)) == 2
     assert "expected a folder that training.prepare wrote" in capsys.readouterr().err
+
+
+def test_documents_of_a_held_out_group_do_not_join_training(tmp_path: Path, command: Callable[..., int]) -> None:
+    rows = [{**row, "author": f"a{number // 4}"} for number, row in enumerate(toy_rows())]
+    by_author = f'{ID}\nsplit_by = "author"'
+    assert command("old", rows, data=by_author) == 0
+    new = [{**row, "id": f"new{row['id']}", "text": f"{row['text']} again"} for row in rows]
+    assert command("new", [*rows, *new], "--splits", str(tmp_path / "old"), data=by_author) == 0
+    authors = {row["id"]: row["author"] for row in (*rows, *new)}
+    held_out = {authors[one] for split in ("validation", "test") for one in ids(tmp_path / "new", split)}
+    assert held_out
+    assert held_out.isdisjoint({authors[one] for one in ids(tmp_path / "new", "train")})

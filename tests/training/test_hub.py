@@ -137,5 +137,5 @@ def test_a_wrong_token_and_a_hub_that_is_away(tmp_path: Path, endpoint: str, mon
         hub.check("me/colours")
     monkeypatch.setattr(hub, "HfApi", functools.partial(HfApi, endpoint="http://127.0.0.1:9", token="good"))
     model = tiny_model(tmp_path / "colours")
-    with pytest.raises(UserError, match="its upload failed: .*; upload it with `hf upload me/colours"):
+    with pytest.raises(UserError, match="its upload failed: .*; the same command uploads it again"):
         hub.push(model, "me/colours")

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from models.decision import Decision
 from models.errors import UserError
+from models.trained_model import Manifest
 from tests.training.test_data import read, settings, targets, write_jsonl
-from training import data, data_splits
+from training import data, data_splits, evaluate
 
 SET = {"task": "multi_label", "names": ["a", "b"]}
 
@@ -148,3 +150,56 @@ def test_only_rows_that_give_a_label_count_for_its_frequency(tmp_path: Path) -> 
     write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": "x", "label": "a", "applies": "perhaps"}])
     with pytest.raises(UserError, match=r"rows.jsonl, row 11, column 'applies': expected 0, 1, true or false"):
         data.schema_in(settings(labels | {"min_documents": 3}), tmp_path)
+
+
+def test_an_ignored_label_is_no_frequent_one(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": f"t{n}", "label": ["n/a", "a"]} for n in range(9)])
+    labels = {"task": "multi_label", "min_documents": 3, "ignore": ["n/*"]}
+    assert data.schema_in(settings(labels), tmp_path).names == ("a",)
+
+
+def test_a_rare_number_is_no_position_among_the_frequent_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}{label}", "label": [label]} for n in range(3) for label in ("a", "b", "c")]
+    write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": "rare", "label": ["2"]}])
+    config = settings({"task": "multi_label", "min_documents": 3})
+    assert read(config, tmp_path).positive.sum(axis=0).tolist() == [3, 3, 3]
+
+
+def test_positions_count_among_the_names_of_the_configuration(tmp_path: Path) -> None:
+    """Leaving out the rare label b must not turn the number of c into d, in training, evaluation or one_vs_rest."""
+    rows = [{"text": f"t{n}{label}", "label": label} for n in range(3) for label in (0, 2, 3)]
+    write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": "rare", "label": 1}])
+    labels = {"task": "multi_label", "names": ["a", "b", "c", "d"], "min_documents": 2}
+    config = settings(labels)
+    schema = data.schema_in(config, tmp_path)
+    assert schema.names == ("a", "c", "d")
+    examples = read(config, tmp_path)
+    assert [examples.texts[place] for place in examples.positive[:, 1].nonzero()[0]] == ["t02", "t12", "t22"]
+    assert config.labels.one_vs_rest(schema, "c").groups == {"c": ("c", "2")}
+    manifest = Manifest(
+        labels=schema,
+        text=config.text,
+        decision=Decision(thresholds=(0.5,) * 3),
+        pooling="mean",
+        base_model="tiny",
+        training={"config": config.model_dump(mode="json")},
+    )
+    again = evaluate._config(manifest, ["rows.jsonl"], [])
+    found = data.read(again, "train", tmp_path, schema)
+    assert found is not None
+    assert found.targets.tolist() == examples.targets.tolist()
+
+
+def test_an_empty_id_is_refused(tmp_path: Path) -> None:
+    write_jsonl(
+        tmp_path / "rows.jsonl", [{"text": "a", "label": "red", "key": 1}, {"text": "b", "label": "red", "key": ""}]
+    )
+    with pytest.raises(UserError, match="row 2, column 'key': expected an id, found none"):
+        read(settings(data={"id_column": "key"}), tmp_path)
+
+
+def test_the_negative_label_in_long_form(tmp_path: Path) -> None:
+    rows = [("a", "ham", True), ("b", "ham", False), ("c", "spam", True), ("d", "spam", False)]
+    write_jsonl(tmp_path / "rows.jsonl", [dict(zip(("text", "label", "applies"), row, strict=True)) for row in rows])
+    labels = {"task": "binary", "names": ["ham", "spam"], "value": "applies"}
+    assert read(settings(labels), tmp_path).targets.tolist() == [[1, 0], [0, 1], [0, 1], [1, 0]]

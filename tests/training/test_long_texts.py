@@ -64,7 +64,14 @@ def test_what_stands_in_the_middle_is_read_in_windows(learn: Callable[..., float
     assert learn("windows_max", 0.5, "text.long=windows_max", "training.epochs=20") > 0.95
 
 
-@pytest.mark.parametrize("long", ["head_tail", "windows_mean", "windows_max"])
+@pytest.mark.parametrize(
+    "long",
+    [
+        pytest.param("head_tail", marks=pytest.mark.slow),
+        "windows_mean",
+        pytest.param("windows_max", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_scores_as_the_evaluation_did(long: str, tmp_path: Path, learn: Callable[..., float]) -> None:
     """By OpenVINO and by torch, from the command and in Python, and a killed run goes on."""
     learn("m", 0.5, f"text.long={long}", "training.epochs=1")

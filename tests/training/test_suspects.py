@@ -108,3 +108,16 @@ def test_folds_that_make_no_sense(
     assert command("--folds", folds) == 2
     assert f"--folds{':' if int(folds) < 3 else f' {folds}:'} expected" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_few_groups_are_spread_over_all_folds() -> None:
+    names = [f"d{number}" for number in range(60)]
+    keys = [f"g{number % 6}" for number in range(60)]
+    folds = label_noise._folds(Examples(names, np.zeros((60, 1), np.float32), names, keys), 5, 0)
+    assert set(folds.tolist()) == {0, 1, 2, 3, 4}
+    assert len({(key, fold) for key, fold in zip(keys, folds.tolist(), strict=True)}) == 6
+
+
+def test_one_model_for_each_label_is_no_obstacle(tmp_path: Path, command: Callable[..., int]) -> None:
+    assert command("--set", "training.one_vs_rest=true", "training.metric=f1", "training.epochs=1") == 0
+    assert (tmp_path / "out" / label_noise.SHEET).is_file()
