@@ -113,16 +113,6 @@ def wide_table() -> Iterator[str]:
     yield from table(("texts", *measured, *wide), rows, (*measured, *wide))
 
 
-def long_texts_table() -> Iterator[str]:
-    """Yield what each way of reading long texts is worth."""
-    rows = [
-        [way, f"{row['macro_f1']:.3f} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f})"]
-        for way, row in result("training/long_texts")["found"].items()
-    ]
-    numbers = ("macro-F1 (95%)",)
-    yield from table(("read of a text", *numbers), rows, numbers)
-
-
 def lengths_avx2_table() -> Iterator[str]:
     """Yield speeds by length on a processor without AVX-512."""
     yield from lengths_table("throughput/scaling_lengths_without_bf16")
@@ -343,7 +333,6 @@ PARTS = {
     "papers": papers_table,
     "papers_avx2": papers_avx2_table,
     "wide": wide_table,
-    "long_texts": long_texts_table,
     "lengths_avx2": lengths_avx2_table,
     "tiles": tiles_table,
     "growth": growth_table,

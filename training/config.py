@@ -103,9 +103,9 @@ class DataConfig(Section):
     columns: Strings = ()  # column names for CSV and TSV files without a header line
     # character between two cells, whatever the suffix; if not set, a tab in .tsv files, and a comma in .csv files
     separator: str | None = Field(None, min_length=1, max_length=1)
-    id_column: str | None = None  # column with the rows' own ids; if not set, ids are FILE:ROW
+    id_column: str | None = Field(None, min_length=1)  # column with the rows' own ids; if not set, ids are FILE:ROW
     split: Split = Split()
-    split_by: str | None = None  # column whose equal values stay in one split, such as author
+    split_by: str | None = Field(None, min_length=1)  # column whose equal values stay in one split, such as author
     near_duplicate: float = Field(0.8, gt=0, le=1)  # lowest Jaccard similarity of two texts that are near duplicates
     drop_leaks: bool = True  # whether training leaves out duplicates and near duplicates of validation and test texts
     subsample: float = Field(1.0, gt=0, le=1)  # share of the training documents to keep
@@ -143,7 +143,9 @@ class LabelsConfig(Section):
     names_file: Path | None = None  # text file in --data_dir with one label name per line, instead of labels.names
     delimiter: str | None = Field(None, min_length=1)  # string between several labels in one cell
     groups: dict[str, Codes] = Field(default_factory=dict)  # table label = [patterns], for cells of codes
-    value: str | None = None  # column of true and false, or 1 and 0, that says whether the row's label applies
+    value: str | None = Field(
+        None, min_length=1
+    )  # column of true and false, or 1 and 0, that says whether the row's label applies
     ignore: Codes = ()  # labels in cells, or patterns of them, that are left out; ["*"] is every one but the names
     # fewest training documents of a label; rarer ones are ignored. Without names, every label of the training files
     # that is frequent enough is one

@@ -95,8 +95,9 @@ def load(flags: argparse.Namespace) -> TrainConfig:
         what = "CONFIG.toml, or --data, --text and --label" if len(missing) == 3 else f"{', '.join(missing)} too"
         raise UserError(f"expected {what}, found none; see --help.")
 
-    from training import derived_config
+    from training import derived_config, terminal
 
+    terminal.quiet_libraries()
     if flags.config is None:
         source = "--data"
         content = derived_config.of_flags(flags.data, flags.text, flags.label, flags.task, flags.base or BASE)

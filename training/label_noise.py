@@ -18,7 +18,7 @@ from models import page
 from models.decision import Floats, probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from training import base_model, fit, measurement, sampling
+from training import base_model, fit, measurement, metrics, sampling
 from training.config import TrainConfig
 from training.data_splits import Prepared
 from training.examples import Examples, Splits, concatenate
@@ -27,6 +27,7 @@ from training.label_tables import write_csv
 SHEET, PAGE, IDENTITY = "suspects.csv", "suspects.html", "suspects.json"
 TEMPLATE = Path(__file__).parent / "templates" / PAGE
 MOST_SHOWN = 200  # suspects on the page
+POOR_AUC = 0.7  # ROC AUC below which a model hardly knows a label
 LONGEST = 600  # characters of a text on the page
 
 
@@ -61,7 +62,19 @@ def find(prepared: Prepared, config: TrainConfig, output: Path, folds: int) -> l
             _score(replace(prepared, splits=splits), config, scores)
         probs[members] = probabilities(np.load(scores), prepared.schema.task)
         print(f"fold {fold + 1} of {folds}: {len(members):,} documents scored")
+    _warn_of_guesses(examples, probs, prepared.schema)
     return suspects(examples, probs, prepared.schema)
+
+
+def _warn_of_guesses(examples: Examples, probs: Floats, schema: LabelSchema) -> None:
+    """Say for which labels the scores are little better than chance, so that their suspects mean little."""
+    ranked = metrics.ranking(probs, examples.targets, schema)["labels"]
+    poor = [f"{name} ({found['roc_auc']:.2f})" for name, found in ranked.items() if (found["roc_auc"] or 1) < POOR_AUC]
+    if poor:
+        print(
+            f"notice: the models hardly know {', '.join(poor)} (ROC AUC; 0.5 is chance), so the suspects of these "
+            "labels mean little; train longer or with a better base model."
+        )
 
 
 def suspects(examples: Examples, probs: Floats, schema: LabelSchema) -> list[Suspect]:

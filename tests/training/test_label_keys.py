@@ -109,6 +109,8 @@ def test_a_least_count_that_no_label_reaches(tmp_path: Path) -> None:
         ({"task": "multi_class", "names": ["a", "b"], "value": "x"}, "value is for one column"),
         ({"task": "multi_label", "columns": ["a", "b"], "value": "x"}, "value is for one column"),
         ({"task": "multi_label"}, "give the labels once"),
+        ({"task": "multi_label", "names": ["a"], "value": ""}, "at least 1 character"),
+        ({"task": "multi_label", "names_file": "f", "min_documents": 2}, "min_documents needs labels.names"),
     ],
 )
 def test_keys_that_contradict_each_other(labels: dict[str, Any], sentence: str) -> None:

@@ -121,3 +121,13 @@ def test_few_groups_are_spread_over_all_folds() -> None:
 def test_one_model_for_each_label_is_no_obstacle(tmp_path: Path, command: Callable[..., int]) -> None:
     assert command("--set", "training.one_vs_rest=true", "training.metric=f1", "training.epochs=1") == 0
     assert (tmp_path / "out" / label_noise.SHEET).is_file()
+
+
+def test_scores_that_are_guesses_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    schema = LabelSchema(task=Task.MULTI_LABEL, names=("known", "guessed", "never"))
+    chance = np.random.default_rng(0)
+    targets = np.concatenate([chance.random((200, 2)) < 0.5, np.zeros((200, 1))], axis=1).astype(np.float32)
+    probs = np.stack([targets[:, 0] * 0.5 + 0.2, chance.random(200), chance.random(200)], axis=1)
+    names = [f"d{number}" for number in range(200)]
+    label_noise._warn_of_guesses(Examples(names, targets, names, names), probs, schema)
+    assert "the models hardly know guessed (0." in capsys.readouterr().out
