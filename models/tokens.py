@@ -25,6 +25,12 @@ class Tokens:
         ids = np.fromiter(itertools.chain.from_iterable(texts), np.int32, int(lengths.sum()))
         return cls(ids, _starts(lengths))
 
+    @classmethod
+    def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
+        """Return the tokens of all texts, one part after the other."""
+        ids = np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)])
+        return cls(ids, _starts(np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])))
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 

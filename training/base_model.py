@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from models import network as networks
-from models import weights
+from models import tokenizing, weights
 from models.errors import UserError
 from models.labels import LabelSchema
 from training import hub_access
@@ -160,8 +160,9 @@ def token_lengths(texts: Sequence[str], config: TrainConfig) -> dict[str, Any]:
     """
     if not texts:
         return {}
-    encoded = tokenizer(config.model)(list(texts), verbose=False)["input_ids"]
-    lengths = np.array([len(ids) for ids in encoded])
+    plain = tokenizing.of(tokenizer(config.model))
+    batches = (list(texts[start : start + tokenizing.AT_ONCE]) for start in range(0, len(texts), tokenizing.AT_ONCE))
+    lengths = np.array([len(ids) for batch in batches for ids in plain.ids(batch)])
     percentiles = np.percentile(lengths, PERCENTILES, method="higher")
     return {f"p{p}": int(value) for p, value in zip(PERCENTILES, percentiles, strict=True)} | {
         "truncated": round(float((lengths > config.text.most_tokens).mean()), 6)

@@ -93,5 +93,12 @@ def read(
     """Return the parts that the network reads of texts that are clean already, as `Reading.parts` does."""
     plain = tokenizing.of(tokenizer)
     reading = Reading(plain, recipe)
-    encoded = tokenizing.encode(plain, texts, reading.needed_tokens, recipe.model_copy(update={"cleaning": ()}))
-    return reading, *reading.parts(Tokens.of(encoded))
+    clean = recipe.model_copy(update={"cleaning": ()})
+    found: list[Tokens] = []
+    counts: list[NDArray[np.int64]] = []  # of the parts of each text
+    for start in range(0, len(texts), tokenizing.AT_ONCE):  # lists of ids take many times the memory of an array
+        some = texts[start : start + tokenizing.AT_ONCE]
+        parts, starts = reading.parts(Tokens.of(tokenizing.encode(plain, some, reading.needed_tokens, clean)))
+        found.append(parts)
+        counts.append(np.diff(starts))
+    return reading, Tokens.joined(found), np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))

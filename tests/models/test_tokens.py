@@ -45,3 +45,11 @@ def test_padding_fills_each_text_to_the_width(texts: list[list[int]], more: int)
     assert (np.ones_like(ids) if mask is None else mask).tolist() == expected
     assert (mask is None) == all(len(text) == width for text in texts)
     assert ids.dtype == np.int64
+
+
+def test_parts_are_joined_in_their_order() -> None:
+    parts = [Tokens.of([[1, 2], []]), Tokens.of([]), Tokens.of([[3]])]
+    joined = Tokens.joined(parts)
+    assert joined.ids.tolist() == [1, 2, 3]
+    assert joined.lengths.tolist() == [2, 0, 1]
+    assert len(Tokens.joined([])) == 0

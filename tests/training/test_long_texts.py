@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from inference import beam_runner
 from inference.classifier import Classifier
-from models import trained_model, weights
+from models import tokenizing, trained_model, weights
+from models.text import TextRecipe
 from tests.inference.conftest import rows_of
 from tests.training.conftest import COLOURS, write_rows
 from training import measurement, train
@@ -107,3 +109,17 @@ def test_a_run_scores_as_the_evaluation_did(long: str, tmp_path: Path, learn: Ca
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "predictions").iterdir()} == before
     truncated = summary["truncated"]["m"]
     assert truncated == 0 if long.startswith("windows") else truncated > 50
+
+
+@pytest.mark.parametrize("long", ["head", "head_tail", "windows_mean"])
+def test_many_texts_are_read_in_batches_and_alike(long: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = [str(row["text"]) for row in long_rows(0.5, 25)]
+    recipe = TextRecipe.model_validate({"max_tokens": 16, "long": long})
+    _, whole, starts = measurement.read(tokenizer, texts, recipe)
+    monkeypatch.setattr(tokenizing, "AT_ONCE", 7)
+    _, parts, batch_starts = measurement.read(tokenizer, texts, recipe)
+    assert parts.ids.tolist() == whole.ids.tolist()
+    assert parts.starts.tolist() == whole.starts.tolist()
+    assert batch_starts.tolist() == starts.tolist()
+    assert len(starts) == len(texts) + 1
