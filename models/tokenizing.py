@@ -57,7 +57,7 @@ class Tokenizer:
             self.backend.no_truncation()
         else:
             self.backend.enable_truncation(max_length, direction=self.truncation_side)
-        # What the library makes of a text takes some twenty times the memory of its ids.
+        # Beside the ids, the library makes the string and the place of each token.
         batches = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
         return [encoding.ids for batch in batches for encoding in self.backend.encode_batch_fast(batch)]
 

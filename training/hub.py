@@ -28,8 +28,10 @@ def check(repository: str) -> None:
     """
     try:
         validate_repo_id(repository)
-        hub_access.check_reachable(HfApi().endpoint)
-        HfApi().whoami()
+        api = HfApi()
+        if problem := hub_access.unreachable(api.endpoint):
+            raise OSError(problem)
+        api.whoami()
     except HFValidationError:
         raise UserError(f"--push_to_hub expects USER/NAME or ORGANISATION/NAME, found {repository!r}.") from None
     except LocalTokenNotFoundError:

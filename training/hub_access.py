@@ -1,5 +1,6 @@
 """Finds out within seconds whether the Hugging Face hub can be reached, and whether its files are needed at all."""
 
+import functools
 import threading
 
 import requests
@@ -23,23 +24,20 @@ def check(what: str, *, cached: bool) -> bool:
     """
     if constants.HF_HUB_OFFLINE:
         return False
-    try:
-        check_reachable(constants.ENDPOINT)
-    except OSError as error:
-        if cached:
-            return False
+    problem = unreachable(constants.ENDPOINT)
+    if problem and not cached:
         raise UserError(
-            f"{what}: expected the hub at {constants.ENDPOINT}, found that it cannot be reached ({error}); name a "
+            f"{what}: expected the hub at {constants.ENDPOINT}, found that it cannot be reached ({problem}); name a "
             "local folder, or run `labelbeam fetch` where there is a network."
-        ) from None
-    return True
+        )
+    return not problem
 
 
-def check_reachable(endpoint: str) -> None:
-    """Check that a server answers, whatever it answers. Libraries of the hub wait and try again for most of a minute.
+@functools.cache
+def unreachable(endpoint: str) -> str:
+    """Return why a server cannot be reached; nothing if it answers, whatever it answers.
 
-    Raises:
-        OSError: it does not.
+    It is asked once in a process. The libraries of the hub would wait and try again, for every file.
     """
     problems = [f"no answer in {TIMEOUT:.0f} s"]
 
@@ -54,5 +52,4 @@ def check_reachable(endpoint: str) -> None:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(TIMEOUT)
-    if problems:
-        raise OSError(problems[0])
+    return "".join(problems[:1])

@@ -92,8 +92,8 @@ def pending(jobs: Sequence[Job], resume: bool, overwrite: bool) -> list[Job]:
 
 def _make_room(job: Job, overwrite: bool) -> None:
     output_folder.check_free(job.output, overwrite)
-    if overwrite:
-        shutil.rmtree(job.epochs, ignore_errors=True)
+    if job.config.training.keep_epochs:
+        _clear_epochs(job.epochs, overwrite)
     if job.checkpoints.exists():
         if fit.last_checkpoint(job.checkpoints) and not overwrite:
             raise UserError(
@@ -101,6 +101,24 @@ def _make_room(job: Job, overwrite: bool) -> None:
                 "start anew."
             )
         shutil.rmtree(job.checkpoints)
+
+
+def _clear_epochs(folder: Path, overwrite: bool) -> None:
+    """Remove the models that an earlier training kept of its evaluations, and nothing else.
+
+    Raises:
+        UserError: the folder holds something else, or models that may not be replaced.
+    """
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    others = [path.name for path in entries if not path.is_symlink() and not (path / trained_model.MANIFEST).is_file()]
+    if others:
+        raise UserError(
+            f"{folder} is for the models of each evaluation: expected no others there, found {others[0]!r}."
+        )
+    if entries and not overwrite:
+        raise UserError(f"{folder} holds models of an earlier training: name another --output, or add --overwrite.")
+    for path in entries:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
 
 
 def _is_finished(job: Job) -> bool:

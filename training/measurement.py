@@ -96,7 +96,7 @@ def read(
     clean = recipe.model_copy(update={"cleaning": ()})
     found: list[Tokens] = []
     counts: list[NDArray[np.int64]] = []  # of the parts of each text
-    for start in range(0, len(texts), tokenizing.AT_ONCE):  # lists of ids take many times the memory of an array
+    for start in range(0, len(texts), tokenizing.AT_ONCE):  # an array takes less memory than lists of ids
         some = texts[start : start + tokenizing.AT_ONCE]
         parts, starts = reading.parts(Tokens.of(tokenizing.encode(plain, some, reading.needed_tokens, clean)))
         found.append(parts)

@@ -51,7 +51,7 @@ def hub_flags(parser: Parser) -> None:
 def _run(argv: Sequence[str] | None) -> None:
     flags = config_file.parse_flags(make_parser(), argv)
     config = config_file.load(flags)
-    if flags.config is None or flags.config.suffix == ".json":
+    if processes.is_first() and (flags.config is None or flags.config.suffix == ".json"):
         print(f"The configuration, which {flags.output / config_file.USED} will hold:\n\n{config_file.to_toml(config)}")
     if not flags.resume and not config.training.one_vs_rest and processes.is_first():
         output_folder.check_free(flags.output, flags.overwrite)

@@ -1,6 +1,5 @@
 """Scores documents with one or several models on one device, independently of any pipeline."""
 
-import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from inference.scoring.options import ScoringOptions, text_only, text_recipes
 from inference.scoring.predictions import ModelScores, Predictions
 from inference.scoring.runtimes import Runtime
 from inference.scoring.tally import Counts
-from inference.scoring.verified_model import VerifiedModel
+from inference.scoring.verified_model import VerifiedModel, architecture
 from models import hardware, tokenizing, trained_model
 from models.batches import by_length
 from models.reading import Reading
@@ -48,31 +47,29 @@ class Scorer:
             UserError: the runtime or the device is missing.
         """
         self.options = options
-        self.runtime = runtimes.choose(options.runtime, options.precision, options.device, options.threads)
         directories = model_files.all_local(options.models)
+        self.runtime = self._runtime(directories)
         manifests = [trained_model.read_manifest(directory) for directory in directories]
         self._recipes = text_recipes(options, manifests)
         if self.runtime.device == "cuda":  # otherwise all cores compute already
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        self._models = self._load(directories)
+        self._models = [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
         model_files.refuse_changed(options, directories)
         # SHA-256 of the manifest of the weights that compute, by model name: of model.json, or of a conversion's own.
         self.weights = {model.name: model.sha256 for model in self._models}
         self._tokenizing = threading.Lock()
         self._pool = ThreadPoolExecutor(self._batches_at_once(), "compute")
 
-    def _load(self, directories: Sequence[str]) -> list["_LoadedModel"]:
-        """Return the loaded models. If no flag chose the runtime and it is unfit for one of them, torch takes all."""
+    def _runtime(self, directories: Sequence[str]) -> Runtime:
+        """Return the runtime for the flags. If none chose it, torch computes networks that cannot be converted."""
         options = self.options
-        try:
-            return [_LoadedModel(directory, options, self._recipes, self.runtime) for directory in directories]
-        except starting.UnfitError as error:
-            if options.runtime != "auto" or self.runtime.name == "torch" or options.precision == "int8":
-                raise
-            torch = runtimes.choose("torch", options.precision, options.device, options.threads)
-            self.runtime = replace(torch, reason=f"{self.runtime.name} is unfit for a model")
-            logging.getLogger(__name__).warning("%s Now torch computes it; --runtime torch starts sooner.", error)
-        return self._load(directories)
+        chosen = runtimes.choose(options.runtime, options.precision, options.device, options.threads)
+        kinds = {architecture(directory) for directory in directories}
+        branching = sorted(kinds & starting.BRANCHING) if chosen.name in starting.CONVERTERS else []
+        if options.runtime != "auto" or not branching:
+            return chosen
+        torch = runtimes.choose("torch", options.precision, options.device, options.threads)
+        return replace(torch, reason=f"{chosen.name} cannot compute {', '.join(branching)}")
 
     def _batches_at_once(self) -> int:
         """Return how many batches to compute at once, by a trial where two threads share a core and no flag decides."""

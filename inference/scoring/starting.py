@@ -17,7 +17,7 @@ from inference.scoring.logits import Forward, Logits, to_numpy
 from inference.scoring.options import RuntimeName
 from inference.scoring.reference import Reference
 from inference.scoring.runtimes import Runtime
-from inference.scoring.verified_model import VerifiedModel
+from inference.scoring.verified_model import VerifiedModel, architecture
 from models import trained_model
 from models.decision import probabilities
 from models.errors import ModelError, UserError
@@ -44,19 +44,14 @@ class Started(NamedTuple):
 BRANCHING = {"longformer", "led", "big_bird", "bigbird_pegasus", "reformer"}
 
 
-class UnfitError(ModelError):
-    """A runtime cannot compute a model, or gives other scores than torch. Another runtime may."""
-
-
 def start(runtime: Runtime, model: VerifiedModel, reference: Reference) -> Started:
     """Load the model's network into a runtime, and compare it with torch in fp32.
 
     A conversion is kept only after this comparison.
 
     Raises:
-        UnfitError: the runtime cannot compute the model, or its scores are not finite or differ from those of torch in
-            fp32.
-        ModelError: an int8 variant is missing or changed.
+        ModelError: the runtime cannot compute the model, an int8 variant is missing or changed, or the scores are not
+            finite or differ from those of torch in fp32.
     """
 
     def compared(forward: Forward) -> Forward:
@@ -65,10 +60,9 @@ def start(runtime: Runtime, model: VerifiedModel, reference: Reference) -> Start
 
     try:
         if runtime.name in CONVERTERS:
-            if model.architecture in BRANCHING:
-                raise UnfitError(
-                    f"Model {model.directory!r}: {runtime.name} cannot compute a {model.architecture} network; use "
-                    "--runtime torch."
+            if (kind := architecture(model.directory)) in BRANCHING:
+                raise ModelError(
+                    f"Model {model.directory!r}: {runtime.name} cannot compute a {kind} network; use --runtime torch."
                 )
             with _weights(runtime, model) as weights:
                 return Started(compared(_STARTERS[runtime.name](runtime, weights.files)), weights.sha256)
@@ -76,7 +70,7 @@ def start(runtime: Runtime, model: VerifiedModel, reference: Reference) -> Start
     except UserError:
         raise
     except Exception as error:  # each converter and each runtime raises its own exceptions
-        raise UnfitError(
+        raise ModelError(
             f"Model {model.directory!r}: {runtime} cannot compute it ({' '.join(str(error).split())[:200]}); use "
             "--runtime torch."
         ) from error
@@ -109,13 +103,13 @@ def _compare(
     """Compare a runtime's logits for the probe texts with torch's in fp32, both (documents, labels).
 
     Raises:
-        UnfitError: a probability differs by more than the precision's tolerance.
+        ModelError: a probability differs by more than the precision's tolerance.
     """
     labels, temperature = model.manifest.labels, model.manifest.decision.temperature
     scores = [probabilities(logits, labels.task, temperature) for logits in (actual, expected)]
     difference = float(np.abs(scores[0] - scores[1]).max())
     if not difference <= TOLERANCES[runtime.precision]:
-        raise UnfitError(
+        raise ModelError(
             f"Model {model.directory!r}: expected scores within {TOLERANCES[runtime.precision]} of torch's in fp32, "
             f"found that those of {runtime} differ by {difference:.3g}; use --runtime torch --precision fp32."
         )

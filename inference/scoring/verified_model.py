@@ -29,19 +29,10 @@ class VerifiedModel:
         self.name = trained_model.model_name(directory)
 
     @functools.cached_property
-    def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads((Path(self.directory) / trained_model.CONFIG).read_bytes())
-        return config
-
-    @property
     def width(self) -> int:
         """The width of the network: the numbers of a token's state. It is 0 if config.json does not say."""
-        return next((int(self._config[name]) for name in WIDTHS if name in self._config), 0)
-
-    @property
-    def architecture(self) -> str:
-        """The name that transformers has for the architecture. It is empty if config.json does not say."""
-        return str(self._config.get("model_type", ""))
+        config = _config(self.directory)
+        return next((int(config[name]) for name in WIDTHS if name in config), 0)
 
     @functools.cached_property
     def trained(self) -> "TrainedModel":
@@ -53,3 +44,17 @@ class VerifiedModel:
         from models import weights
 
         return weights.load(self.directory)
+
+
+def architecture(directory: str) -> str:
+    """Return the name that transformers has for a model's architecture. It is empty if config.json does not say."""
+    return str(_config(directory).get("model_type", ""))
+
+
+def _config(directory: str) -> dict[str, Any]:
+    """Return what config.json holds; nothing if it cannot be read, which the check of a model's files refuses."""
+    try:
+        config: dict[str, Any] = json.loads((Path(directory) / trained_model.CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return config

@@ -34,6 +34,27 @@ def test_a_model_of_every_epoch(tmp_path: Path, start: Callable[..., int]) -> No
     assert sum(best.training["seconds_of_epochs"]) <= best.training["seconds"] + 0.5
 
 
+def test_only_models_of_evaluations_are_replaced(
+    tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder beside the output may hold something of the user's."""
+    short = ("--set", "training.epochs=1", "training.keep_epochs=true")
+    theirs = tmp_path / "m.epochs" / "1" / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    for more in ((), ("--overwrite",)):
+        assert start("binary", tmp_path / "m", *more, *short) == 2
+        assert "expected no others there, found '1'" in capsys.readouterr().err
+        assert theirs.read_text() == "mine"
+    shutil.rmtree(theirs.parent)
+    assert start("binary", tmp_path / "m", *short) == 0
+    shutil.rmtree(tmp_path / "m")
+    assert start("binary", tmp_path / "m", *short) == 2
+    assert "holds models of an earlier training" in capsys.readouterr().err
+    assert start("binary", tmp_path / "m", "--overwrite", *short) == 0
+    assert sorted(path.name for path in (tmp_path / "m.epochs").iterdir()) == ["1", "best_model"]
+
+
 def test_fewer_documents_to_evaluate(tmp_path: Path, start: Callable[..., int]) -> None:
     short = ("--epochs=1", "--training.max_eval_samples=20")
     assert start("multi_label", tmp_path / "m", *short) == 0

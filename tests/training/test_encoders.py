@@ -1,5 +1,6 @@
 """Encoders of many kinds go from a local folder through training, saving, conversion and labelling."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from inference import run
 from inference.classifier import Classifier
 from models import weights
+from models.errors import ModelError
 from tests.tiny import tiny_tokenizer
 from tests.training.conftest import toy_rows
 from training import measurement
@@ -72,44 +74,38 @@ def roberta() -> PreTrainedTokenizerFast:
     return bytes_of(TEXTS, ROBERTA, "bos_token", "eos_token")
 
 
-def save(folder: Path, config: Any, tokenizer: Any) -> Path:
+def save(folder: Path, config: Any, tokenizer: Any = None) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.AutoModel.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_with_pieces(folder: Path, name: str, tokenizer: str, config: Callable[..., Any]) -> Path:
+    """Make a folder as the hub has many: a SentencePiece model and no tokenizer.json."""
+    folder.mkdir()
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(pieces(folder, name)))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer}))
+    return save(folder, config(vocab_size=processor.get_piece_size() + 8, **SMALL))
 
 
 def deberta_v3(folder: Path) -> Path:
-    """Make a folder as the hub has it: a SentencePiece model and no tokenizer.json. mDeBERTa is alike."""
-    folder.mkdir()
-    path = pieces(folder, "spm")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "DebertaV2Tokenizer"}))
-    size = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
-    config = transformers.DebertaV2Config(
-        vocab_size=size + 8, relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"],
+    """Make a DeBERTa-v3; mDeBERTa is alike."""
+    config = functools.partial(
+        transformers.DebertaV2Config, relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"],
         share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, max_position_embeddings=POSITIONS,
-        type_vocab_size=0, pooler_hidden_size=32, **SMALL,
+        type_vocab_size=0, pooler_hidden_size=32,
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.AutoModel.from_config(config).save_pretrained(folder)
-    return folder
+    return save_with_pieces(folder, "spm", "DebertaV2Tokenizer", config)
 
 
 def xlm_roberta(folder: Path) -> Path:
-    """Make a folder with a SentencePiece model alone, as the hub's older ones have."""
-    folder.mkdir()
-    path = pieces(folder, "sentencepiece.bpe")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "XLMRobertaTokenizer"}))
-    size = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
-    config = transformers.XLMRobertaConfig(
-        vocab_size=size + 8, max_position_embeddings=POSITIONS, pad_token_id=1, type_vocab_size=1, **SMALL
+    config = functools.partial(
+        transformers.XLMRobertaConfig, max_position_embeddings=POSITIONS, pad_token_id=1, type_vocab_size=1
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.AutoModel.from_config(config).save_pretrained(folder)
-    return folder
+    return save_with_pieces(folder, "sentencepiece.bpe", "XLMRobertaTokenizer", config)
 
 
 def mpnet(folder: Path) -> Path:
@@ -239,3 +235,13 @@ def test_what_is_no_encoder_is_refused_before_training(
     assert start("multi_label", tmp_path / "m", "--set", f"model.base={base}", pooling=pooling) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "m.checkpoints").exists()
+
+
+def test_a_runtime_by_name_is_refused_for_a_network_that_branches(tmp_path: Path, start: Callable[..., int]) -> None:
+    """Its conversion once ended the process. Without a name, torch takes over, and the receipts say why."""
+    base = longformer(tmp_path / "base_model")
+    assert start("multi_label", tmp_path / "m", "--set", f"model.base={base}", training=SHORT) == 0
+    with pytest.raises(ModelError, match="openvino cannot compute a longformer network; use --runtime torch"):
+        Classifier(str(tmp_path / "m"), runtime="openvino", device="cpu")
+    runtime = Classifier(str(tmp_path / "m"), device="cpu")._scorer.runtime
+    assert (runtime.name, runtime.reason) == ("torch", "openvino cannot compute longformer")

@@ -12,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import datasets
 import pytest
 
 from models import trained_model
 from models.errors import UserError
 from tests.training.conftest import toy_rows, write_rows
-from training import hub_access
+from training import hub_access, tables
+from training.config import DataConfig
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "1" * 40
@@ -129,3 +131,29 @@ def test_what_is_in_the_cache_needs_no_hub(cached: bool, monkeypatch: pytest.Mon
         return
     with pytest.raises(UserError, match=r"^model.base 'x': expected the hub at http://127.0.0.1:9"):
         hub_access.check("model.base 'x'", cached=False)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_fetched_dataset_is_read_from_the_cache_if_the_hub_is_away(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline: list[bool] = []
+
+    def load(*_: object, **__: object) -> datasets.Dataset:
+        offline.append(datasets.config.HF_HUB_OFFLINE)
+        if not there:
+            raise ConnectionError("offline mode is enabled")
+        return datasets.Dataset.from_dict({"text": ["a"]})
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    config = DataConfig(train=("train",), dataset="me/data")
+    if there:
+        assert tables.read_dataset(config, "train", tmp_path) == [{"text": "a"}]
+    else:
+        with pytest.raises(UserError, match=r"^data.dataset 'me/data': expected the hub at http://127.0.0.1:9"):
+            tables.read_dataset(config, "train", tmp_path)
+    assert offline == [True]
+    assert datasets.config.HF_HUB_OFFLINE is False

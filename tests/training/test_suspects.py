@@ -81,7 +81,7 @@ def test_a_killed_search_keeps_the_folds_that_ended(
 
 
 def test_one_class_of_several() -> None:
-    """Of a document with one label, the given label is suspect, and the most probable one is proposed."""
+    """Each document has one label. If that one is suspect, the most probable label is proposed."""
     schema = LabelSchema(task=Task.MULTI_CLASS, names=("a", "b", "c"))
     targets = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 0]]
     probs = np.array(
