@@ -1,7 +1,7 @@
 """Turns the rows of labelled files and datasets into texts and targets."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from training import long_form, tables
 from training.config import TrainConfig
 from training.examples import Examples, concatenate
 from training.label_reader import LabelReader, Names, NoLabelError, flag, matches, values_of
+from training.rows import Rows
 from training.where import Condition
 
 # Names of columns that tell whether a row's label applies, in tables in long form.
 TELLING = ("applies", "label", "labels", "relevant", "correct", "agree", "value", "truth", "is_positive")
+FLAGS = {"true", "false"}
 
 
 def read(config: TrainConfig, split: str, data_dir: Path, schema: LabelSchema) -> Examples | None:
@@ -50,7 +52,7 @@ def schema_in(config: TrainConfig, data_dir: Path) -> LabelSchema:
     known = Names(labels.names)
     for name, rows in tables.of_split(config, "train", data_dir):
         _check_columns(rows, "train", _columns(config))
-        for number, row in kept(rows, f"data.train, {name}", config, Counter()):
+        for number, row in kept(rows.of(_columns(config)), f"data.train, {name}", config, Counter()):
             try:
                 applies = labels.value is None or flag(row[labels.value], labels.value) == 1
             except ValueError as error:
@@ -69,7 +71,7 @@ def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> 
     for path in tables.files(patterns, "weak_negatives.files", data_dir):
         rows = tables.read(path, config)
         _check_columns(rows, "weak_negatives.files", config.text.fields)
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(rows.of(config.text.fields), 1):
             try:
                 texts.append(config.text.text_of(row))
             except TextError:
@@ -78,7 +80,7 @@ def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> 
     return texts, ids
 
 
-def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainConfig, reader: LabelReader) -> Examples:
+def _examples(name: str, rows: Rows, split: str, config: TrainConfig, reader: LabelReader) -> Examples:
     """Return the examples in the rows of a file. Rows without a text or a label are counted by reason."""
     texts: list[str] = []
     ids: list[str] = []
@@ -88,7 +90,7 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
     source = f"data.{split}, {name}"
     _check_columns(rows, split, _columns(config))
     _point_out_values(name, rows, config)
-    for number, row in kept(rows, source, config, skipped):
+    for number, row in kept(rows.of(_columns(config)), source, config, skipped):
         try:
             text, target = config.text.text_of(row), reader.target(row)
         except (TextError, NoLabelError) as error:
@@ -109,7 +111,7 @@ def _examples(name: str, rows: list[dict[str, Any]], split: str, config: TrainCo
 
 
 def kept(
-    rows: Sequence[dict[str, Any]], source: str, config: TrainConfig, skipped: Counter[str]
+    rows: Iterable[dict[str, Any]], source: str, config: TrainConfig, skipped: Counter[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows that fulfil all conditions, with their numbers. Count the others by the condition.
 
@@ -132,19 +134,23 @@ def _columns(config: TrainConfig) -> list[str]:
     """Return the columns that the rows must have."""
     labels = config.labels.columns or (config.labels.column,)
     single = (config.data.split_by, config.data.id_column, config.labels.value)
-    compared = [column for text in config.data.where for column in Condition.parse(text).columns]
-    return [*filter(None, single), *labels, *compared, *config.text.fields]
+    return [*filter(None, single), *labels, *compared_columns(config), *config.text.fields]
 
 
-def _point_out_values(name: str, rows: Sequence[Mapping[str, Any]], config: TrainConfig) -> None:
+def compared_columns(config: TrainConfig) -> list[str]:
+    """Return the columns that the conditions of the configuration compare."""
+    return [column for text in config.data.where for column in Condition.parse(text).columns]
+
+
+def _point_out_values(name: str, rows: Rows, config: TrainConfig) -> None:
     """Say that a column may tell whether the rows' labels apply, if it is not read and holds only true and false.
 
     Without `labels.value`, a row that denies a label would count as an example of it.
     """
-    if config.labels.value or config.labels.columns or not rows:
+    if config.labels.value or config.labels.columns:
         return
-    for column in sorted(rows[0].keys() - set(_columns(config))):
-        if column.lower() in TELLING and {str(row.get(column)).strip().lower() for row in rows} == {"true", "false"}:
+    for column in sorted(set(rows.columns) - set(_columns(config))):
+        if column.lower() in TELLING and {str(row[column]).strip().lower() for row in rows.of([column])} == FLAGS:
             print(
                 f"notice: {name} has a column {column!r} of true and false that is not read. If it says whether the "
                 f"label in {config.labels.column!r} applies, set labels.value = {column!r}; rows with false count as "
@@ -152,11 +158,11 @@ def _point_out_values(name: str, rows: Sequence[Mapping[str, Any]], config: Trai
             )
 
 
-def _check_columns(rows: Sequence[Mapping[str, Any]], key: str, wanted: Sequence[str]) -> None:
-    """Check that the first row has every column."""
-    missing = [name for name in wanted if rows and name not in rows[0]]
+def _check_columns(rows: Rows, key: str, wanted: Sequence[str]) -> None:
+    """Check that the rows have every column."""
+    missing = [name for name in wanted if len(rows) and name not in rows.columns]
     if missing:
         raise UserError(
-            f"data.{key}: expected columns {missing}, found {sorted(rows[0])}; set labels.column, text.fields and "
+            f"data.{key}: expected columns {missing}, found {sorted(rows.columns)}; set labels.column, text.fields and "
             "data.split_by, or data.columns for a file without a header."
         )

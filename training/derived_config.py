@@ -127,11 +127,12 @@ def completed(content: dict[str, Any], data_dir: Path, source: str) -> dict[str,
     text = dict(content.get("text", {}))
     cells: list[Any] = []
     for name, rows in tables.of_split(config, "train", data_dir):
-        if not rows or labels["column"] not in rows[0]:
-            found = sorted(rows[0]) if rows else "no rows"
+        if not len(rows) or labels["column"] not in rows.columns:
+            found = sorted(rows.columns) if len(rows) else "no rows"
             raise UserError(f"{source}: expected a column {labels['column']!r} of labels in {name}, found {found}.")
-        text.setdefault("fields", _text_fields(rows[0], labels["column"]))
-        kept = data.kept(rows, f"data.train, {name}", config, Counter())
+        text.setdefault("fields", _text_fields(next(rows.of(rows.columns)), labels["column"]))
+        needed = rows.of([labels["column"], *data.compared_columns(config)])
+        kept = data.kept(needed, f"data.train, {name}", config, Counter())
         cells += [row[labels["column"]] for _, row in kept]
     return {**content, "text": text, "labels": {**labels, **_labels(cells, labels, source)}}
 

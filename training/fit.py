@@ -1,7 +1,6 @@
 """Fits a network's weights to examples with transformers' Trainer, and our loss, optimizer, batches and checkpoints."""
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -32,12 +31,12 @@ from models import network as networks
 from models.decision import probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from models.text import TextRecipe
 from training import calibrate, callbacks, measurement, metrics, objective, trackers
 from training.base_model import Network
 from training.config import TrainConfig, TrainingConfig
 from training.data_splits import Prepared
 from training.examples import Examples
+from training.token_file import TokenFile
 
 LOGGED = 0.02  # share of all updates between two records of the training loss
 
@@ -82,8 +81,8 @@ def fit(
             config,
             model=network.module,
             args=arguments,
-            train_dataset=_rows(splits.train, tokenizer, config.text),
-            eval_dataset=_rows(splits.validation, tokenizer, config.text),
+            train_dataset=TokenFile(splits.train, tokenizer, config.text),
+            eval_dataset=TokenFile(splits.validation, tokenizer, config.text),
             data_collator=lambda batch: _collate(batch, tokenizer),
             compute_metrics=lambda prediction: _measure(prediction, schema),
             optimizers=(_optimizer(network.module, training, fused=fused), None),
@@ -152,12 +151,12 @@ class _Trainer(Trainer):
         return (value, {"logits": logits}) if return_outputs else value
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        rows = self.train_dataset if train_dataset is None else train_dataset
+        examples = cast(TokenFile, self.train_dataset if train_dataset is None else train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return _ByLength(self._training.seed, batch, lengths=[row["length"] for row in rows])
+        return _ByLength(self._training.seed, batch, lengths=examples.lengths.tolist())
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler[int]:
-        return _LongestFirst([row["length"] for row in eval_dataset])
+        return _LongestFirst(eval_dataset.lengths.tolist())
 
 
 class _LongestFirst(torch.utils.data.Sampler[int]):
@@ -266,18 +265,6 @@ def _encoder(network: nn.Module) -> nn.Module:
     if isinstance(network, networks.StockClassifier):
         return cast(nn.Module, network.model.base_model)
     return cast(networks.PooledClassifier, network).encoder
-
-
-def _rows(examples: Examples, tokenizer: PreTrainedTokenizerBase, recipe: TextRecipe) -> list[dict[str, Any]]:
-    """Return the token ids of each text's parts, which share one array, their total length, and the targets."""
-    _, parts, starts = measurement.read(tokenizer, examples.texts, recipe)
-    ids = np.split(parts.ids, parts.starts[1:-1])
-    lengths = np.diff(parts.starts[starts])
-    bounds = itertools.pairwise(starts.tolist())
-    return [
-        {"parts": ids[first:after], "length": int(length), "labels": target}
-        for (first, after), length, target in zip(bounds, lengths, examples.targets, strict=True)
-    ]
 
 
 def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Measures a model on labelled examples: its logits, and its scores, decisions and metrics on a split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,14 +91,21 @@ def read(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: TextRecipe
 ) -> tuple[Reading, Tokens, NDArray[np.int64]]:
     """Return the parts that the network reads of texts that are clean already, as `Reading.parts` does."""
+    found: list[Tokens] = []
+    counts = [np.zeros(1, np.int64)]  # of the parts of each text
+    for parts, starts in read_some(tokenizer, texts, recipe):
+        found.append(parts)
+        counts.append(np.diff(starts))
+    return Reading(tokenizing.of(tokenizer), recipe), Tokens.joined(found), np.cumsum(np.concatenate(counts))
+
+
+def read_some(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: TextRecipe
+) -> Iterator[tuple[Tokens, NDArray[np.int64]]]:
+    """Yield the parts of some texts after the others, because lists of all token ids would take much memory."""
     plain = tokenizing.of(tokenizer)
     reading = Reading(plain, recipe)
     clean = recipe.model_copy(update={"cleaning": ()})
-    found: list[Tokens] = []
-    counts: list[NDArray[np.int64]] = []  # of the parts of each text
-    for start in range(0, len(texts), tokenizing.AT_ONCE):  # an array takes less memory than lists of ids
+    for start in range(0, len(texts), tokenizing.AT_ONCE):
         some = texts[start : start + tokenizing.AT_ONCE]
-        parts, starts = reading.parts(Tokens.of(tokenizing.encode(plain, some, reading.needed_tokens, clean)))
-        found.append(parts)
-        counts.append(np.diff(starts))
-    return reading, Tokens.joined(found), np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
+        yield reading.parts(Tokens.of(tokenizing.encode(plain, some, reading.needed_tokens, clean)))

@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ Shingles = NDArray[np.int64]  # distinct hashes in ascending order
 
 _WORD = re.compile(r"\w+")
 WORDS = 3
+AT_ONCE = 4_096  # texts whose shingles are counted together
+MOST_COUNTS = 1 << 24  # counts of shingles that are kept; shingles beyond that share them
 
 
 def shingles(text: str) -> Shingles:
@@ -27,41 +28,52 @@ class Index:
 
     Two sets with a Jaccard similarity of at least t share one of the first n - ceil(t n) + 1 of their n elements, in
     any common order. Only these elements are looked up, and no pair is missed. This is the prefix filter of Bayardo et
-    al., Scaling Up All Pairs Similarity Search, WWW 2007. The rarest elements come first, so few texts share them.
+    al., Scaling Up All Pairs Similarity Search, WWW 2007. The rarest elements come first, so few texts share them. It
+    does no harm that several elements may share a count.
+
+    The index holds a few elements of each text and no shingles, which take more memory than the texts.
     """
 
-    def __init__(self, texts: Iterable[str], threshold: float) -> None:
-        self._threshold = threshold
-        self._sets = [shingles(text) for text in texts]
-        none = np.zeros(0, np.int64)
-        self._elements, self._counts = np.unique(np.concatenate([none, *self._sets]), return_counts=True)
-        self._holders: dict[int, list[int]] = defaultdict(list)
-        for place, elements in enumerate(self._sets):
-            for element in self._prefix(elements):
-                self._holders[element].append(place)
+    def __init__(self, texts: Sequence[str], threshold: float) -> None:
+        self._texts, self._threshold = texts, threshold
+        words = sum(map(len, texts)) // 4
+        self._counts = np.zeros(min(1 << words.bit_length(), MOST_COUNTS), np.int64)
+        for start in range(0, len(texts), AT_ONCE):
+            found = np.concatenate([self._places(shingles(text)) for text in texts[start : start + AT_ONCE]])
+            self._counts += np.bincount(found, minlength=len(self._counts))
+        prefixes = [self._prefix(shingles(text)) for text in texts]
+        holders = np.repeat(np.arange(len(prefixes), dtype=np.int32), [len(prefix) for prefix in prefixes])
+        elements = np.concatenate([np.zeros(0, np.int64), *prefixes])
+        order = np.argsort(elements, kind="stable")
+        self._elements, self._holders = elements[order], holders[order]
 
     def nearest(self, text: str) -> tuple[int, float] | None:
         """Return the position and similarity of the most similar text, the first one among equals.
 
         Return None if no text reaches the threshold.
         """
-        if not self._sets:
-            return None
         wanted = shingles(text)
-        candidates = {place for element in self._prefix(wanted) for place in self._holders.get(element, ())}
         best: tuple[int, float] | None = None
-        for place in sorted(candidates):
-            similarity = _jaccard(wanted, self._sets[place])
+        for place in self._candidates(wanted):
+            similarity = _jaccard(wanted, shingles(self._texts[place]))
             if similarity >= self._threshold and (best is None or similarity > best[1]):
                 best = place, similarity
         return best
 
-    def _prefix(self, elements: Shingles) -> list[int]:
+    def _candidates(self, wanted: Shingles) -> Iterator[int]:
+        """Yield the positions of the texts that share an element of the prefix, in ascending order."""
+        prefix = self._prefix(wanted)
+        first, after = (np.searchsorted(self._elements, prefix, side) for side in ("left", "right"))
+        shared = np.flatnonzero(first < after)
+        yield from sorted({int(place) for i in shared for place in self._holders[first[i] : after[i]]})
+
+    def _prefix(self, elements: Shingles) -> Shingles:
         length = len(elements) - math.ceil(self._threshold * len(elements) - 1e-9) + 1
-        places = np.searchsorted(self._elements, elements).clip(max=len(self._elements) - 1)
-        counts = np.where(self._elements[places] == elements, self._counts[places], 0)
-        prefix: list[int] = elements[np.argsort(counts, kind="stable")[:length]].tolist()
-        return prefix
+        return elements[np.argsort(self._counts[self._places(elements)], kind="stable")[:length]]
+
+    def _places(self, elements: Shingles) -> NDArray[np.int64]:
+        """Return the places of the counts of elements."""
+        return elements & (len(self._counts) - 1)
 
 
 def _jaccard(one: Shingles, other: Shingles) -> float:

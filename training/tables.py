@@ -3,9 +3,10 @@
 import csv
 import glob
 import lzma
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,11 @@ import datasets
 import fsspec
 import pandas
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.errors import UserError
 from training import hub_access
 from training.config import DataConfig, TrainConfig
+from training.rows import Rows
 
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
@@ -34,7 +35,7 @@ UNREADABLE = (  # errors of the readers: broken content, broken compression, too
 JSON_CHUNK = 1 << 29  # bytes; one chunk holds a whole file as a rule, so a field may first appear in a late line
 
 
-def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, Rows]]:
     """Return the name and the rows of each file or dataset that the configuration names for a split."""
     patterns: Sequence[str] = getattr(config.data, split)
     if config.data.dataset:
@@ -49,14 +50,12 @@ def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[
             f"data.label_files.{split}: expected {len(paths)} files, one for each text file, found {label_paths}."
         )
     for place, path in enumerate(paths):
-        rows = read(path, config)
         if label_paths and not _is_lines(path):
             raise UserError(
                 f"data.label_files.{split}: expected line files (.txt) beside label files, found {path}, which has a "
                 "label column of its own; remove the label files."
             )
-        if label_paths:
-            rows = _with_labels(path, rows, label_paths[place], config.labels.column)
+        rows = _labelled_lines(path, label_paths[place], config) if label_paths else read(path, config)
         yield shown(path, data_dir), rows
 
 
@@ -89,14 +88,19 @@ def files(patterns: Sequence[str], key: str, data_dir: Path) -> list[str]:
     return files
 
 
-def _with_labels(path: str, rows: list[dict[str, Any]], label_path: str, column: str) -> list[dict[str, Any]]:
-    labels = _lines(label_path)
-    if len(labels) != len(rows):
+def _labelled_lines(path: str, label_path: str, config: TrainConfig) -> Rows:
+    lines, labels = _lines(path), _lines(label_path)
+    if len(labels) != len(lines):
         raise UserError(
-            f"{label_path}: expected {len(rows):,} lines, a label for each line of {path}, found {len(labels):,}; "
+            f"{label_path}: expected {len(lines):,} lines, a label for each line of {path}, found {len(labels):,}; "
             "check that the two files belong together."
         )
-    return [{**row, column: label} for row, label in zip(rows, labels, strict=True)]
+    return _rows_of_lines({"text": lines, config.labels.column: labels})
+
+
+def _rows_of_lines(columns: Mapping[str, list[str]]) -> Rows:
+    table = pa.table({name: pa.array(cells, pa.large_string()) for name, cells in columns.items()})
+    return Rows(datasets.Dataset(table))
 
 
 def _lines(path: str) -> list[str]:
@@ -122,37 +126,42 @@ def _is_lines(path: str) -> bool:
     return _suffix(path) == ".txt"
 
 
-def read(path: str, config: TrainConfig) -> list[dict[str, Any]]:
+def read(path: str, config: TrainConfig) -> Rows:
     """Return the rows of a file.
 
     Raises:
         UserError: the file is damaged, or of no format that its suffix could tell.
     """
     if _is_lines(path):
-        return [{"text": line} for line in _lines(path)]
+        return _rows_of_lines({"text": _lines(path)})
     kind = _suffix(path)
     reader = READERS.get(kind)
     if reader is None:
         raise UserError(f"{path}: expected one of {', '.join(READERS)}, .txt, also compressed; convert the file.")
     try:
-        # The cache is temporary and the table is in memory, so nothing stays in the user's cache folder.
-        with tempfile.TemporaryDirectory(prefix="labelbeam_") as cache, warnings.catch_warnings():
+        # The table is in a file that loses its name here, so that it takes no memory, and nothing stays on disk.
+        with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder, warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
-            if reader == "parquet":  # `datasets` does not decompress a Parquet file that was compressed as a whole
-                with fsspec.open(path, "rb", compression="infer") as file:
-                    table = datasets.Dataset(pq.read_table(pa.BufferReader(file.read())))
-            else:
-                options = _options(reader, path, kind, config.data)
-                table = datasets.load_dataset(
-                    reader, data_files=path, split="train", cache_dir=cache, keep_in_memory=True, **options
-                )
+            options = _options(reader, path, kind, config.data)
+            source = _decompressed(path, folder) if reader == "parquet" else path
+            table = datasets.load_dataset(reader, data_files=source, split="train", cache_dir=folder, **options)
     except UNREADABLE as error:
         cause = " ".join(str(error.__cause__ or error).split())[:200] or "it is empty"
         raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
-    return _rows(table)
+    return Rows(table)
 
 
-def read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str, Any]]:
+def _decompressed(path: str, folder: str) -> str:
+    """Return a copy of a file that was compressed as a whole, since `datasets` decompresses no Parquet file."""
+    if not path.endswith(COMPRESSIONS):
+        return path
+    copy = Path(folder, "decompressed.parquet")
+    with fsspec.open(path, "rb", compression="infer") as compressed, copy.open("wb") as file:
+        shutil.copyfileobj(compressed, file)
+    return str(copy)
+
+
+def read_dataset(config: DataConfig, part: str, data_dir: Path) -> Rows:
     """Return the rows of one split of a Hugging Face dataset.
 
     The dataset is a hub name, a folder of files, or a folder that `save_to_disk` wrote. A single table that was saved
@@ -174,7 +183,7 @@ def read_dataset(config: DataConfig, part: str, data_dir: Path) -> list[dict[str
     except UNREADABLE as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"data.dataset {config.dataset!r}, split {part!r}, cannot be read: {cause}") from None
-    return _rows(table)
+    return Rows(table)
 
 
 def _load(name: str, config: DataConfig, part: str, *, local: bool) -> datasets.Dataset:
@@ -197,29 +206,10 @@ def _load(name: str, config: DataConfig, part: str, *, local: bool) -> datasets.
         datasets.config.HF_HUB_OFFLINE = offline
 
 
-def _rows(table: datasets.Dataset) -> list[dict[str, Any]]:
-    """Return the rows of a table, with the names of labels in place of their numbers.
-
-    The order of the numbers need not be the order of the configuration.
-    """
-    rows: list[dict[str, Any]] = table.to_list()
-    for column, feature in table.features.items():
-        inner = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
-        if isinstance(inner, datasets.ClassLabel):
-            for row in rows:
-                row[column] = _label_names(row[column], inner.names)
-    return rows
-
-
-def _label_names(cell: Any, names: Sequence[str]) -> Any:
-    """Return the name of a number, or the names of a list of them. The number -1 stands for a missing label."""
-    if isinstance(cell, list):
-        return [_label_names(number, names) for number in cell]
-    return None if cell is None or cell < 0 else names[cell]
-
-
 def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[str, Any]:
-    """Return the options with which `datasets` reads a JSON, CSV or TSV file without changing any value."""
+    """Return the options with which `datasets` reads a file without changing any value."""
+    if reader == "parquet":
+        return {}
     if reader == "json":
         return {"chunksize": JSON_CHUNK, "parse_agent_traces": False}
     separator = config.separator or ("\t" if suffix == ".tsv" else ",")
