@@ -24,7 +24,7 @@ from models.labels import LabelSchema
 from models.names import distinct
 from models.text import TextRecipe
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "model.json"
 WEIGHTS = "model.pth"
 CONFIG = "config.json"
@@ -41,7 +41,7 @@ class Manifest(BaseModel):
     format_version: int = FORMAT_VERSION  # version of this format; labelbeam refuses versions newer than its own
     labels: LabelSchema  # the task, and the label names in the order of the outputs
     text: TextRecipe  # the text recipe: fields, separator, cleaning, max_tokens
-    decision: Decision = Decision()  # the temperature, and the thresholds in the order of the labels
+    decision: Decision = Decision()  # temperatures, biases and thresholds, in the order of the labels
     pooling: Pooling = "stock"  # kind of head: stock, first or mean
     base_model: str = ""  # base model that training started from
     base_revision: str | None = None  # revision of the base model on the hub
@@ -60,10 +60,14 @@ class Manifest(BaseModel):
         return files
 
     @model_validator(mode="after")
-    def _thresholds_fit_labels(self) -> Self:
+    def _decision_fits_labels(self) -> Self:
         needed, found = self.labels.thresholds_needed, len(self.decision.thresholds)
         if needed != found:
             raise ValueError(f"a {self.labels.task} model with these labels has {needed} thresholds, found {found}")
+        temperature, bias = self.decision.temperature, self.decision.bias
+        lengths = {len(values) for values in (temperature, bias) if isinstance(values, tuple) and values}
+        if lengths - {len(self.labels.names)}:
+            raise ValueError(f"expected a temperature and a bias for each label, found {sorted(lengths)} of them")
         return self
 
 

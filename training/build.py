@@ -43,7 +43,7 @@ TABLES = "evaluation"  # folder of the CSV tables in a model's directory
 
 
 def build(job: Job) -> None:
-    """Fit the network, its temperature and thresholds, measure the model, and write it with its report.
+    """Fit the network and its decision, measure the model, and write it with its report.
 
     Raises:
         UserError: the base model or the checkpoints do not fit, or the loss is infinite or not a number.
@@ -83,7 +83,7 @@ def _measure(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> 
         name: measurement.score(network.module, network.tokenizer, part.texts, config.text)
         for name, part in held_out.items()
     }
-    decision = calibrate.fit(logits["validation"], splits.validation.targets, schema)
+    decision = calibrate.fit(logits["validation"], splits.validation.targets, schema, config.decision)
     measurements = [
         measurement.measure_split(name, part, logits[name], schema, decision) for name, part in held_out.items()
     ]

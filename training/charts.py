@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -75,6 +75,41 @@ def precision_recall(measurement: Measurement, thresholds: Mapping[str, float]) 
     """Draw precision over recall in a panel for each label, with the point at the model's threshold if it has one."""
     known = measurement.examples.known
     documents, support = known.sum(axis=0), measurement.examples.positive.sum(axis=0)
+
+    def draw(axes: Axes, i: int) -> None:
+        name = measurement.labels.names[i]
+        truth, probs = (of_all[known[:, i], i] for of_all in (measurement.examples.targets, measurement.probs))
+        precision, recall, _ = precision_recall_curve(truth, probs)
+        axes.step(recall, precision, where="post", color=BLUE, linewidth=1.4)
+        axes.axhline(support[i] / documents[i], color=MUTED, linewidth=0.8, linestyle=":")
+        if name in thresholds:
+            of_label = measurement.metrics["labels"][name]
+            axes.plot(of_label["recall"], of_label["precision"], "o", color=ORANGE, markersize=5)
+        axes.set_title(_short(name, 26))
+
+    return _panels(measurement, draw, "recall", "precision")
+
+
+def reliability_by_label(measurement: Measurement) -> str:
+    """Draw the share that came true over the mean score of each bin, in a panel for each label with its error."""
+
+    def draw(axes: Axes, i: int) -> None:
+        known = measurement.examples.known[:, i]
+        means, shares, weights = calibrate.reliability(
+            measurement.probs[known, i], measurement.examples.targets[known, i]
+        )
+        axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8, linestyle=":")
+        axes.plot(means, shares, color=ORANGE, linewidth=1.2)
+        axes.scatter(means, shares, s=4 + 60 * np.sqrt(weights), color=ORANGE, alpha=0.7, linewidths=0)
+        name = measurement.labels.names[i]
+        axes.set_title(f"{_short(name, 20)} {measurement.metrics['labels'][name]['calibration_error']:.3f}")
+
+    return _panels(measurement, draw, "score", "share that came true")
+
+
+def _panels(measurement: Measurement, draw: Callable[[Axes, int], None], across: str, up: str) -> str:
+    """Draw a panel from 0 to 1 for each label that some documents have and others have not, the most frequent first."""
+    documents, support = measurement.examples.known.sum(axis=0), measurement.examples.positive.sum(axis=0)
     shown = [i for i in np.argsort(-support, kind="stable")[:MOST_PANELS] if 0 < support[i] < documents[i]]
     columns = min(4, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
@@ -84,22 +119,15 @@ def precision_recall(measurement: Measurement, thresholds: Mapping[str, float]) 
         for axes in panels.flat[len(shown) :]:
             axes.axis("off")
         for axes, i in zip(panels.flat, shown, strict=False):
-            name = measurement.labels.names[i]
-            truth, probs = (of_all[known[:, i], i] for of_all in (measurement.examples.targets, measurement.probs))
-            precision, recall, _ = precision_recall_curve(truth, probs)
-            axes.step(recall, precision, where="post", color=BLUE, linewidth=1.4)
-            axes.axhline(support[i] / documents[i], color=MUTED, linewidth=0.8, linestyle=":")
-            if name in thresholds:
-                of_label = measurement.metrics["labels"][name]
-                axes.plot(of_label["recall"], of_label["precision"], "o", color=ORANGE, markersize=5)
-            axes.set(title=_short(name, 26), xlim=(0, 1.02), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        figure.supxlabel("recall", fontsize=9, color=MUTED)
-        figure.supylabel("precision", fontsize=9, color=MUTED)
+            draw(axes, i)
+            axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        figure.supxlabel(across, fontsize=9, color=MUTED)
+        figure.supylabel(up, fontsize=9, color=MUTED)
         return _svg(figure)
 
 
 def reliability(measurement: Measurement, task: Task) -> str:
-    """Draw the share that came true over the mean score of each bin, before and after the temperature.
+    """Draw the share that came true over the mean score of each bin, before and after the calibration.
 
     The size of a dot stands for the number of documents in the bin.
     """

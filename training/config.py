@@ -5,6 +5,7 @@
 [text]      models.text.TextRecipe
 [model]     the base model and its pooling
 [training]  epochs, learning rates, checkpoints, seed, precision
+[decision]  what the thresholds are for
 [search]    the settings that training.sweep tries
 
 training.config_file reads such a file and explains what is wrong in it.
@@ -31,6 +32,7 @@ from models.errors import UserError
 from models.labels import LabelSchema, Task
 from models.text import TextRecipe
 from models.trained_model import Pooling
+from training.thresholds import Objective
 from training.where import Condition
 
 
@@ -297,6 +299,24 @@ class TrainingConfig(Section):
         return value
 
 
+class DecisionConfig(Section):
+    """How scores become labels. Temperatures, biases and thresholds are fitted to validation and never to test."""
+
+    # what thresholds are for: macro_f1; best_f1, which for binary is the positive label's; "precision >= 0.9", with the
+    # highest recall; "recall >= 0.9", with the highest precision; or fixed
+    objective: str = "macro_f1"
+    threshold: float = Field(0.5, gt=0, lt=1)  # threshold of all labels, if the objective is fixed
+    # positives below which a label's own threshold and calibration are not trusted, but pulled to those of all labels
+    fewest_positives: int = Field(20, ge=1)
+    abstain_below: float = Field(0.0, ge=0, lt=1)  # score below which a multi_class document gets no label
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        Objective.parse(text)
+        return text
+
+
 class Range(Section):
     """Numbers from low to high. They are whole numbers if both ends are."""
 
@@ -347,6 +367,7 @@ class TrainConfig(Section):
     text: TextRecipe = TextRecipe()
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
+    decision: DecisionConfig = DecisionConfig()
     search: SearchConfig | None = None
 
     @model_validator(mode="after")
@@ -360,6 +381,8 @@ class TrainConfig(Section):
         task, training = self.labels.task, self.training
         if training.one_vs_rest and task is not Task.MULTI_LABEL:
             raise ValueError(f"training.one_vs_rest: expected labels.task 'multi_label', found {task.value!r}")
+        if self.decision.abstain_below and task is not Task.MULTI_CLASS:
+            raise ValueError(f"decision.abstain_below is for a multi_class task, found {task.value!r}; remove it")
         binary = task is Task.BINARY or training.one_vs_rest
         if training.metric == "f1" and not binary:
             raise ValueError(

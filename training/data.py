@@ -16,6 +16,7 @@ from training.config import TrainConfig
 from training.examples import Examples, concatenate
 from training.label_reader import LabelReader, Names, NoLabelError, flag, matches, values_of
 from training.rows import Rows
+from training.spool import Texts
 from training.where import Condition
 
 # Names of columns that tell whether a row's label applies, in tables in long form.
@@ -82,32 +83,38 @@ def read_texts(patterns: Sequence[str], config: TrainConfig, data_dir: Path) -> 
 
 def _examples(name: str, rows: Rows, split: str, config: TrainConfig, reader: LabelReader) -> Examples:
     """Return the examples in the rows of a file. Rows without a text or a label are counted by reason."""
-    texts: list[str] = []
     ids: list[str] = []
-    keys: list[str] = []
+    groups: list[str] = []
     targets: list[NDArray[np.float32]] = []
     skipped: Counter[str] = Counter()
     source = f"data.{split}, {name}"
     _check_columns(rows, split, _columns(config))
     _point_out_values(name, rows, config)
-    for number, row in kept(rows.of(_columns(config)), source, config, skipped):
-        try:
-            text, target = config.text.text_of(row), reader.target(row)
-        except (TextError, NoLabelError) as error:
-            skipped[error.reason if isinstance(error, TextError) else "no_label"] += 1
-            continue
-        except ValueError as error:
-            raise UserError(f"{source}, row {number}, {error}") from None
-        texts.append(text)
-        own = row[config.data.id_column] if config.data.id_column else f"{name}:{number}"
-        if own in (None, ""):
-            raise UserError(f"{source}, row {number}, column {config.data.id_column!r}: expected an id, found none.")
-        ids.append(str(own))
-        group = row[config.data.split_by] if config.data.split_by else None
-        keys.append(text if group is None else str(group))
-        targets.append(target)
+
+    def texts() -> Iterator[str]:
+        for number, row in kept(rows.of(_columns(config)), source, config, skipped):
+            try:
+                text, target = config.text.text_of(row), reader.target(row)
+            except (TextError, NoLabelError) as error:
+                skipped[error.reason if isinstance(error, TextError) else "no_label"] += 1
+                continue
+            except ValueError as error:
+                raise UserError(f"{source}, row {number}, {error}") from None
+            own = row[config.data.id_column] if config.data.id_column else f"{name}:{number}"
+            if own in (None, ""):
+                raise UserError(
+                    f"{source}, row {number}, column {config.data.id_column!r}: expected an id, found none."
+                )
+            ids.append(str(own))
+            targets.append(target)
+            if config.data.split_by:
+                group = row[config.data.split_by]
+                groups.append(text if group is None else str(group))
+            yield text
+
+    written = Texts.of(texts())
     stacked = np.stack(targets) if targets else np.zeros((0, reader.labels), np.float32)
-    return Examples(texts, stacked, ids, keys, dict(skipped))
+    return Examples(written, stacked, ids, groups if config.data.split_by else None, dict(skipped))
 
 
 def kept(

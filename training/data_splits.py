@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
@@ -27,6 +28,10 @@ from training.duplicates import Duplicate
 from training.examples import SPLITS, Examples, Splits
 
 DUPLICATES = "duplicates.jsonl"
+ROWS_AT_ONCE = 10_000
+COLUMNS = pa.schema(
+    {"id": pa.string(), "text": pa.string(), "labels": pa.list_(pa.string()), "unknown": pa.list_(pa.string())}
+)
 OLD_NAME = "twins"  # earlier name of the duplicates in card.json, and of their file without its suffix
 
 
@@ -145,12 +150,7 @@ def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:
         staging.chmod(0o755)
         names = np.array(prepared.schema.names)
         for split, part in prepared.splits.items():
-            labels, unknown = (
-                pa.array([names[one].tolist() for one in of_all], pa.list_(pa.string()))
-                for of_all in (part.positive, ~part.known)
-            )
-            columns = {"id": part.ids, "text": part.texts, "labels": labels, "unknown": unknown}
-            pq.write_table(pa.table(columns), staging / f"{split}.parquet")
+            _write_split(part, names, staging / f"{split}.parquet")
             prepared.card["splits"][split]["tokens"] = base_model.token_lengths(part.texts, config)
         data_card.write(staging, prepared.card, config)
         with (staging / DUPLICATES).open("w", encoding="utf-8") as file:
@@ -160,6 +160,17 @@ def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:
         staging.rename(output)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_split(part: Examples, names: NDArray[Any], path: Path) -> None:
+    with pq.ParquetWriter(path, COLUMNS) as writer:
+        for start in range(0, len(part), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            labels, unknown = (
+                [names[one].tolist() for one in of_all] for of_all in (part.positive[rows], ~part.known[rows])
+            )
+            content = {"id": part.ids[rows], "text": part.texts[rows], "labels": labels, "unknown": unknown}
+            writer.write_table(pa.table(content, COLUMNS))
 
 
 def read(directory: Path, config: TrainConfig) -> Prepared:
@@ -203,15 +214,28 @@ def _load(directory: Path) -> Prepared:
     index = {name: i for i, name in enumerate(schema.names)}
     parts = []
     for split in SPLITS:
-        rows = pq.read_table(directory / f"{split}.parquet").to_pydict()
-        targets = np.zeros((len(rows["id"]), len(index)), np.float32)
-        for column, value in (("labels", 1), ("unknown", np.nan)):
-            for target, labels in zip(targets, rows.get(column, []), strict=column in rows):
-                target[[index[name] for name in labels]] = value
-        parts.append(Examples(rows["text"], targets, rows["id"], rows["text"], card["splits"][split]["skipped"]))
+        part = _read_split(directory / f"{split}.parquet", index)
+        parts.append(replace(part, skipped=card["splits"][split]["skipped"]))
     listing = directory / DUPLICATES
     if not listing.exists():
         listing = directory / f"{OLD_NAME}.jsonl"
     pairs = [Duplicate(**json.loads(line)) for line in listing.read_text(encoding="utf-8").splitlines()]
     sources = {split: str((directory / f"{split}.parquet").resolve()) for split in SPLITS}
     return Prepared(schema, Splits(*parts), card, pairs, sources)
+
+
+def _read_split(path: Path, index: Mapping[str, int]) -> Examples:
+    with pq.ParquetFile(path) as file:
+        targets = np.zeros((file.metadata.num_rows, len(index)), np.float32)
+        ids: list[str] = []
+
+        def texts() -> Iterator[str]:
+            for batch in file.iter_batches(ROWS_AT_ONCE):
+                rows = batch.to_pydict()
+                for column, value in (("labels", 1), ("unknown", np.nan)):
+                    for place, labels in enumerate(rows.get(column, []), len(ids)):
+                        targets[place, [index[name] for name in labels]] = value
+                ids.extend(rows["id"])
+                yield from rows["text"]
+
+        return Examples.of(texts(), targets, ids)

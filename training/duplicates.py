@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training import near_duplicates
 from training.examples import Examples, Splits, concatenate
+from training.spool import digest
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def _across(
     examples: Examples, split: str, others: Examples, other_splits: Sequence[str], threshold: float
 ) -> Iterator[Duplicate]:
     index = near_duplicates.Index(others.texts, threshold)
-    places: dict[str, int] = {}
+    places: dict[bytes, int] = {}
     for place, text in enumerate(others.texts):
-        places.setdefault(text, place)
+        places.setdefault(digest(text), place)
     for text, document in zip(examples.texts, examples.ids, strict=True):
-        same = places.get(text)  # preferred to a text that differs only in case or punctuation
+        same = places.get(digest(text))  # preferred to a text that differs only in case or punctuation
         nearest = index.nearest(text) if same is None else (same, 1.0)
         if nearest:
             place, similarity = nearest
@@ -69,9 +69,9 @@ def _repeated(examples: Examples, split: str) -> Iterator[Duplicate]:
 
     Only validation and test can have such documents, since training data loses its duplicates before.
     """
-    first: dict[tuple[str, bytes], str] = {}
+    first: dict[bytes, str] = {}
     for text, target, document in zip(examples.texts, examples.targets, examples.ids, strict=True):
-        key = text, target.tobytes()
+        key = digest(text) + target.tobytes()
         if key in first:
             yield Duplicate("exact", 1.0, first[key], split, document, split)
         else:
@@ -83,11 +83,14 @@ def _conflicts(splits: Splits) -> list[Duplicate]:
 
     An unknown label contradicts nothing.
     """
-    first: dict[str, tuple[NDArray[np.float32], str, str]] = {}
-    conflicts: dict[str, Duplicate] = {}
-    for name, examples in splits.items():
-        for text, target, document in zip(examples.texts, examples.targets, examples.ids, strict=True):
-            labels, earlier, split = first.setdefault(text, (target, document, name))
-            if text not in conflicts and (np.abs(labels - target) > 0).any():
-                conflicts[text] = Duplicate("conflict", 1.0, earlier, split, document, name)
+    first: dict[bytes, int] = {}
+    conflicts: dict[int, Duplicate] = {}
+    names = [name for name, examples in splits.items() for _ in range(len(examples))]
+    everything = concatenate([examples for _, examples in splits.items()])
+    for place, text in enumerate(everything.texts):
+        earlier = first.setdefault(digest(text), place)
+        differs = np.abs(everything.targets[earlier] - everything.targets[place]) > 0
+        if earlier not in conflicts and differs.any():
+            one, other = everything.ids[earlier], everything.ids[place]
+            conflicts[earlier] = Duplicate("conflict", 1.0, one, names[earlier], other, names[place])
     return list(conflicts.values())

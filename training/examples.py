@@ -1,31 +1,45 @@
 """The labelled examples of a training, and the three splits that hold them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.spool import Texts
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass
 class Examples:
-    """Texts and targets of one split.
+    """Texts and targets of one split. The texts are in a file.
 
     `targets` is float32 (documents, labels): 1 where a label applies, 0 where it does not, and NaN where nobody knows.
     Only multi_label has unknown labels.
     """
 
-    texts: list[str]
+    texts: Texts
     targets: NDArray[np.float32]
     ids: list[str]  # origin of each example, as FILE:ROW
-    keys: list[str]  # values that must stay in one split: the text, or the row's value of `data.split_by`
+    groups: list[str] | None = None  # the rows' values of `data.split_by`, which stay in one split; else texts do
     skipped: dict[str, int] = field(default_factory=dict)  # number of rows left out, by reason
+
+    @classmethod
+    def of(
+        cls, texts: Iterable[str], targets: NDArray[np.float32], ids: list[str], groups: list[str] | None = None
+    ) -> "Examples":
+        """Return examples whose texts are written to a file."""
+        return cls(Texts.of(texts), targets, ids, groups)
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The values that must stay in one split: texts, or groups if there are some."""
+        return self.texts if self.groups is None else self.groups
 
     @property
     def positive(self) -> NDArray[np.bool_]:
@@ -46,11 +60,11 @@ class Examples:
 
     def take(self, indices: NDArray[np.int64], reason: str | None = None) -> "Examples":
         """Return the examples at these positions. If there is a reason, the others count as left out for it."""
-        texts, ids, keys = ([column[i] for i in indices] for column in (self.texts, self.ids, self.keys))
+        ids, groups = ([column[i] for i in indices] if column else column for column in (self.ids, self.groups))
         skipped = dict(self.skipped)
         if reason and len(indices) < len(self):
             skipped[reason] = skipped.get(reason, 0) + len(self) - len(indices)
-        return Examples(texts, self.targets[indices], ids, keys, skipped)
+        return Examples(self.texts.take(indices), self.targets[indices], ids or [], groups, skipped)
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:
@@ -59,8 +73,11 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
     for part in parts:
         for reason, count in part.skipped.items():
             skipped[reason] = skipped.get(reason, 0) + count
-    texts, ids, keys = ([x for part in parts for x in getattr(part, name)] for name in ("texts", "ids", "keys"))
-    return Examples(texts, np.concatenate([part.targets for part in parts]), ids, keys, skipped)
+    texts, targets = Texts.joined([part.texts for part in parts]), np.concatenate([part.targets for part in parts])
+    ids = [document for part in parts for document in part.ids]
+    grouped = any(part.groups is not None for part in parts)
+    groups = [key for part in parts for key in part.keys] if grouped else None
+    return Examples(texts, targets, ids, groups, skipped)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from transformers.utils import is_torch_xla_available, is_torch_xpu_available
 
 from models import hardware
 from models import network as networks
-from models.decision import probabilities
+from models.decision import Decision, probabilities
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from training import calibrate, callbacks, measurement, metrics, objective, trackers
 from training.base_model import Network
-from training.config import TrainConfig, TrainingConfig
+from training.config import DecisionConfig, TrainConfig, TrainingConfig
 from training.data_splits import Prepared
 from training.examples import Examples
 from training.token_file import TokenFile
@@ -84,7 +84,7 @@ def fit(
             train_dataset=TokenFile(splits.train, tokenizer, config.text),
             eval_dataset=TokenFile(splits.validation, tokenizer, config.text),
             data_collator=lambda batch: _collate(batch, tokenizer),
-            compute_metrics=lambda prediction: _measure(prediction, schema),
+            compute_metrics=lambda prediction: _measure(prediction, schema, config.decision),
             optimizers=(_optimizer(network.module, training, fused=fused), None),
             callbacks=[callbacks.StopIfDiverged(), clock, *_early_stopping(training), *extra_callbacks],
         )
@@ -278,11 +278,12 @@ def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) ->
     }
 
 
-def _measure(prediction: EvalPrediction, schema: LabelSchema) -> dict[str, float]:
+def _measure(prediction: EvalPrediction, schema: LabelSchema, config: DecisionConfig) -> dict[str, float]:
     """Return the metrics that an evaluation logs, at the thresholds that suit its own scores."""
     targets = prediction.label_ids
     probs = probabilities(np.nan_to_num(prediction.predictions), schema.task)
-    values = metrics.measure(probs, targets, schema, calibrate.choose_thresholds(probs, targets, schema))
+    chosen = calibrate.choose_thresholds(probs, targets, schema, config)
+    values = metrics.measure(probs, targets, schema, Decision(thresholds=chosen))
     precision = metrics.ranking(probs, targets, schema)["average_precision"]
     names = ["macro_f1", "micro_f1", "weighted_f1", "accuracy"]
     names += {Task.BINARY: ["f1"], Task.MULTI_CLASS: [], Task.MULTI_LABEL: ["samples_f1"]}[schema.task]

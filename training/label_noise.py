@@ -98,7 +98,7 @@ def suspects(examples: Examples, probs: Floats, schema: LabelSchema) -> list[Sus
         if schema.task is Task.MULTI_LABEL:
             wrong.append((no & (scores >= high), False, high))
         for rows, given, expected in wrong:
-            for row in np.flatnonzero(rows):
+            for row in np.flatnonzero(rows).tolist():
                 doubt = float((high - scores[row] if given else scores[row] - low) / (high - low))
                 instead = "" if schema.task is Task.MULTI_LABEL else schema.names[int(probs[row].argmax())]
                 numbers = round(float(scores[row]), 6), round(expected, 6)

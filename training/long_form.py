@@ -5,6 +5,7 @@ from collections import defaultdict
 import numpy as np
 
 from training.examples import Examples
+from training.spool import digest
 
 
 def joined(examples: Examples) -> Examples:
@@ -13,9 +14,9 @@ def joined(examples: Examples) -> Examples:
     It has the id and the key of the first row. If two rows contradict each other, the label is unknown. A text of which
     no label is known any more is left out.
     """
-    rows_of_text: dict[str, list[int]] = defaultdict(list)
+    rows_of_text: dict[bytes, list[int]] = defaultdict(list)
     for row, text in enumerate(examples.texts):
-        rows_of_text[text].append(row)
+        rows_of_text[digest(text)].append(row)
     first = examples.take(np.array([rows[0] for rows in rows_of_text.values()], np.int64), "joined_with_its_text")
     contrary = 0
     for place, rows in enumerate(rows_of_text.values()):

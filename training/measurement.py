@@ -30,8 +30,8 @@ class Measurement:
     split: str  # validation or test
     labels: LabelSchema
     examples: Examples
-    raw_probs: Floats  # scores before the temperature
-    probs: Floats  # scores after the temperature
+    raw_probs: Floats  # scores before the calibration
+    probs: Floats  # scores after the calibration
     predicted: NDArray[np.bool_]  # labels given by the model's decision
     metrics: dict[str, Any]  # metrics of the split, as in model.json
 
@@ -46,21 +46,24 @@ def measure_split(
     """
     targets = examples.targets
     raw = probabilities(logits, labels.task)
-    probs = probabilities(logits, labels.task, decision.temperature)
-    predicted = decide(probs, labels, decision.thresholds)
-    values = metrics.measure(probs, targets, labels, decision.thresholds)
+    probs = probabilities(logits, labels.task, decision)
+    predicted = decide(probs, labels, decision)
+    values = metrics.measure(probs, targets, labels, decision)
     ranked = metrics.ranking(probs, targets, labels)
     for name, of_label in ranked.pop("labels").items():
         values["labels"][name] |= of_label
     values |= ranked
     if labels.thresholds_needed:
-        # The temperature does not matter here: it never moves a probability of 0.5.
-        values["at_half"] = metrics.measure(probs, targets, labels, (0.5,) * labels.thresholds_needed)
+        half = Decision(thresholds=(0.5,) * labels.thresholds_needed)
+        values["at_half"] = metrics.measure(probs, targets, labels, half)
     values["intervals"] = metrics.intervals(predicted, targets, labels)
     values["calibration_error"] = {
         "before": calibrate.calibration_error(raw, targets, labels.task),
         "after": calibrate.calibration_error(probs, targets, labels.task),
     }
+    for i, name in enumerate(labels.names):
+        error = calibrate.calibration_error_of_label(probs[:, i], targets[:, i])
+        values["labels"][name]["calibration_error"] = error
     values["confusion"] = metrics.confusion(predicted, targets, labels)
     values["data_sha256"] = examples.sha256()
     return Measurement(split, labels, examples, raw, probs, predicted, values)

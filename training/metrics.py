@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from models.decision import Floats, decide
+from models.decision import Decision, Floats, decide
 from models.labels import LabelSchema, Task
 
 RESAMPLES = 1000  # number of bootstrap resamples
@@ -18,14 +18,14 @@ MEASURES = ("precision", "recall", "f1")
 RANKINGS = ("average_precision", "roc_auc")
 
 
-def measure(probs: Floats, targets: Floats, labels: LabelSchema, thresholds: tuple[float, ...]) -> dict[str, Any]:
+def measure(probs: Floats, targets: Floats, labels: LabelSchema, decision: Decision) -> dict[str, Any]:
     """Return precision, recall, F1, support and number of predictions of each label, their averages, and accuracy.
 
     Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose
     known labels are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label.
     """
     known, truth = ~np.isnan(targets), targets > 0
-    predicted = decide(probs, labels, thresholds) & known
+    predicted = decide(probs, labels, decision) & known
     kinds = (predicted & truth, predicted, truth)
     by_label = [kind.sum(axis=0) for kind in kinds]
     columns = _measures(*by_label)

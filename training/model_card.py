@@ -10,9 +10,9 @@ from models.decision import thresholds_of
 from models.labels import Task
 from models.trained_model import Manifest
 from training import markdown
-from training.calibrate import FEWEST_POSITIVES
 
 FILE = "README.md"
+FEW_DOCUMENTS = 20  # documents with a label below which its metrics mean little
 COLUMNS = ("precision", "recall", "F1", "95 %", "average precision", "support")
 
 
@@ -102,9 +102,9 @@ def _results(manifest: Manifest) -> Iterator[str]:
         f"micro-F1 is {metrics['micro_f1']:.3f}, and accuracy is {metrics['accuracy']:.3f}.\n"
     )
     yield (
-        f"A temperature of {manifest.decision.temperature} changes the expected calibration error from "
+        "A temperature and a bias of each label change the expected calibration error from "
         f"{error['before']:.3f} to {error['after']:.3f}. "
-        + ("The temperature and the thresholds were" if thresholds else "The temperature was")
+        + ("They and the thresholds were" if thresholds else "They were")
         + " chosen on validation.\n"
     )
     yield from markdown.table(
@@ -149,10 +149,10 @@ def _limits(manifest: Manifest) -> Iterator[str]:
     if not metrics:
         thresholds = " Its thresholds of 0.5 may not suit your data." if manifest.decision.thresholds else ""
         yield f"The classifier was not evaluated.{thresholds}"
-    few = [label for label, values in metrics.get("labels", {}).items() if values["support"] < FEWEST_POSITIVES]
+    few = [label for label, values in metrics.get("labels", {}).items() if values["support"] < FEW_DOCUMENTS]
     if few:
         yield (
-            f"These labels have fewer than {FEWEST_POSITIVES} documents in {split}, so their metrics mean little: "
+            f"These labels have fewer than {FEW_DOCUMENTS} documents in {split}, so their metrics mean little: "
             f"{', '.join(few)}."
         )
     poor = [label for label, values in metrics.get("labels", {}).items() if values["f1"] < 0.5 and label not in few]

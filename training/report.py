@@ -44,6 +44,7 @@ def _content(measurements: Sequence[Measurement], manifest: Manifest, name: str)
         "precision_recall": charts.precision_recall(main, thresholds),
         "panels": charts.MOST_PANELS,
         "reliability": charts.reliability(main, manifest.labels.task),
+        "reliability_by_label": charts.reliability_by_label(main) if len(manifest.labels.names) > 2 else None,
         "heat_map": _heat_map(main),
         "worst": worst_errors(main),
         "multi_label": manifest.labels.task is Task.MULTI_LABEL,

@@ -2,26 +2,28 @@
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from training import data, near_duplicates
 from training.config import Split, TrainConfig
 from training.examples import Examples, Splits, concatenate
+from training.spool import digest
 
 
 def without_duplicates(examples: Examples) -> Examples:
     """Return one example of each text and its labels: the first one by key, whatever the order of the rows."""
-    kept: dict[tuple[str, bytes], int] = {}
+    kept: dict[bytes, int] = {}
     for place, (text, target) in enumerate(zip(examples.texts, examples.targets, strict=True)):
-        same = kept.setdefault((text, target.tobytes()), place)
+        content = digest(text) + target.tobytes()
+        same = kept.setdefault(content, place)
         if examples.keys[place] < examples.keys[same]:
-            kept[text, target.tobytes()] = place
+            kept[content] = place
     return examples.take(np.array(sorted(kept.values()), np.int64), "duplicate")
 
 
@@ -30,37 +32,48 @@ def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[
 
     Documents with the same key stay together, and the rarest label of a key is its stratum. The keys of a stratum are
     ordered by their hashes, so the cut depends on the seed and not on the order of the rows. The last key of a stratum
-    stays in train, since a label with a single document can be learnt but not measured.
+    stays in train, since a label with a single document can be learnt but not measured. The shares are of documents, so
+    that a key with many of them uses up the share of many keys.
     """
-    members: dict[str, list[int]] = defaultdict(list)
-    for place, key in enumerate(train.keys):
-        members[key].append(place)
-    taken: dict[str, list[int]] = {name: [] for name in ("train", *names)}
+    positions = np.array([position(key, seed) for key in train.keys])
+    order = np.argsort(positions, kind="stable")
+    starts = np.flatnonzero(np.diff(positions[order], prepend=-1.0))  # of each key in the order
+    documents = np.diff(starts, append=len(order))
+    split_of_key = np.zeros(len(starts), np.int64)  # 0 is train
     due = dict.fromkeys(names, 0.0)
-    for stratum in _strata(train, members, seed):
-        keys = stratum
-        for name in names:
-            due[name] += getattr(split, name) * len(stratum)
-            count = min(math.floor(due[name] + 0.5), len(keys) - 1) if due[name] > 0 else 0
-            due[name] -= count
-            taken[name] += [place for key in keys[:count] for place in members[key]]
+    rarest = _rarest_labels(train.positive[order], starts)
+    for stratum in np.unique(rarest):
+        keys = np.flatnonzero(rarest == stratum)
+        size = documents[keys].sum()
+        for number, name in enumerate(names, 1):
+            due[name] += getattr(split, name) * size
+            count = min(_keys_for(due[name], documents[keys]), len(keys) - 1)
+            due[name] -= documents[keys[:count]].sum()
+            split_of_key[keys[:count]] = number
             keys = keys[count:]
-        taken["train"] += [place for key in keys for place in members[key]]
-    parts = {name: train.take(np.array(sorted(places), np.int64)) for name, places in taken.items()}
+    split_of_document = np.empty(len(order), np.int64)
+    split_of_document[order] = np.repeat(split_of_key, documents)
+    parts = {
+        name: train.take(np.flatnonzero(split_of_document == number)) for number, name in enumerate(("train", *names))
+    }
     for name in names:
         parts[name].skipped.clear()  # rows left out before the cut are counted once, in train
     return parts
 
 
-def _strata(train: Examples, members: Mapping[str, Sequence[int]], seed: int) -> list[list[str]]:
-    """Return the keys whose rarest label is the same, in the order of their hashes, for each such label."""
-    frequency = train.positive.sum(axis=0)
-    strata: dict[int, list[tuple[float, str]]] = defaultdict(list)
-    for key, places in members.items():
-        labels = np.flatnonzero(train.positive[places].any(axis=0))
-        rarest = int(labels[frequency[labels].argmin()]) if len(labels) else -1
-        strata[rarest].append((position(key, seed), key))
-    return [[key for _, key in sorted(strata[rarest])] for rarest in sorted(strata)]
+def _keys_for(due: float, documents: NDArray[np.int64]) -> int:
+    """Return how many keys, from the first one on, bring the number of documents nearest to what is due."""
+    reached = np.concatenate([[0], np.cumsum(documents)])
+    return len(reached) - 1 - int(np.abs(reached - max(due, 0.0))[::-1].argmin())  # of two that are as near, the larger
+
+
+def _rarest_labels(positive: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rarest label of each key, or -1, from whether labels apply to the documents in the order of keys."""
+    if not len(starts):
+        return starts
+    of_key = np.maximum.reduceat(positive, starts, axis=0)
+    frequency = np.where(of_key, positive.sum(axis=0), len(positive) + 1)
+    return np.where(of_key.any(axis=1), frequency.argmin(axis=1), -1)
 
 
 def position(key: str, seed: int) -> float:
@@ -123,4 +136,4 @@ def _weak_negatives(count: int, splits: Splits, config: TrainConfig, schema: Lab
     target = np.zeros((wanted, len(schema.names)), np.float32)
     if schema.task is Task.BINARY:
         target[:, 0] = 1
-    return Examples([*chosen], target, [*chosen.values()], [*chosen])
+    return Examples.of(chosen, target, [*chosen.values()])

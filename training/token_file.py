@@ -1,9 +1,6 @@
 """Keeps the token ids of a split in a file, so that a training holds only the tokens of a batch in memory."""
 
 import itertools
-import os
-import tempfile
-import weakref
 from typing import Any
 
 import numpy as np
@@ -14,24 +11,21 @@ from transformers import PreTrainedTokenizerBase
 from models.text import TextRecipe
 from training import measurement
 from training.examples import Examples
+from training.spool import Spool
 
 
 class TokenFile(Dataset[dict[str, Any]]):
-    """The examples of a split, as the token ids of each text's parts and its targets.
-
-    The file has no name, and is gone with the process. The folder of temporary files (TMPDIR) needs 4 bytes a token.
-    """
+    """The examples of a split, as the token ids of each text's parts and its targets."""
 
     def __init__(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, recipe: TextRecipe) -> None:
         self._targets = examples.targets
-        self._file = tempfile.TemporaryFile(prefix="labelbeam_")  # noqa: SIM115  (closed with the split)
-        weakref.finalize(self, self._file.close)
+        self._spool = Spool()
         lengths, counts = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
         for parts, starts in measurement.read_some(tokenizer, examples.texts, recipe):
-            self._file.write(parts.ids.tobytes())
+            self._spool.append(parts.ids.tobytes())
             lengths.append(parts.lengths)
             counts.append(np.diff(starts))
-        self._file.flush()
+        self._spool.flush()
         self._starts = np.cumsum(np.concatenate(lengths))  # of each part in the file, in tokens
         self._parts = np.cumsum(np.concatenate(counts))  # first part of each text
         self.lengths: NDArray[np.int64] = np.diff(self._starts[self._parts])  # tokens of each text
@@ -42,7 +36,7 @@ class TokenFile(Dataset[dict[str, Any]]):
     def __getitem__(self, text: int) -> dict[str, Any]:
         bounds = self._starts[self._parts[text] : self._parts[text + 1] + 1]
         size = np.dtype(np.int32).itemsize
-        content = os.pread(self._file.fileno(), int(bounds[-1] - bounds[0]) * size, int(bounds[0]) * size)
+        content = self._spool.read(int(bounds[0]) * size, int(bounds[-1] - bounds[0]) * size)
         ids = np.frombuffer(content, np.int32)
         parts = [ids[first:after] for first, after in itertools.pairwise((bounds - bounds[0]).tolist())]
         return {"parts": parts, "labels": self._targets[text]}

@@ -26,8 +26,8 @@ def run(splits: Splits, schema: LabelSchema) -> Measurement:
         if schema.task is Task.BINARY:
             logits = [np.concatenate([np.zeros_like(found), found], axis=1) for found in logits]
         decision = calibrate.fit(logits[0], splits.validation.targets, schema)
-        probs = probabilities(logits[0], schema.task, decision.temperature)
-        found = metrics.measure(probs, splits.validation.targets, schema, decision.thresholds)["macro_f1"]
+        probs = probabilities(logits[0], schema.task, decision)
+        found = metrics.measure(probs, splits.validation.targets, schema, decision)["macro_f1"]
         if best is None or found > best[0]:
             best = (found, decision, logits[1])
     assert best is not None

@@ -61,7 +61,7 @@ def measure(name: str, data_dir: Path, output: Path, *, resume: bool) -> dict[st
         "config": manifest.training["config"],
         "model": _kept(manifest.metrics["test"])
         | {key: manifest.training[key] for key in ("seconds", "examples_per_second", "peak_memory_mib")}
-        | {"thresholds": manifest.decision.thresholds, "temperature": manifest.decision.temperature},
+        | {"decision": manifest.decision.model_dump()},
         "baseline": _kept(tfidf.metrics) | {"seconds": round(baseline_seconds, 1)},
     }
 

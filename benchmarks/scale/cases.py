@@ -120,7 +120,7 @@ def labels(file_format: Any, selection: str) -> dict[str, Any]:
 
 def metrics() -> dict[str, Any]:
     """CPU seconds of each measure of a training on random scores, and the hash of all results to ten places."""
-    from models.decision import decide
+    from models.decision import Decision, decide
     from models.labels import LabelSchema, Task
     from training import calibrate
     from training import metrics as measures
@@ -129,12 +129,12 @@ def metrics() -> dict[str, Any]:
     targets = (chance.random((DOCUMENTS, LABELS)) < chance.beta(0.5, 60, LABELS)).astype(np.float32)
     probs = 1 / (1 + np.exp(4 - 4 * targets - chance.normal(0, 2, targets.shape)))
     schema = LabelSchema(task=Task.MULTI_LABEL, names=tuple(f"label {i}" for i in range(LABELS)))
-    thresholds = calibrate.choose_thresholds(probs, targets, schema)
+    decision = Decision(thresholds=calibrate.choose_thresholds(probs, targets, schema))
     cases: dict[str, Callable[[], Any]] = {
         "thresholds": lambda: calibrate.choose_thresholds(probs, targets, schema),
-        "measure": lambda: measures.measure(probs, targets, schema, thresholds),
+        "measure": lambda: measures.measure(probs, targets, schema, decision),
         "ranking": lambda: measures.ranking(probs, targets, schema),
-        "intervals": lambda: measures.intervals(decide(probs, schema, thresholds), targets, schema),
+        "intervals": lambda: measures.intervals(decide(probs, schema, decision), targets, schema),
     }
     seconds, digest = {}, hashlib.sha256()
     for name, case in cases.items():

@@ -125,11 +125,11 @@ def compare(work: Path, contestants: Sequence[str]) -> dict[str, dict[str, float
         return {}
     manifest = trained_model.read_manifest(work / "model")
     exact = np.load(work / f"{REFERENCE}.npy")
-    wanted = decide(exact, manifest.labels, manifest.decision.thresholds)
+    wanted = decide(exact, manifest.labels, manifest.decision)
     found = {}
     for name in contestants:
         scores = np.load(work / f"{name}.npy")
-        chosen = decide(scores, manifest.labels, manifest.decision.thresholds)
+        chosen = decide(scores, manifest.labels, manifest.decision)
         found[name] = {
             "same_labels": float((chosen == wanted).all(axis=1).mean()),
             "largest_difference": float(np.abs(scores - exact).max()),

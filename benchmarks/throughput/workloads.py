@@ -42,7 +42,7 @@ def prepare(
     config = (network.model if hasattr(network, "model") else network.encoder).config
     update = {"fields": tuple(fields), "separator": "\n", "max_tokens": max_tokens, "cleaning": ()}
     recipe = loaded.manifest.text.model_copy(update=update)
-    decision = loaded.manifest.decision.model_copy(update={"temperature": 1.0})
+    decision = loaded.manifest.decision.model_copy(update={"temperature": 1.0, "bias": ()})
     manifest = loaded.manifest.model_copy(update={"text": recipe, "decision": decision})
     weights.save(work / "model", network, config, loaded.tokenizer, manifest)
     if (model / "runtimes").is_dir():

@@ -110,7 +110,7 @@ class Probe:
             raise self._error(logits.detail, reason)
         if not np.isfinite(logits).all():
             raise self._error("scores that are not finite numbers", reason)
-        return probabilities(logits, self._manifest.labels.task, self._manifest.decision.temperature)
+        return probabilities(logits, self._manifest.labels.task, self._manifest.decision)
 
     def _error(self, found: str, reason: str) -> ScoringError:
         after = f" after a text had failed ({reason})" if reason else ""

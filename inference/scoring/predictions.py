@@ -59,9 +59,9 @@ class ModelScores:
     @classmethod
     def from_logits(cls, manifest: Manifest, selection: str, logits: NDArray[np.float32]) -> "ModelScores":
         """Turn logits (texts, labels) into probabilities, in the same memory. Each text is one document."""
-        labels, temperature = manifest.labels, manifest.decision.temperature
+        labels = manifest.labels
         for part in _parts(len(logits), _at_once(len(labels.names))):
-            logits[part] = np.round(probabilities(logits[part], labels.task, temperature), PLACES)
+            logits[part] = np.round(probabilities(logits[part], labels.task, manifest.decision), PLACES)
         return cls(manifest, selection, logits, np.arange(len(logits)))
 
     def of(self, rows: NDArray[np.int64]) -> "ModelScores":
@@ -75,7 +75,7 @@ class ModelScores:
         the float64 exactly.
         """
         probs = self.probs[self.rows[part]].astype(np.float64).round(PLACES)
-        return probs, decide(probs, self.manifest.labels, self.manifest.decision.thresholds)
+        return probs, decide(probs, self.manifest.labels, self.manifest.decision)
 
     def all_decided(self) -> Iterator[Decided]:
         """Yield what `decided` returns, for one block of documents after another."""

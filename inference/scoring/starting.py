@@ -105,8 +105,8 @@ def _compare(
     Raises:
         ModelError: a probability differs by more than the precision's tolerance.
     """
-    labels, temperature = model.manifest.labels, model.manifest.decision.temperature
-    scores = [probabilities(logits, labels.task, temperature) for logits in (actual, expected)]
+    task, decision = model.manifest.labels.task, model.manifest.decision
+    scores = [probabilities(logits, task, decision) for logits in (actual, expected)]
     difference = float(np.abs(scores[0] - scores[1]).max())
     if not difference <= TOLERANCES[runtime.precision]:
         raise ModelError(

@@ -168,7 +168,7 @@ def test_scores_are_those_of_the_evaluation_that_training_does(corpus: Path, col
     run = label("--model", colours, "--input", corpus, "--scores", "all", "--precision", "fp32")
     scores = np.array([[score["score"] for score in row["colours"]["scores"]] for row in rows_of(run)])
     logits = measurement.score(model.network, model.tokenizer, texts(300), model.manifest.text)
-    expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
+    expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision)
     assert np.abs(scores - expected).max() < 1e-5
 
 

@@ -49,9 +49,9 @@ def some_predictions(documents: int, labels: int, selection: str = "all", task: 
 def expected_rows(documents: int, labels: int, selection: str, task: str) -> list[dict[str, Any]]:
     """Make the rows document by document, without arrays."""
     of = manifest(task, labels)
-    probs = np.round(probabilities(some_logits(documents, labels), of.labels.task, of.decision.temperature), 6)
+    probs = np.round(probabilities(some_logits(documents, labels), of.labels.task, of.decision), 6)
     found = []
-    for i, (row, chosen) in enumerate(zip(probs, decide(probs, of.labels, of.decision.thresholds), strict=True)):
+    for i, (row, chosen) in enumerate(zip(probs, decide(probs, of.labels, of.decision), strict=True)):
         by_score = sorted(range(labels), key=lambda index: -row[index])
         order = {"all": range(labels), "predicted": np.flatnonzero(chosen), "top:2": by_score[:2]}[selection]
         scores = [{"label": of.labels.names[j], "score": float(row[j])} for j in order]

@@ -44,14 +44,14 @@ def test_scores_and_labels_equal_those_of_the_evaluation(
     directory = tiny_model(tmp_path / "m", task=task, names=names, pooling=pooling)
     model = weights.load(directory)
     logits = measurement.score(model.network, model.tokenizer, texts(200), model.manifest.text)
-    expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature)
+    expected = probabilities(logits, model.manifest.labels.task, model.manifest.decision)
     options = ScoringOptions(models=(str(directory),), precision="fp32", scores="all")
     predictions, failures, _ = Scorer(options).score(documents(200))
     assert failures == []
     assert [p.id for p in predictions] == [f"d{i}" for i in range(200)]
     scores = np.array([[score for _, score in p.by_model["m"].scores] for p in predictions])
     assert np.abs(scores - expected).max() < 1e-5
-    chosen = decide(expected, model.manifest.labels, model.manifest.decision.thresholds)
+    chosen = decide(expected, model.manifest.labels, model.manifest.decision)
     assert [p.by_model["m"].labels for p in predictions] == [
         tuple(name for name, is_chosen in zip(names, row, strict=True) if is_chosen) for row in chosen
     ]

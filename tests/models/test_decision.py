@@ -22,7 +22,7 @@ def test_other_probabilities_are_a_softmax(task: Task) -> None:
 @pytest.mark.parametrize("task", list(Task))
 def test_a_high_temperature_flattens_and_huge_logits_stay_finite(task: Task) -> None:
     logits = np.array([[-2000.0, 2000.0], [1.0, -1.0]], dtype=np.float32)
-    sharp, flat = probabilities(logits, task), probabilities(logits, task, temperature=10.0)
+    sharp, flat = probabilities(logits, task), probabilities(logits, task, Decision(temperature=10.0))
     assert np.isfinite(sharp).all()
     assert sharp[0] == pytest.approx([0.0, 1.0])
     assert np.abs(flat[1] - 0.5).max() < np.abs(sharp[1] - 0.5).max()
@@ -32,19 +32,23 @@ def test_a_high_temperature_flattens_and_huge_logits_stay_finite(task: Task) -> 
 def test_binary_gives_one_label_by_the_positive_threshold_inclusive() -> None:
     labels = LabelSchema(task=Task.BINARY, names=("no", "yes"))
     probs = np.array([[0.7, 0.3], [0.71, 0.29], [0.1, 0.9]])
-    assert decide(probs, labels, (0.3,)).tolist() == [[False, True], [True, False], [False, True]]
+    assert decide(probs, labels, Decision(thresholds=(0.3,))).tolist() == [[False, True], [True, False], [False, True]]
 
 
 def test_multi_class_gives_exactly_the_most_probable() -> None:
     labels = LabelSchema(task=Task.MULTI_CLASS, names=("a", "b", "c"))
     probs = np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
-    assert decide(probs, labels, ()).tolist() == [[False, True, False], [True, False, False]]
+    assert decide(probs, labels, Decision(thresholds=())).tolist() == [[False, True, False], [True, False, False]]
 
 
 def test_multi_label_gives_any_number_each_by_its_own_threshold() -> None:
     labels = LabelSchema(task=Task.MULTI_LABEL, names=("a", "b", "c"))
     probs = np.array([[0.2, 0.5, 0.9], [0.1, 0.4, 0.8]])
-    assert decide(probs, labels, (0.2, 0.5, 0.9)).tolist() == [[True, True, True], [False, False, False]]
+    decision = Decision(thresholds=(0.2, 0.5, 0.9))
+    assert decide(probs, labels, decision).tolist() == [
+        [True, True, True],
+        [False, False, False],
+    ]
 
 
 def test_a_temperature_is_positive() -> None:

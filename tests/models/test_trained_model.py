@@ -75,8 +75,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda m: (m / "model.json").unlink(), "model.json is missing"),
     "manifest cut short": (lambda m: (m / "model.json").write_text('{"format_version": 1,'), "model.json is not valid"),
     "newer format": (
-        lambda m: edit(m, lambda c: c.update(format_version=2, new_key=1)),
-        "expected at most format 1, found format 2",
+        lambda m: edit(m, lambda c: c.update(format_version=3, new_key=1)),
+        "expected at most format 2, found format 3",
     ),
     "unknown key": (lambda m: edit(m, lambda c: c.update(labelz=1)), "labelz"),
     "no weights": (lambda m: (m / "model.pth").unlink(), "model.pth is missing"),

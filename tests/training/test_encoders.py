@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from inference import run
 from inference.classifier import Classifier
 from models import weights
+from models.decision import probabilities
 from models.errors import ModelError
 from tests.tiny import tiny_tokenizer
 from tests.training.conftest import toy_rows
@@ -168,7 +169,7 @@ def test_an_encoder_goes_the_whole_way(
     loaded = weights.load(tmp_path / "m")
     texts = [loaded.manifest.text.clean(json.loads(line)["text"]) for line in rows.read_text().splitlines()]
     logits = measurement.score(loaded.network, loaded.tokenizer, texts, loaded.manifest.text)
-    expected = 1 / (1 + np.exp(-logits / loaded.manifest.decision.temperature))
+    expected = probabilities(logits, loaded.manifest.labels.task, loaded.manifest.decision)
     differences = {}
     for runtime in ("torch", "auto"):
         classifier = Classifier(str(tmp_path / "m"), runtime=runtime, precision="fp32", device="cpu")

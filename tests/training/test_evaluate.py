@@ -33,7 +33,7 @@ def test_any_model_on_any_labelled_file(tmp_path: Path, capsys: pytest.CaptureFi
 
     model = weights.load(model_dir)
     logits = measurement.score(model.network, model.tokenizer, TEXTS, TextRecipe(max_tokens=32))
-    given = probabilities(logits, model.manifest.labels.task, model.manifest.decision.temperature) >= 0.5
+    given = probabilities(logits, model.manifest.labels.task, model.manifest.decision) >= 0.5
     truth = np.array([["red" in t, "green" in t, False] for t in TEXTS])
     assert found["documents"] == 60
     assert found["labels"]["red"]["support"] == truth[:, 0].sum()

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from inference import beam_runner
 from inference.classifier import Classifier
 from models import tokenizing, trained_model, weights
+from models.decision import probabilities
 from models.text import TextRecipe
 from tests.inference.conftest import rows_of
 from tests.training.conftest import COLOURS, write_rows
@@ -81,7 +82,7 @@ def test_a_run_scores_as_the_evaluation_did(long: str, tmp_path: Path, learn: Ca
     rows = [*long_rows(0.5, 60), {"id": "short", "text": "red", "colours": []}]
     texts = [str(row["text"]) for row in rows]
     logits = measurement.score(loaded.network, loaded.tokenizer, texts, loaded.manifest.text)
-    expected = 1 / (1 + np.exp(-logits / loaded.manifest.decision.temperature))
+    expected = probabilities(logits, loaded.manifest.labels.task, loaded.manifest.decision)
     for runtime in ("torch", "openvino"):
         found = Classifier(str(tmp_path / "m"), runtime=runtime, precision="fp32", device="cpu").score(texts)
         assert np.abs(found - expected).max() < 1e-5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-from models.decision import decide
+from models.decision import Decision, decide
 from models.labels import LabelSchema, Task
 from training import metrics
 
@@ -16,7 +16,7 @@ CLASSES = LabelSchema(task=Task.MULTI_CLASS, names=("a", "b", "c"))
 def test_multi_label_metrics() -> None:
     probs = np.array([[0.9, 0.1], [0.8, 0.9], [0.2, 0.7], [0.1, 0.1]])
     targets = np.array([[1, 0], [0, 1], [1, 0], [0, 0]], np.float32)
-    found = metrics.measure(probs, targets, COLOURS, (0.5, 0.5))
+    found = metrics.measure(probs, targets, COLOURS, Decision(thresholds=(0.5, 0.5)))
     assert found["labels"]["red"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2, "predicted": 2}
     assert found["labels"]["green"] == {
         "precision": 0.5,
@@ -34,12 +34,12 @@ def test_multi_label_metrics() -> None:
 def test_binary_and_multi_class_metrics() -> None:
     probs = np.array([[0.4, 0.6], [0.4, 0.6], [0.7, 0.3], [0.9, 0.1]])
     targets = np.array([[0, 1], [1, 0], [0, 1], [1, 0]], np.float32)
-    found = metrics.measure(probs, targets, YES, (0.5,))
+    found = metrics.measure(probs, targets, YES, Decision(thresholds=(0.5,)))
     assert found["accuracy"] == found["f1"] == found["macro_f1"] == 0.5
-    found = metrics.measure(probs, targets, YES, (0.2,))
+    found = metrics.measure(probs, targets, YES, Decision(thresholds=(0.2,)))
     assert found["labels"]["yes"]["recall"] == 1.0
     assert found["f1"] == pytest.approx(0.8)
-    found = metrics.measure(np.eye(3), np.eye(3, dtype=np.float32)[[0, 1, 1]], CLASSES, ())
+    found = metrics.measure(np.eye(3), np.eye(3, dtype=np.float32)[[0, 1, 1]], CLASSES, Decision())
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["labels"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0, "predicted": 1}
 
@@ -47,12 +47,12 @@ def test_binary_and_multi_class_metrics() -> None:
 def test_averages_over_labels_documents_and_supports() -> None:
     probs = np.array([[0.9, 0.1], [0.8, 0.9], [0.2, 0.7], [0.1, 0.1]])
     targets = np.array([[1, 0], [0, 1], [1, 0], [0, 0]], np.float32)
-    found = metrics.measure(probs, targets, COLOURS, (0.5, 0.5))
+    found = metrics.measure(probs, targets, COLOURS, Decision(thresholds=(0.5, 0.5)))
     assert found["macro_precision"] == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert found["macro_recall"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["weighted_f1"] == pytest.approx((2 * 1 / 2 + 1 * 2 / 3) / 3)
     assert found["samples_f1"] == pytest.approx((1 + 2 / 3 + 0 + 0) / 4)
-    assert "samples_f1" not in metrics.measure(np.eye(3), np.eye(3, dtype=np.float32), CLASSES, ())
+    assert "samples_f1" not in metrics.measure(np.eye(3), np.eye(3, dtype=np.float32), CLASSES, Decision())
 
 
 def test_ranking_by_hand_and_none_where_there_is_nothing_to_rank() -> None:
@@ -73,7 +73,7 @@ def test_arrays_give_what_scikit_learn_gives_label_by_label(places: int) -> None
     targets[:, :2] = (0, 1)
     probs = np.clip(targets * 0.2 + chance.random(targets.shape), 0, 1).round(places)
     many = LabelSchema(task=Task.MULTI_LABEL, names=tuple(f"label {i}" for i in range(70)))
-    found = metrics.measure(probs, targets, many, (0.7,) * 70)
+    found = metrics.measure(probs, targets, many, Decision(thresholds=(0.7,) * 70))
     for average in ("macro", "micro", "weighted", "samples"):
         values = precision_recall_fscore_support(targets, probs >= 0.7, average=average, zero_division=0)[:3]
         assert [found[f"{average}_{name}"] for name in metrics.MEASURES] == pytest.approx(values)
@@ -90,8 +90,8 @@ def test_intervals_hold_the_measure_and_shrink_with_more_documents() -> None:
     for documents in (100, 10_000):
         targets = (chance.random((documents, 2)) < 0.4).astype(np.float32)
         probs = np.clip(targets * 0.3 + chance.random((documents, 2)) * 0.7, 0, 1)
-        predicted = decide(probs, COLOURS, (0.5, 0.5))
-        measured = metrics.measure(probs, targets, COLOURS, (0.5, 0.5))
+        predicted = decide(probs, COLOURS, Decision(thresholds=(0.5, 0.5)))
+        measured = metrics.measure(probs, targets, COLOURS, Decision(thresholds=(0.5, 0.5)))
         found = metrics.intervals(predicted, targets, COLOURS)
         for key in ("macro_f1", "micro_f1"):
             assert found[key][0] < measured[key] < found[key][1]

@@ -89,7 +89,7 @@ def test_one_class_of_several() -> None:
         np.float32,
     )
     names = [f"d{number}" for number in range(6)]
-    (found,) = label_noise.suspects(Examples(names, targets, names, names), probs, schema)
+    (found,) = label_noise.suspects(Examples.of(names, targets, names), probs, schema)
     assert (found.id, found.label, found.given, found.instead) == ("d5", "a", True, "b")
 
 
@@ -98,7 +98,7 @@ def test_unknown_labels_are_never_suspect() -> None:
     targets = np.array([[1, np.nan], [0, np.nan], [1, 1], [0, 0]], np.float32)
     probs = np.array([[0.9, 0.0], [0.1, 1.0], [0.8, 0.9], [0.2, 0.1]], np.float32)
     names = [f"d{number}" for number in range(4)]
-    assert label_noise.suspects(Examples(names, targets, names, names), probs, schema) == []
+    assert label_noise.suspects(Examples.of(names, targets, names), probs, schema) == []
 
 
 @pytest.mark.parametrize("folds", ["0", "2", "200"])
@@ -113,7 +113,7 @@ def test_folds_that_make_no_sense(
 def test_few_groups_are_spread_over_all_folds() -> None:
     names = [f"d{number}" for number in range(60)]
     keys = [f"g{number % 6}" for number in range(60)]
-    folds = label_noise._folds(Examples(names, np.zeros((60, 1), np.float32), names, keys), 5, 0)
+    folds = label_noise._folds(Examples.of(names, np.zeros((60, 1), np.float32), names, keys), 5, 0)
     assert set(folds.tolist()) == {0, 1, 2, 3, 4}
     assert len({(key, fold) for key, fold in zip(keys, folds.tolist(), strict=True)}) == 6
 
@@ -129,5 +129,5 @@ def test_scores_that_are_guesses_are_said_to_be(capsys: pytest.CaptureFixture[st
     targets = np.concatenate([chance.random((200, 2)) < 0.5, np.zeros((200, 1))], axis=1).astype(np.float32)
     probs = np.stack([targets[:, 0] * 0.5 + 0.2, chance.random(200), chance.random(200)], axis=1)
     names = [f"d{number}" for number in range(200)]
-    label_noise._warn_of_guesses(Examples(names, targets, names, names), probs, schema)
+    label_noise._warn_of_guesses(Examples.of(names, targets, names), probs, schema)
     assert "the models hardly know guessed (0." in capsys.readouterr().out

@@ -52,8 +52,8 @@ def test_it_learns_a_toy_problem_and_the_model_means_what_its_metrics_say(
         ["of the red a rose is 17", "of the blue a rose is 17"],
         model.manifest.text,
     )
-    probs = probabilities(logits, manifest.labels.task, manifest.decision.temperature)
-    labels = decide(probs, manifest.labels, manifest.decision.thresholds)
+    probs = probabilities(logits, manifest.labels.task, manifest.decision)
+    labels = decide(probs, manifest.labels, manifest.decision)
     red = manifest.labels.names.index("red")
     assert labels[:, red].tolist() == [True, False]
 

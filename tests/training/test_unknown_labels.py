@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models import trained_model
-from models.decision import Floats
+from models.decision import Decision, Floats
 from models.labels import LabelSchema, Task
 from tests.training.conftest import COLOURS, TRAINING, toy_rows, write_rows
 from tests.training.test_data import read, settings, write_jsonl
@@ -42,7 +42,7 @@ def test_a_table_in_long_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     write_jsonl(tmp_path / "rows.jsonl", [{**row, "applies": str(row["applies"])} for row in rows])
     examples = read(settings(LONG), tmp_path)
-    assert examples.texts == ["x", "y"]
+    assert [*examples.texts] == ["x", "y"]
     np.testing.assert_array_equal(examples.targets, [[1, 0], [0, NAN]])
     assert examples.ids == ["rows.jsonl:1", "rows.jsonl:2"]
     assert examples.skipped == {"no_label": 1, "joined_with_its_text": 2, "contrary_labels": 1}
@@ -102,14 +102,17 @@ def alone(scores: Floats, targets: Floats, place: int) -> tuple[Floats, Floats]:
 
 def test_a_label_is_measured_on_the_documents_that_know_it() -> None:
     scores, targets = sample()
-    found = metrics.measure(scores, targets, SCHEMA, (0.5, 0.4))
+    found = metrics.measure(scores, targets, SCHEMA, Decision(thresholds=(0.5, 0.4)))
     ranked, bounds = metrics.ranking(scores, targets, SCHEMA), metrics.intervals(scores > 0.5, targets, SCHEMA)
     for place, (name, threshold) in enumerate(zip(SCHEMA.names, (0.5, 0.4), strict=True)):
         part = alone(scores, targets, place)
-        assert found["labels"][name] == metrics.measure(*part, SCHEMA, (threshold, threshold))["labels"][name]
+        assert (
+            found["labels"][name]
+            == metrics.measure(*part, SCHEMA, Decision(thresholds=(threshold, threshold)))["labels"][name]
+        )
         assert ranked["labels"][name] == metrics.ranking(*part, SCHEMA)["labels"][name]
         low, high = bounds["labels"][name]["f1"]
-        assert low < metrics.measure(*part, SCHEMA, (0.5, 0.5))["labels"][name]["f1"] < high
+        assert low < metrics.measure(*part, SCHEMA, Decision(thresholds=(0.5, 0.5)))["labels"][name]["f1"] < high
     right = (np.isnan(targets) | ((scores >= (0.5, 0.4)) == (targets > 0))).all(axis=1)
     assert found["accuracy"] == pytest.approx(right.mean())
     assert found["samples_recall"] <= 1
@@ -122,9 +125,12 @@ def test_the_decision_is_fitted_to_known_labels() -> None:
         assert thresholds[place] == calibrate.choose_thresholds(*alone(scores, targets, place), SCHEMA)[place]
     logits = np.log(scores / (1 - scores + 1e-9) + 1e-9).astype(np.float32)
     wrong = np.where(np.isnan(targets), 0, targets).astype(np.float32)
-    assert calibrate.fit_temperature(logits, targets, Task.MULTI_LABEL) != pytest.approx(
-        calibrate.fit_temperature(logits, wrong, Task.MULTI_LABEL)
-    )
+    fitted = calibrate.fit(logits, targets, SCHEMA)
+    assert fitted.bias != pytest.approx(calibrate.fit(logits, wrong, SCHEMA).bias)
+    for place in range(2):
+        by_itself = calibrate.fit(*alone(logits, targets, place), SCHEMA)
+        assert np.array(fitted.temperature)[place] == np.array(by_itself.temperature)[place]
+        assert fitted.bias[place] == by_itself.bias[place]
     parts = [alone(scores, targets, place) for place in range(2)]
     pooled, truth = (np.concatenate([part[kind][:, :1] for part in parts]) for kind in range(2))
     assert calibrate.calibration_error(scores, targets, Task.MULTI_LABEL) == pytest.approx(
