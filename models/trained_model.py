@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -105,6 +106,19 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
             "model again."
         )
     return manifest
+
+
+def write_manifest(directory: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Write `model.json` with its seal; a reader sees the former file or this one, and never a part."""
+    path = Path(directory) / MANIFEST
+    current = manifest.model_copy(update={"format_version": FORMAT_VERSION})
+    content = json.loads(current.model_dump_json(exclude={"seal"}))
+    staging = path.with_name(f".{MANIFEST}.{uuid.uuid4().hex}")
+    try:
+        staging.write_bytes(seals.seal(content, indent=True) + b"\n")
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def _refuse_newer_format(path: Path) -> bytes:

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import orjson
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from models import network as networks
-from models import seals
 from models.errors import ModelError
 from models.labels import Task
-from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, sha256, verify
+from models.trained_model import CONFIG, MANIFEST, WEIGHTS, Manifest, model_name, sha256, verify, write_manifest
 
 # Architectures that number positions from the padding token's id + 1, as RoBERTa does.
 NUMBERED_FROM_PADDING = {
@@ -58,8 +56,7 @@ def save(
         config.save_pretrained(staging)
         torch.save(networks.full_precision_state(network), staging / WEIGHTS)
         files = {file.name: sha256(file) for file in sorted(staging.iterdir())}
-        content = orjson.loads(manifest.model_copy(update={"files": files}).model_dump_json(exclude={"seal"}))
-        (staging / MANIFEST).write_bytes(seals.seal(content, indent=True) + b"\n")
+        write_manifest(staging, manifest.model_copy(update={"files": files}))
         if target.exists():
             shutil.rmtree(target)
         staging.rename(target)

@@ -39,8 +39,6 @@ from training.jobs import Job
 from training.measurement import Measurement
 from training.output_folder import not_essential
 
-TABLES = "evaluation"  # folder of the CSV tables in a model's directory
-
 
 def build(job: Job) -> None:
     """Fit the network and its decision, measure the model, and write it with its report.
@@ -62,6 +60,7 @@ def build(job: Job) -> None:
     if not processes.is_first():
         return
     manifest, measurements = _measure(job, network, prepared.splits, fitted)
+    calibrate.warn(manifest.labels, manifest.decision)
     _save(job.output, network, manifest)
     _explain(job, manifest, measurements)
     trackers.finish(config.training, manifest)
@@ -129,7 +128,7 @@ def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) 
     """Write the tables, the report and the model card into the model's directory. Each may fail by itself."""
     again = f"`python -m training.evaluate --model {job.output} --data FILE --output DIR`"
     for one in measurements:
-        tables = job.output / TABLES
+        tables = job.output / label_tables.FOLDER
         with not_essential(f"a table of {one.split} in {tables}", f"the model is safe, and {again} makes such tables"):
             sources = job.prepared.sources[one.split]
             label_tables.write(one, manifest.decision, tables, sources, manifest.training["run_id"])

@@ -50,10 +50,18 @@ def choose_thresholds(
 
 
 def at_bounds(labels: LabelSchema, decision: Decision) -> list[str]:
-    """Return the labels whose temperature or bias is as far as it may go, so that their scores mean little."""
-    limits = {round(limit, PLACES) for limit in TEMPERATURES}
+    """Return the labels whose temperature or bias is as far as it may go."""
     values = calibration_of(labels, decision).items()
-    return [name for name, (temperature, bias) in values if temperature in limits or abs(bias) >= BIAS]
+    return [name for name, (temperature, bias) in values if temperature in TEMPERATURES or abs(bias) >= BIAS]
+
+
+def warn(labels: LabelSchema, decision: Decision) -> None:
+    """Say which labels have a calibration at its bound."""
+    if bound := at_bounds(labels, decision):
+        print(
+            f"notice: the calibration of {', '.join(map(repr, bound))} is at its bound, because validation tells too "
+            "little or is too easy; read the scores as an order, not as probabilities."
+        )
 
 
 def _of_each_label(logits: Floats, targets: Floats, fewest: int) -> Decision:

@@ -42,7 +42,7 @@ def make_parser() -> Parser:
 
 def _run(argv: Sequence[str] | None) -> None:
     flags = make_parser().parse(argv)
-    config = _config(trained_model.read_manifest(flags.model), flags.data, flags.set)
+    config = config_of(trained_model.read_manifest(flags.model), flags.data, flags.set)
 
     from training import measured_files, terminal
 
@@ -50,8 +50,10 @@ def _run(argv: Sequence[str] | None) -> None:
     measured_files.measure(flags.model, config, flags.output)
 
 
-def _config(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]) -> TrainConfig:
+def config_of(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]) -> TrainConfig:
     """Return how to read the files: as the model's training did, or by label names in a column `label`.
+
+    The decision's settings are those of the training too.
 
     Raises:
         UserError: has a line for each wrong key or value of an override.
@@ -65,6 +67,7 @@ def _config(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]) 
         "labels": {"task": manifest.labels.task.value, **labels},
         "text": manifest.text.model_dump(),
         "model": {"base": "none"},
+        "decision": manifest.training.get("config", {}).get("decision", {}),
     }
     return parse_config(content, overrides, source="--set")
 

@@ -15,6 +15,7 @@ from models.labels import Task
 from training import metrics, terminal
 from training.measurement import Measurement
 
+FOLDER = "evaluation"  # folder of the tables in a model's directory
 JOBS = ("SLURM_JOB_ID", "JOB_ID")  # where Slurm and Grid Engine say which job this is
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of cells that a spreadsheet would compute
 

@@ -22,7 +22,8 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, decision: Decis
     """Return precision, recall, F1, support and number of predictions of each label, their averages, and accuracy.
 
     Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose
-    known labels are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label.
+    known labels are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label. For
+    multi_class, `abstained` is the number of documents that got no label.
     """
     known, truth = ~np.isnan(targets), targets > 0
     predicted = decide(probs, labels, decision) & known
@@ -46,6 +47,8 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, decision: Decis
         | {"support": int(support[i]), "predicted": int(by_label[1][i])}
         for i, name in enumerate(labels.names)
     }
+    if labels.task is Task.MULTI_CLASS:
+        metrics["abstained"] = int((~predicted.any(axis=1)).sum())
     if labels.task is Task.BINARY:
         metrics["f1"] = metrics["labels"][labels.names[1]]["f1"]
     return metrics
@@ -141,9 +144,10 @@ def _bounds(values: Floats) -> list[list[float]]:
 def confusion(predicted: NDArray[np.bool_], targets: Floats, labels: LabelSchema) -> list[list[int]] | None:
     """Return the number of documents by true label (row) and predicted label (column).
 
-    It is None for multi_label, where one document would stand in several rows.
+    It is None for multi_label, where one document would stand in several rows. Documents without a predicted label are
+    left out.
     """
     if labels.task is Task.MULTI_LABEL:
         return None
-    places = list(range(len(labels.names)))
-    return confusion_matrix(targets.argmax(axis=1), predicted.argmax(axis=1), labels=places).tolist()
+    places, given = list(range(len(labels.names))), predicted.any(axis=1)
+    return confusion_matrix(targets[given].argmax(axis=1), predicted[given].argmax(axis=1), labels=places).tolist()

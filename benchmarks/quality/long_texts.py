@@ -23,7 +23,7 @@ from training.demo_corpus import PACKAGES, docstrings
 RESULT = Path(__file__).parent / "results" / "long_texts.json"
 CONFIG = environment.ROOT / "training" / "configs" / "demo.toml"
 AT_LEAST = 512  # tokens of a text
-SIZES = {"train": 70, "validation": 20, "test": 40}  # most texts of a package
+SIZES = {"train": 40, "validation": 15, "test": 30}  # most texts of a package
 WAYS = {  # settings of a training by its name
     "head, 64 tokens": ("text.max_tokens=64",),
     "head and tail, 64 tokens": ("text.max_tokens=64", 'text.long="head_tail"'),

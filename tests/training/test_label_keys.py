@@ -186,7 +186,7 @@ def test_positions_count_among_the_names_of_the_configuration(tmp_path: Path) ->
         base_model="tiny",
         training={"config": config.model_dump(mode="json")},
     )
-    again = evaluate._config(manifest, ["rows.jsonl"], [])
+    again = evaluate.config_of(manifest, ["rows.jsonl"], [])
     found = data.read(again, "train", tmp_path, schema)
     assert found is not None
     assert found.targets.tolist() == examples.targets.tolist()

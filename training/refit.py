@@ -1,0 +1,104 @@
+"""Fits the decision of a trained model to other labelled files, and writes it with the metrics that belong to it."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from models import trained_model, weights
+from models.decision import Decision, Floats
+from models.errors import UserError
+from models.trained_model import Manifest
+from models.weights import TrainedModel
+from training import calibrate, data, label_tables, measurement, model_card, report, tables
+from training.config import TrainConfig
+from training.examples import Examples
+from training.measurement import Measurement
+from training.output_folder import not_essential
+
+AGAIN = "the model is safe, and the same command writes it again"
+
+
+def refit(directory: Path, config: TrainConfig, test: TrainConfig | None) -> None:
+    """Fit the decision to the files of `config`, measure it there and on those of `test`, and write it.
+
+    Raises:
+        UserError: the model or a file cannot be used, there are no labelled rows, or the model was trained on them.
+    """
+    model = weights.load(directory)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.network.to(device)
+    splits = {"validation": config} | ({"test": test} if test else {})
+    examples = {name: _examples(model, of, f"--{'data' if of is config else 'test'}") for name, of in splits.items()}
+    logits = {
+        name: measurement.score(model.network, model.tokenizer, part.texts, model.manifest.text)
+        for name, part in examples.items()
+    }
+    labels = model.manifest.labels
+    decision = calibrate.fit(logits["validation"], examples["validation"].targets, labels, config.decision)
+    measured = [
+        measurement.measure_split(name, part, logits[name], labels, decision) for name, part in examples.items()
+    ]
+    manifest = _manifest(model.manifest, config, decision, measured)
+    trained_model.write_manifest(directory, manifest)
+    _say(model.manifest, measured[-1], logits[measured[-1].split])
+    calibrate.warn(labels, decision)
+    if any((directory / "runtimes").glob("int8-*")):
+        print("notice: the int8 variant was proved with the former decision; prove it again with labelbeam optimize.")
+    _explain(directory, manifest, measured, {name: tables.source(of, "train", Path()) for name, of in splits.items()})
+    print(f"decision, metrics and report: {directory}")
+
+
+def _examples(model: TrainedModel, config: TrainConfig, flag: str) -> Examples:
+    examples = data.read(config, "train", Path(), model.manifest.labels)
+    if examples is None or not len(examples):
+        raise UserError(
+            f"{flag} {config.data.train[0]}: expected labelled rows, found none; check the file and the columns."
+        )
+    if examples.sha256() == model.manifest.training.get("data_sha256"):
+        raise UserError(
+            f"{flag} {config.data.train[0]}: expected documents that the model has not seen, found those that it was "
+            "trained on, whose scores are too good to fit a decision to; give others."
+        )
+    return examples
+
+
+def _manifest(former: Manifest, config: TrainConfig, decision: Decision, measured: list[Measurement]) -> Manifest:
+    """Return the manifest with the new decision and its metrics alone; the former ones hold no longer."""
+    refitted = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": tables.source(config, "train", Path()),
+        "config": config.decision.model_dump(mode="json"),
+        "former": former.decision.model_dump(mode="json"),
+    }
+    update = {
+        "decision": decision,
+        "metrics": {one.split: one.metrics for one in measured},
+        "training": {**former.training, "refitted": refitted},
+    }
+    return former.model_copy(update=update)
+
+
+def _say(former: Manifest, measured: Measurement, logits: Floats) -> None:
+    """Print the metrics of the new decision, and the macro-F1 of the former one on the same documents."""
+    before = measurement.measure_split(
+        measured.split, measured.examples, logits, former.labels, former.decision
+    ).metrics["macro_f1"]
+    with not_essential("the table of results", "model.json has the numbers", step="printed"):
+        label_tables.show(measured)
+    print(f"macro-F1 {before:.3f} with the former decision, {measured.metrics['macro_f1']:.3f} with the new one")
+
+
+def _explain(directory: Path, manifest: Manifest, measured: list[Measurement], sources: dict[str, str]) -> None:
+    """Write tables, report and model card, in place of those of the former decision."""
+    folder = directory / label_tables.FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    for one in measured:
+        with not_essential(f"a table in {folder}", AGAIN):
+            run_id = manifest.training.get("run_id", "")
+            label_tables.write(one, manifest.decision, folder, sources[one.split], run_id)
+    with not_essential(directory / report.FILE, AGAIN):
+        report.write(directory, measured, manifest)
+    with not_essential(directory / model_card.FILE, AGAIN):
+        model_card.write(directory, manifest)
