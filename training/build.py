@@ -48,7 +48,7 @@ def build(job: Job) -> None:
     """
     config = job.config
     torch.manual_seed(config.training.seed)
-    prepared = data_splits.limited(job.prepared, config.training)
+    prepared = data_splits.limited(job.prepared, config)
     _print_counts(prepared.splits)
     network = base_model.start(config, prepared.schema)
     jobs.claim_checkpoints(job)
@@ -154,10 +154,11 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
         "label_counts": dict(zip(job.prepared.schema.names, counts, strict=True)),
         "data_sha256": examples.sha256(),
         "card": job.prepared.card,
+        "passes": round(fitted.passes, 4),
         "seconds": round(fitted.seconds, 1),
         "seconds_of_epochs": [round(seconds, 1) for seconds in fitted.epochs],
         "seconds_of_saving": round(fitted.saving, 3),
-        "examples_per_second": round(len(examples) * job.config.training.epochs / fitted.seconds, 1),
+        "examples_per_second": round(len(examples) * fitted.passes / fitted.seconds, 1),
         "peak_memory_mib": round(peak / 2**20),
         "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
         "history": fitted.history,

@@ -108,6 +108,7 @@ class DataConfig(Section):
     id_column: str | None = Field(None, min_length=1)  # column with the rows' own ids; if not set, ids are FILE:ROW
     split: Split = Split()
     split_by: str | None = Field(None, min_length=1)  # column whose equal values stay in one split, such as author
+    seed: int | None = Field(None, ge=0)  # random seed of splits and sampling; training.seed if not set
     near_duplicate: float = Field(0.8, gt=0, le=1)  # lowest Jaccard similarity of two texts that are near duplicates
     drop_leaks: bool = True  # whether training leaves out duplicates and near duplicates of validation and test texts
     subsample: float = Field(1.0, gt=0, le=1)  # share of the training documents to keep
@@ -284,7 +285,7 @@ class TrainingConfig(Section):
     keep_epochs: bool = False
     metric: Metric = "macro_f1"  # validation metric that selects the best checkpoint
     early_stopping: int | None = Field(None, ge=1)  # evaluations without a better metric before training stops
-    seed: int = Field(0, ge=0)  # random seed of splits, sampling, the new head and the order of the batches
+    seed: int = Field(0, ge=0)  # random seed of the new head, dropout and the order of the batches
     max_train_samples: int | None = Field(None, ge=1)  # largest number of training documents, for a quick look
     max_eval_samples: int | None = Field(None, ge=1)  # largest number of validation and of test documents
     # number format of the computation; auto is bf16 in hardware, else fp16 on a GPU and fp32 on a CPU
@@ -369,6 +370,11 @@ class TrainConfig(Section):
     training: TrainingConfig = TrainingConfig()
     decision: DecisionConfig = DecisionConfig()
     search: SearchConfig | None = None
+
+    @property
+    def data_seed(self) -> int:
+        """The random seed of splits and sampling."""
+        return self.training.seed if self.data.seed is None else self.data.seed
 
     @model_validator(mode="after")
     def _validation_exists(self) -> Self:

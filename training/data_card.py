@@ -58,7 +58,7 @@ def write(directory: Path, card: dict[str, Any], config: TrainConfig) -> None:
 def _page(card: dict[str, Any], config: TrainConfig) -> Iterable[str]:
     splits = card["splits"]
     yield "# Data card\n"
-    yield f"The task is {card['task']} with {len(card['labels'])} labels. The seed is {config.training.seed}.\n"
+    yield f"The task is {card['task']} with {len(card['labels'])} labels. The seed is {config.data_seed}.\n"
     yield from markdown.table(("split", "documents", "without a label", "left out"), _split_rows(splits))
     yield "\n## Labels\n"
     yield "The table shows the documents with each label, their share of the split, and the share with other labels.\n"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from models.errors import UserError
 from models.labels import LabelSchema, Task
 from training import base_model, data, data_card, duplicates, frozen_splits, sampling, tables
-from training.config import TrainConfig, TrainingConfig
+from training.config import TrainConfig
 from training.duplicates import Duplicate
 from training.examples import SPLITS, Examples, Splits
 
@@ -96,7 +96,7 @@ def _cut(given: Mapping[str, Examples | None], config: TrainConfig) -> Splits:
     assert train is not None  # data.train is a required key
     missing = [name for name in ("test", "validation") if given[name] is None]
     parts = {name: part for name, part in given.items() if part is not None}
-    parts |= sampling.cut(sampling.without_duplicates(train), missing, config.data.split, config.training.seed)
+    parts |= sampling.cut(sampling.without_duplicates(train), missing, config.data.split, config.data_seed)
     return Splits(parts["train"], parts["validation"], parts["test"])
 
 
@@ -122,12 +122,13 @@ def _check_labels_are_learnt(splits: Splits, schema: LabelSchema) -> None:
 
 def _settings(config: TrainConfig) -> str:
     """Return a hash of all settings that decide how the data is read, cleaned and cut."""
-    parts = config.model_dump_json(include={"data": True, "labels": True, "text": True, "training": {"seed"}})
-    return hashlib.sha256(parts.encode()).hexdigest()
+    data = config.data.model_copy(update={"seed": config.data_seed})
+    parts = (data, config.labels, config.text)
+    return hashlib.sha256("\n".join(part.model_dump_json() for part in parts).encode()).hexdigest()
 
 
-def limited(prepared: Prepared, training: TrainingConfig) -> Prepared:
-    """Return the data with at most `max_train_samples` training documents, drawn by the seed.
+def limited(prepared: Prepared, config: TrainConfig) -> Prepared:
+    """Return the data with at most `max_train_samples` training documents, drawn by the seed of the data.
 
     Validation and test have at most `max_eval_samples` documents each.
     """
@@ -135,11 +136,11 @@ def limited(prepared: Prepared, training: TrainingConfig) -> Prepared:
     def drawn(part: Examples, limit: int | None) -> Examples:
         if limit is None or limit >= len(part):
             return part
-        return part.take(np.sort(np.random.default_rng(training.seed).permutation(len(part))[:limit]))
+        return part.take(np.sort(np.random.default_rng(config.data_seed).permutation(len(part))[:limit]))
 
-    held_out = training.max_eval_samples
+    held_out = config.training.max_eval_samples
     parts = {name: drawn(part, held_out) for name, part in prepared.splits.items() if name != "train"}
-    return replace(prepared, splits=Splits(drawn(prepared.splits.train, training.max_train_samples), **parts))
+    return replace(prepared, splits=Splits(drawn(prepared.splits.train, config.training.max_train_samples), **parts))
 
 
 def write(prepared: Prepared, config: TrainConfig, output: Path) -> None:
@@ -196,7 +197,7 @@ def read(directory: Path, config: TrainConfig) -> Prepared:
         ) from None
     if settings != _settings(config):
         raise UserError(
-            f"--prepared {directory} was made with other settings in [data], [labels], [text] or training.seed: "
+            f"--prepared {directory} was made with other settings in [data], [labels], [text] or the seed of the data: "
             "prepare again with this configuration."
         )
     if changed:

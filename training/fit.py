@@ -45,6 +45,7 @@ LOGGED = 0.02  # share of all updates between two records of the training loss
 class Fitted:
     """The record of a training."""
 
+    passes: float  # passes over the training split that were made; an early stop makes fewer than were asked for
     seconds: float  # time of updates, evaluations and checkpoints, over all attempts
     history: list[dict[str, Any]]  # Trainer's log: loss and learning rate, or eval_ metrics, at a step
     best: float  # chosen metric of the weights that were kept
@@ -96,7 +97,8 @@ def fit(
     # A resumed Trainer replaces the clock by one that continues the count.
     clock = next(one for one in trainer.callback_handler.callbacks if isinstance(one, callbacks.Clock))
     best = float(cast(float, trainer.state.best_metric))
-    return Fitted(clock.seconds, trainer.state.log_history, best, clock.epochs, clock.saving)
+    passes = float(trainer.state.epoch or 0)
+    return Fitted(passes, clock.seconds, trainer.state.log_history, best, clock.epochs, clock.saving)
 
 
 @contextlib.contextmanager

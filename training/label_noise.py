@@ -51,7 +51,7 @@ def find(prepared: Prepared, config: TrainConfig, output: Path, folds: int) -> l
         UserError: the folder holds the scores of other data or another configuration, or there are too few documents.
     """
     examples = concatenate([part for _, part in prepared.splits.items()])
-    fold_of = _folds(examples, folds, config.training.seed)
+    fold_of = _folds(examples, folds, config.data_seed)
     _claim(output, examples, config, folds)
     probs = np.empty(examples.targets.shape, np.float32)
     for fold in range(folds):

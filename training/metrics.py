@@ -23,7 +23,8 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, decision: Decis
 
     Averages are macro, micro, weighted and, for multi_label, samples. Accuracy is the share of documents whose
     known labels are all right. For binary, averages are over both labels, and `f1` is the F1 of the positive label. For
-    multi_class, `abstained` is the number of documents that got no label.
+    multi_class, `abstained` is the number of documents that got no label. A label that no document has, of which
+    `labels_without_documents` is the list, counts as 0 in macro averages; `macro_f1_of_others` leaves it out.
     """
     known, truth = ~np.isnan(targets), targets > 0
     predicted = decide(probs, labels, decision) & known
@@ -47,6 +48,9 @@ def measure(probs: Floats, targets: Floats, labels: LabelSchema, decision: Decis
         | {"support": int(support[i]), "predicted": int(by_label[1][i])}
         for i, name in enumerate(labels.names)
     }
+    metrics["labels_without_documents"] = [name for name, count in zip(labels.names, support, strict=True) if not count]
+    if support.any():
+        metrics["macro_f1_of_others"] = float(columns["f1"][support > 0].mean())
     if labels.task is Task.MULTI_CLASS:
         metrics["abstained"] = int((~predicted.any(axis=1)).sum())
     if labels.task is Task.BINARY:

@@ -1,4 +1,7 @@
-"""Finds nearly equal texts by the Jaccard similarity of their three-word shingles. The search is exact."""
+"""Finds nearly equal texts by the Jaccard similarity of their three-word shingles. The search is exact.
+
+In scripts that put no spaces between words, such as Chinese, Japanese and Thai, each character counts as a word.
+"""
 
 import math
 import re
@@ -9,7 +12,11 @@ from numpy.typing import NDArray
 
 Shingles = NDArray[np.int64]  # distinct hashes in ascending order
 
-_WORD = re.compile(r"\w+")
+_UNSPACED = (  # blocks of Unicode: Thai, Lao, Tibetan, Myanmar, Khmer, kana, ideographs
+    r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+")
 WORDS = 3
 AT_ONCE = 4_096  # texts whose shingles are counted together
 MOST_COUNTS = 1 << 24  # counts of shingles that are kept; shingles beyond that share them

@@ -88,7 +88,7 @@ def sampled(splits: Splits, config: TrainConfig, schema: LabelSchema, data_dir: 
     Raises:
         UserError: there are too few weak negatives.
     """
-    train, chance = splits.train, np.random.default_rng(config.training.seed)
+    train, chance = splits.train, np.random.default_rng(config.data_seed)
     if config.data.subsample < 1:
         count = max(1, round(config.data.subsample * len(train)))
         train = train.take(np.sort(chance.permutation(len(train))[:count]), "subsampled")
@@ -121,7 +121,7 @@ def _weak_negatives(count: int, splits: Splits, config: TrainConfig, schema: Lab
     labelled = concatenate([splits.train, splits.validation, splits.test])  # before sampling left any of them out
     index = near_duplicates.Index(labelled.texts, config.data.near_duplicate)
     wanted = round(weak.share / (1 - weak.share) * count)
-    order = sorted(range(len(texts)), key=lambda i: position(f"{texts[i]}\0{ids[i]}", config.training.seed))
+    order = sorted(range(len(texts)), key=lambda i: position(f"{texts[i]}\0{ids[i]}", config.data_seed))
     chosen: dict[str, str] = {}
     for i in order:
         if len(chosen) == wanted:

@@ -87,7 +87,7 @@ class Search:
         values = {key: _suggest(trial, key, space) for key, space in self.search.space.items()}
         config = with_values(self.config, values, source=f"trial {trial.number}")
         print(f"trial {trial.number}: " + ", ".join(f"{key} {_short(value)}" for key, value in values.items()))
-        prepared = data_splits.limited(self.prepared_for(config), config.training)
+        prepared = data_splits.limited(self.prepared_for(config), config)
         torch.manual_seed(config.training.seed)
         network = base_model.start(config, prepared.schema)
         checkpoints = self.folder / f"trial-{trial.number}"

@@ -45,7 +45,7 @@ def measure(name: str, data_dir: Path, output: Path, *, resume: bool) -> dict[st
     config = load_config(path)
     terminal.quiet_libraries()
     prepared = data_splits.prepare(config, data_dir)
-    splits = data_splits.limited(prepared, config.training).splits
+    splits = data_splits.limited(prepared, config).splits
     began = time.monotonic()
     tfidf = baseline.run(splits, prepared.schema)
     baseline_seconds = time.monotonic() - began

@@ -43,3 +43,23 @@ def test_short_texts_match_only_as_a_whole() -> None:
     assert index.nearest("LOL!") == (0, 1.0)
     assert index.nearest("so bad") is None
     assert near_duplicates.Index([], 0.8).nearest("lol") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            "我们提出了一种新的方法来识别讽刺语言并且公开了代码",
+            "我们提出了一种新的方法来识别讽刺语言并公开了代码",
+        ),
+        ("ผู้คนจำนวนมากสูญเสียงานของพวกเขาในปีนี้เพราะวิกฤต", "ผู้คนจำนวนมากสูญเสียงานของพวกเขาในปีนี้เพราะวิกฤติ"),
+        ("この論文では皮肉を検出する新しい手法を提案する", "この論文では皮肉を検出する新しい手法を提案します"),
+    ],
+)
+def test_scripts_without_spaces_are_compared_by_characters(one: str, other: str) -> None:
+    index = near_duplicates.Index([other, other[::-1]], 0.7)
+    found = index.nearest(one)
+    assert found is not None
+    assert found[0] == 0
+    assert 0.7 < found[1] < 1
+    assert len(near_duplicates.shingles("我们用BERT模型")) == 4  # 我 们 用 bert 模 型

@@ -85,6 +85,30 @@ def test_equal_texts_and_equal_split_keys_land_on_one_side(tmp_path: Path) -> No
     assert {name: set(texts) for name, texts in forwards.items()} == {n: set(t) for n, t in backwards.items()}
 
 
+def test_shares_are_of_documents_where_keys_have_many(tmp_path: Path) -> None:
+    """A hundred authors wrote half of the texts, and two the other half."""
+    rows = [{"text": f"text {n}", "label": "red", "author": n if n < 100 else 100 + n % 2} for n in range(200)]
+    rows += [{"text": f"more {n}", "label": "green", "author": f"a{n % 70}"} for n in range(700)]
+    for seed in range(8):
+        parts = sides(cut(tmp_path, rows, split_by="author", seed=seed))
+        assert {name: len(part) for name, part in parts.items()} == {
+            "train": pytest.approx(900 * 0.7, abs=60),
+            "validation": pytest.approx(900 * 0.15, abs=60),
+            "test": pytest.approx(900 * 0.15, abs=60),
+        }
+
+
+def test_the_seed_of_the_data_is_apart_from_that_of_the_training(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", red(200))
+    one, same, other = (
+        data_splits.prepare(
+            settings(data={"validation": [], "test": [], "seed": seed}, training={"seed": of}), tmp_path
+        )
+        for seed, of in ((1, 1), (1, 2), (2, 1))
+    )
+    assert sides(one) == sides(same) != sides(other)
+
+
 def test_no_test_split_is_fine_where_none_is_asked_for(tmp_path: Path) -> None:
     found = sides(cut(tmp_path, red(100), split={"validation": 0.5, "test": 0}))
     assert {name: len(texts) for name, texts in found.items()} == {"train": 50, "validation": 50, "test": 0}
