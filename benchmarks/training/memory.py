@@ -1,6 +1,6 @@
 """Measures the memory and time that a training needs for its data; writes results/memory.json.
 
-    python -m benchmarks.training.memory --data DATA --base DIR --papers 250000 2000000
+    python -m benchmarks.training.memory --data DATA --base DIR --corpora DIR --papers 250000 2000000
 
 The papers are made from those in DATA/arxiv, so that any number of them has the lengths and the shared phrases of real
 ones. Each size is read, cleaned, split and tokenised in a process of its own. Two updates follow.
@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds arxiv/")
     parser.add_argument("--base", required=True, help="base model, a small one: it decides the time of two updates")
+    parser.add_argument("--corpora", type=Path, help="folder of the papers that are made, which are kept there")
     parser.add_argument("--papers", type=int, nargs="+", required=True)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -42,11 +43,12 @@ def main() -> None:
     papers = _papers(flags.data / "arxiv")
     result: dict[str, Any] = {**environment.describe(), "updates": UPDATES, "rows": []}
     for count in flags.papers:
-        with tempfile.TemporaryDirectory() as folder:
-            _write(papers, count, Path(folder))
-            command = [sys.executable, "-m", "benchmarks.training.memory", "--data", folder, "--base", flags.base]
-            command += ["--papers", str(count), "--measure"]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        folder = flags.corpora / str(count)
+        if not folder.exists():
+            _write(papers, count, folder)
+        command = [sys.executable, "-m", "benchmarks.training.memory", "--data", str(folder), "--base", flags.base]
+        command += ["--papers", str(count), "--measure"]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         result["rows"].append({"papers": count} | json.loads(output.splitlines()[-1]))
         print(json.dumps(result["rows"][-1]), flush=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -62,9 +64,11 @@ def _papers(folder: Path) -> list[dict[str, Any]]:
 
 def _write(papers: list[dict[str, Any]], count: int, folder: Path) -> None:
     """Write a corpus under the name that the configuration has."""
-    (folder / "arxiv").mkdir()
-    with lzma.open(folder / "arxiv" / "recent.jsonl.xz", "wt", encoding="utf-8", preset=0) as file:
+    staging = folder.with_name(f".{folder.name}")
+    (staging / "arxiv").mkdir(parents=True, exist_ok=True)
+    with lzma.open(staging / "arxiv" / "recent.jsonl.xz", "wt", encoding="utf-8", preset=0) as file:
         file.writelines(json.dumps(paper) + "\n" for paper in _made(papers, count))
+    staging.rename(folder)
 
 
 def _made(papers: list[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
