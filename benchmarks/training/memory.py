@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds arxiv/")
     parser.add_argument("--base", required=True, help="base model, a small one: it decides the time of two updates")
-    parser.add_argument("--corpora", type=Path, help="folder of the papers that are made, which are kept there")
+    parser.add_argument("--corpora", type=Path, default=Path("build/corpora"), help="folder that keeps the papers made")
     parser.add_argument("--papers", type=int, nargs="+", required=True)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
