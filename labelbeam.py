@@ -19,6 +19,7 @@ COMMANDS = {
     "fetch": ("training.fetch", "fetch a base model and data from the Hugging Face hub"),
     "suspects": ("training.suspects", "list the labels of a data set that look wrong"),
     "evaluate": ("training.evaluate", "measure a trained model on labelled files"),
+    "compare_models": ("training.compare", "say whether one trained model is better than another"),
     "decide": ("training.decide", "fit a model's thresholds and calibration to labelled files"),
     "sweep": ("training.sweep", "search for better training settings"),
     "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),

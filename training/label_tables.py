@@ -3,19 +3,23 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import names
-from models.decision import Decision, thresholds_of
-from models.labels import Task
+from models.decision import Decision, Floats, thresholds_of
+from models.labels import LabelSchema, Task
 from training import metrics, terminal
 from training.measurement import Measurement
 
 FOLDER = "evaluation"  # folder of the tables in a model's directory
+PREFIXES = {"validation": "val", "test": "holdout"}  # of file names, by split
+SCORES = ("id", "truth", "score", "predicted", "group")  # columns of a table of scores
 JOBS = ("SLURM_JOB_ID", "JOB_ID")  # where Slurm and Grid Engine say which job this is
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of cells that a spreadsheet would compute
 
@@ -25,10 +29,10 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
 
     The first has a row for each metric, at 0.5 and at the threshold, with the label, the date, the data path, the run
     id and the number of the scheduler's job, if there is one. The second has a row for each document: its id, the truth
-    (0 or 1, or empty if it is unknown), the score, and the decision (0 or 1).
+    (0 or 1, or empty if it is unknown), the score, the decision (0 or 1), and the value of `data.split_by`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    prefix = {"validation": "val", "test": "holdout"}[measurement.split]
+    prefix = PREFIXES[measurement.split]
     date = datetime.now(UTC).isoformat(timespec="seconds")
     labels, values = measurement.labels, measurement.metrics
     thresholds = thresholds_of(labels, decision)
@@ -47,9 +51,45 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
             ["" if np.isnan(target) else int(target) for target in measurement.examples.targets[:, i].tolist()],
             measurement.probs[:, i].round(6).tolist(),
             measurement.predicted[:, i].astype(int).tolist(),
+            measurement.examples.groups or [""] * len(measurement.examples),
             strict=True,
         )
-        write_csv(directory / f"{stem}_scores.csv", ("id", "truth", "score", "predicted"), scores)
+        write_csv(directory / f"{stem}_scores.csv", SCORES, scores)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The decisions of a model on a split. Arrays are (documents, labels), without a binary task's negative label."""
+
+    ids: list[str]
+    targets: Floats  # 1, 0, or NaN for an unknown label
+    predicted: NDArray[np.bool_]
+    groups: NDArray[np.int64]  # number of each document's group, from 0 (documents,); without groups, of the document
+
+
+def read_scores(directory: Path, split: str, labels: LabelSchema) -> Scores:
+    """Return what `write` has written of a split.
+
+    Raises:
+        OSError: a table is missing.
+        ValueError, KeyError: a table is damaged.
+    """
+    files = names.distinct(labels.names, also=".-")[1 if labels.task is Task.BINARY else 0 :]
+    tables = [_columns(directory / f"{PREFIXES[split]}_{file}_scores.csv") for file in files]
+    ids, groups = tables[0]["id"], tables[0].get("group", [])
+    if any(table["id"] != ids for table in tables):
+        raise ValueError("the tables of two labels have other documents")
+    targets = [[float(cell) if cell else np.nan for cell in table["truth"]] for table in tables]
+    predicted = [[cell == "1" for cell in table["predicted"]] for table in tables]
+    keys = groups if any(groups) else list(map(str, range(len(ids))))
+    numbers = np.unique(keys, return_inverse=True)[1]
+    return Scores(ids, np.array(targets, np.float32).T, np.array(predicted).T, numbers)
+
+
+def _columns(path: Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _metric_rows(values: dict[str, Any], label: str) -> Iterator[tuple[str, Any]]:

@@ -36,7 +36,7 @@ UNREADABLE = (  # errors of the readers: broken content, broken compression, too
 )
 # Bytes. One chunk holds a whole file as a rule, so a field may first appear in a late line. The parser takes ten times
 # as much memory.
-JSON_CHUNK = 1 << 28
+JSON_CHUNK = 1 << 26
 
 
 def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, Rows]]:
