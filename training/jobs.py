@@ -57,6 +57,17 @@ def plan(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
     return [_one_vs_rest(config, prepared, place, output / folder) for place, folder in enumerate(folders)]
 
 
+def of_seeds(config: TrainConfig, prepared: Prepared, output: Path, seeds: int) -> list[Job]:
+    """Return a job for each `training.seed` from the configuration's on, all with the same data, below `output`."""
+    data = config.data.model_copy(update={"seed": config.data_seed})
+    first = config.training.seed
+    trainings = (config.training.model_copy(update={"seed": seed}) for seed in range(first, first + seeds))
+    return [
+        Job(config.model_copy(update={"data": data, "training": training}), prepared, output / f"seed{training.seed}")
+        for training in trainings
+    ]
+
+
 def _one_vs_rest(config: TrainConfig, prepared: Prepared, place: int, output: Path) -> Job:
     def binary(examples: Examples) -> Examples:
         examples = examples.take(np.flatnonzero(examples.known[:, place]), "no_label")
