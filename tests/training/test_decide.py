@@ -54,10 +54,7 @@ def test_a_decision_is_fitted_and_the_weights_stay(
     assert {path.name[:3] for path in (model / "evaluation").iterdir()} == {"val", "hol"}
     assert (model / "report.html").is_file()
     output = tmp_path / "evaluation"
-    assert (
-        evaluate.main(["--model", str(model), "--data", str(files[1]), "--output", str(output), "--precision", "fp32"])
-        == 0
-    )
+    assert evaluate.main(["--model", str(model), "--data", str(files[1]), "--output", str(output)]) == 0
     assert json.loads((output / "metrics.json").read_bytes())["macro_f1"] == pytest.approx(held_out["macro_f1"])
 
 
