@@ -301,7 +301,7 @@ class TrainingConfig(Section):
 
 
 class DecisionConfig(Section):
-    """How scores become labels. Temperatures, biases and thresholds are fitted to validation and never to test."""
+    """How scores become labels. Calibration and thresholds are chosen on validation data, never on test data."""
 
     # what thresholds are for: macro_f1; best_f1, which for binary is the positive label's; "precision >= 0.9", with the
     # highest recall; "recall >= 0.9", with the highest precision; or fixed

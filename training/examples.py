@@ -60,11 +60,12 @@ class Examples:
 
     def take(self, indices: NDArray[np.int64], reason: str | None = None) -> "Examples":
         """Return the examples at these positions. If there is a reason, the others count as left out for it."""
-        ids, groups = ([column[i] for i in indices] if column else column for column in (self.ids, self.groups))
+        ids = [self.ids[i] for i in indices]
+        groups = None if self.groups is None else [self.groups[i] for i in indices]
         skipped = dict(self.skipped)
         if reason and len(indices) < len(self):
             skipped[reason] = skipped.get(reason, 0) + len(self) - len(indices)
-        return Examples(self.texts.take(indices), self.targets[indices], ids or [], groups, skipped)
+        return Examples(self.texts.take(indices), self.targets[indices], ids, groups, skipped)
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:

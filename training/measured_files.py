@@ -6,10 +6,13 @@ from pathlib import Path
 import torch
 
 from models import weights
+from models.decision import Floats
 from models.errors import UserError
 from models.trained_model import Manifest
+from models.weights import TrainedModel
 from training import data, label_tables, report, tables
 from training.config import TrainConfig
+from training.examples import Examples
 from training.measurement import Measurement, measure_split, score
 from training.output_folder import not_essential
 
@@ -25,19 +28,27 @@ def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
         UserError: the model or a file cannot be used, or there are no labelled rows.
     """
     model = weights.load(directory)
-    labels, decision = model.manifest.labels, model.manifest.decision
-    examples = data.read(config, "train", Path(), labels)
-    if examples is None or not len(examples):
-        raise UserError(
-            f"--data {config.data.train[0]}: expected labelled rows, found none; check the file and the columns."
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    logits = score(model.network.to(device), model.tokenizer, examples.texts, model.manifest.text)
-    measurement = measure_split("test", examples, logits, labels, decision)
+    examples, logits = scored(model, config, "--data")
+    measurement = measure_split("test", examples, logits, model.manifest.labels, model.manifest.decision)
     with not_essential("the table of results", "--output writes the numbers to a folder", step="printed"):
         label_tables.show(measurement)
     if output:
         write(measurement, model.manifest, output, tables.source(config, "train", Path()))
+
+
+def scored(model: TrainedModel, config: TrainConfig, flag: str) -> tuple[Examples, Floats]:
+    """Return the labelled examples in the training files of the configuration, and their logits (documents, labels).
+
+    Raises:
+        UserError: a file cannot be used, or there are no labelled rows in the files, which the flag named.
+    """
+    examples = data.read(config, "train", Path(), model.manifest.labels)
+    if examples is None or not len(examples):
+        raise UserError(
+            f"{flag} {config.data.train[0]}: expected labelled rows, found none; check the file and the columns."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return examples, score(model.network.to(device), model.tokenizer, examples.texts, model.manifest.text)
 
 
 def write(measurement: Measurement, manifest: Manifest, output: Path, data_path: str) -> None:

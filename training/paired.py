@@ -18,7 +18,7 @@ AT_ONCE = 100  # resamples in one array
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher a measure of the second model is than the first one's."""
+    """A measure of both models, with the interval and the p-value of their difference."""
 
     first: float
     second: float

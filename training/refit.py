@@ -4,14 +4,11 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from models import trained_model, weights
 from models.decision import Decision, Floats
 from models.errors import UserError
 from models.trained_model import Manifest
-from models.weights import TrainedModel
-from training import calibrate, data, label_tables, measurement, model_card, report, tables
+from training import calibrate, label_tables, measured_files, measurement, model_card, report, tables
 from training.config import TrainConfig
 from training.examples import Examples
 from training.measurement import Measurement
@@ -27,14 +24,13 @@ def refit(directory: Path, config: TrainConfig, test: TrainConfig | None) -> Non
         UserError: the model or a file cannot be used, there are no labelled rows, or the model was trained on them.
     """
     model = weights.load(directory)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.network.to(device)
     splits = {"validation": config} | ({"test": test} if test else {})
-    examples = {name: _examples(model, of, f"--{'data' if of is config else 'test'}") for name, of in splits.items()}
-    logits = {
-        name: measurement.score(model.network, model.tokenizer, part.texts, model.manifest.text)
-        for name, part in examples.items()
-    }
+    examples: dict[str, Examples] = {}
+    logits: dict[str, Floats] = {}
+    for name, of in splits.items():
+        flag = "--data" if of is config else "--test"
+        examples[name], logits[name] = measured_files.scored(model, of, flag)
+        _check_unseen(examples[name], model.manifest, f"{flag} {of.data.train[0]}")
     labels = model.manifest.labels
     decision = calibrate.fit(logits["validation"], examples["validation"].targets, labels, config.decision)
     measured = [
@@ -50,18 +46,12 @@ def refit(directory: Path, config: TrainConfig, test: TrainConfig | None) -> Non
     print(f"decision, metrics and report: {directory}")
 
 
-def _examples(model: TrainedModel, config: TrainConfig, flag: str) -> Examples:
-    examples = data.read(config, "train", Path(), model.manifest.labels)
-    if examples is None or not len(examples):
+def _check_unseen(examples: Examples, manifest: Manifest, source: str) -> None:
+    if examples.sha256() == manifest.training.get("data_sha256"):
         raise UserError(
-            f"{flag} {config.data.train[0]}: expected labelled rows, found none; check the file and the columns."
-        )
-    if examples.sha256() == model.manifest.training.get("data_sha256"):
-        raise UserError(
-            f"{flag} {config.data.train[0]}: expected documents that the model has not seen, found those that it was "
+            f"{source}: expected documents that the model has not seen, found those that it was "
             "trained on, whose scores are too good to fit a decision to; give others."
         )
-    return examples
 
 
 def _manifest(former: Manifest, config: TrainConfig, decision: Decision, measured: list[Measurement]) -> Manifest:

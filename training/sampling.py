@@ -22,7 +22,7 @@ def without_duplicates(examples: Examples) -> Examples:
     for place, (text, target) in enumerate(zip(examples.texts, examples.targets, strict=True)):
         content = digest(text) + target.tobytes()
         same = kept.setdefault(content, place)
-        if examples.keys[place] < examples.keys[same]:
+        if examples.groups and examples.groups[place] < examples.groups[same]:
             kept[content] = place
     return examples.take(np.array(sorted(kept.values()), np.int64), "duplicate")
 

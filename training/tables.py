@@ -34,9 +34,9 @@ UNREADABLE = (  # errors of the readers: broken content, broken compression, too
     pandas.errors.ParserWarning,
     StopIteration,
 )
-# Bytes. One chunk holds a whole file as a rule, so a field may first appear in a late line. The parser takes ten times
-# as much memory.
-JSON_CHUNK = 1 << 26
+# Bytes that are parsed at once. The columns and their types come from the first chunk. Where a later one does not fit
+# them, a larger chunk is tried, which takes several times its size in memory.
+JSON_CHUNKS = (1 << 26, 1 << 29)
 
 
 def of_split(config: TrainConfig, split: str, data_dir: Path) -> Iterator[tuple[str, Rows]]:
@@ -143,21 +143,30 @@ def read(path: str, config: TrainConfig) -> Rows:
     if reader is None:
         raise UserError(f"{path}: expected one of {', '.join(READERS)}, .txt, also compressed; convert the file.")
     try:
-        # The table is in a file that loses its name here, so that it takes no memory, and nothing stays on disk.
-        with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder, warnings.catch_warnings():
-            warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
-            options = _options(reader, path, kind, config.data)
-            source = _decompressed(path, folder) if reader == "parquet" else path
-            table = datasets.load_dataset(reader, data_files=source, split="train", cache_dir=folder, **options)
+        options = _options(reader, path, kind, config.data)
+        try:
+            return Rows(_loaded(reader, path, options))
+        except datasets.exceptions.DatasetGenerationError:
+            if reader != "json":
+                raise
+            return Rows(_loaded(reader, path, options | {"chunksize": JSON_CHUNKS[1]}))
     except UNREADABLE as error:
         cause = " ".join(str(error.__cause__ or error).split())[:200] or "it is empty"
         raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
-    _give_memory_back()
-    return Rows(table)
+    finally:
+        _give_memory_back()
+
+
+def _loaded(reader: str, path: str, options: dict[str, Any]) -> datasets.Dataset:
+    """Return the table of a file. It is in a file that loses its name here, so nothing stays in memory or on disk."""
+    with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder, warnings.catch_warnings():
+        warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
+        source = _decompressed(path, folder) if reader == "parquet" else path
+        return datasets.load_dataset(reader, data_files=source, split="train", cache_dir=folder, **options)
 
 
 def _give_memory_back() -> None:
-    """Return what the parsers have freed to the system: three times the size of the chunk, which would be kept."""
+    """Return to the system what the parsers have freed, which Arrow and the C library would keep."""
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # of glibc alone
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -223,7 +232,7 @@ def _options(reader: str, path: str, suffix: str, config: DataConfig) -> dict[st
     if reader == "parquet":
         return {}
     if reader == "json":
-        return {"chunksize": JSON_CHUNK, "parse_agent_traces": False}
+        return {"chunksize": JSON_CHUNKS[0], "parse_agent_traces": False}
     separator = config.separator or ("\t" if suffix == ".tsv" else ",")
     # A quotation mark in a TSV file is a character like any other.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL

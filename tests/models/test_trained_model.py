@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from models import seals, trained_model, weights
+from models.decision import Decision, probabilities
 from models.errors import ModelError
+from models.labels import Task
 from tests.tiny import tiny_model
 
 
@@ -179,3 +182,23 @@ def test_names_are_fit_for_columns() -> None:
     names = [trained_model.model_name(name) for name in ("政治", "経済", "++", "/")]
     assert len(set(names)) == 4
     assert all(re.fullmatch(r"_*[0-9a-f]{12}", name) for name in names)
+
+
+def test_a_model_of_format_1_has_one_temperature_and_no_bias(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "m")
+    edit(
+        model,
+        lambda content: content.update(format_version=1, decision={"temperature": 1.5, "thresholds": [0.3, 0.4, 0.5]}),
+    )
+    decision = trained_model.read_manifest(model).decision
+    assert decision == Decision(temperature=1.5, thresholds=(0.3, 0.4, 0.5))
+    logits = np.array([[1.0, -2.0, 0.5]])
+    assert probabilities(logits, Task.MULTI_LABEL, decision) == pytest.approx(1 / (1 + np.exp(-logits / 1.5)))
+
+
+@pytest.mark.parametrize("key", ["temperature", "bias"])
+def test_a_decision_of_other_labels_is_refused(tmp_path: Path, key: str) -> None:
+    model = tiny_model(tmp_path / "m")
+    edit(model, lambda content: content["decision"].update({key: [1.0, 2.0]}))
+    with pytest.raises(ModelError, match="expected a temperature and a bias for each label"):
+        trained_model.read_manifest(model)

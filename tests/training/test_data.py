@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from models.errors import UserError
-from training import data
+from training import data, tables
 from training.config import TrainConfig
 from training.examples import Examples
 
@@ -337,3 +337,18 @@ def test_the_hash_of_examples_depends_on_texts_targets_and_their_order() -> None
         examples(["ab", ""], one.targets),
     ]
     assert len({one.sha256(), *(other.sha256() for other in others)}) == 6
+
+
+def test_a_field_that_first_appears_after_the_first_chunk_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a file is parsed again in a larger chunk."""
+    rows: list[dict[str, Any]] = [{"text": f"{n} " + "x" * 100, "label": "red"} for n in range(2_000)]
+    rows += [{"text": "late", "label": "green", "votes": "3"}, {"text": "none", "label": "red"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    monkeypatch.setattr(tables, "JSON_CHUNKS", (20_000, 1 << 29))
+    examples = read(settings(data={"where": "votes == 3"}), tmp_path)
+    assert [*examples.texts] == ["late"]
+    monkeypatch.setattr(tables, "JSON_CHUNKS", (20_000, 20_000))
+    with pytest.raises(UserError, match="rows.jsonl cannot be read as json"):
+        read(settings(), tmp_path)
