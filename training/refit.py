@@ -47,6 +47,7 @@ def refit(directory: Path, config: TrainConfig, test: TrainConfig | None) -> Non
 
 
 def _check_unseen(examples: Examples, manifest: Manifest, source: str) -> None:
+    """Refuse the training split as a whole. A part of it, or the file before duplicates were dropped, is not known."""
     if examples.sha256() == manifest.training.get("data_sha256"):
         raise UserError(
             f"{source}: expected documents that the model has not seen, found those that it was "
