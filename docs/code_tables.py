@@ -22,6 +22,7 @@ from inference.corpus.records import bigquery_schema, predictions_schema
 from inference.runs.lineage import Delta
 from inference.runs.receipts import Receipt, SliceTotals
 from models.trained_model import Manifest
+from training.checks import CHECKS
 from training.config import TrainConfig
 
 OTHERS = ("training.demo_corpus", "inference.probe")  # commands that the front door does not list
@@ -124,6 +125,15 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[Cells]:
         yield f"`{prefix}{name}`", kind, shown, cell(meaning)
 
 
+def checks() -> Iterator[str]:
+    """Yield a section for each check of a model: what it looks for, and what to do."""
+    for severity, of_severity in CHECKS.items():
+        yield f"## {severity.capitalize()}s\n"
+        for check in of_severity:
+            first, _, rest = inspect.cleandoc(check.__doc__ or "").partition("\n\n")
+            yield f"### {check.__name__}\n\n{_wrapped(first)}\n\n{_wrapped(' '.join(rest.split()))}\n"
+
+
 def receipt() -> Iterator[str]:
     """Yield the fields of a receipt: the slice's own first, then its numbers, then those of each model."""
     for kind in _ours(Receipt):
@@ -203,6 +213,7 @@ def cell(said: str, *, keep_lines: bool = False) -> str:
 PARTS: dict[str, Any] = {
     "flags": flags,
     "configuration": config_keys,
+    "checks": checks,
     "receipt": receipt,
     "delta": delta,
     "summary": summary,

@@ -28,13 +28,13 @@ from training import (
     measurement,
     model_card,
     processes,
-    report,
     terminal,
     trackers,
 )
 from training.base_model import Network
 from training.callbacks import DivergedError
 from training.examples import Examples, Splits
+from training.explanation import Explanation
 from training.jobs import Job
 from training.measurement import Measurement
 from training.output_folder import not_essential
@@ -60,16 +60,14 @@ def build(job: Job) -> None:
     if not processes.is_first():
         return
     manifest, measurements = _measure(job, network, prepared.splits, fitted)
-    calibrate.warn(manifest.labels, manifest.decision)
     _save(job.output, network, manifest)
-    _explain(job, manifest, measurements)
+    explanation = _explain(job, manifest, measurements)
     trackers.finish(config.training, manifest)
     if config.training.keep_epochs:
         _save_epochs(job, network, prepared.splits, fitted)
     with not_essential(job.checkpoints, "the model is safe, and you can remove the folder", step="removed"):
         shutil.rmtree(job.checkpoints)
-    with not_essential("the table of results", f"the same numbers are in {job.output}", step="printed"):
-        label_tables.show(measurements[-1])
+    explanation.show()
     parameters = networks.num_parameters(network.module)
     print(f"{parameters:,} parameters, trained in {fitted.seconds:,.0f} s: {job.output}")
 
@@ -124,20 +122,17 @@ def _save(output: Path, network: Network, manifest: Manifest) -> None:
     weights.save(output, network.module, network.config, network.tokenizer, manifest)
 
 
-def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) -> None:
+def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) -> Explanation:
     """Write the tables, the report and the model card into the model's directory. Each may fail by itself."""
-    again = f"`python -m training.evaluate --model {job.output} --data FILE --output DIR`"
-    for one in measurements:
-        tables = job.output / label_tables.FOLDER
-        with not_essential(f"a table of {one.split} in {tables}", f"the model is safe, and {again} makes such tables"):
-            sources = job.prepared.sources[one.split]
-            label_tables.write(one, manifest.decision, tables, sources, manifest.training["run_id"])
+    command = f"`python -m training.evaluate --model {job.output} --data FILE --output DIR`"
+    again = f"the model is safe, and {command} measures it again"
+    explanation = Explanation(manifest, measurements, job.prepared.sources, again)
+    explanation.write(job.output, job.output / label_tables.FOLDER)
     with not_essential(job.output / config_file.USED, "the same settings are in model.json"):
         (job.output / config_file.USED).write_text(config_file.to_toml(job.config), encoding="utf-8")
-    with not_essential(job.output / report.FILE, f"the model is safe, and {again} draws such a report"):
-        report.write(job.output, measurements, manifest)
     with not_essential(job.output / model_card.FILE, "the model is safe, and works without this card"):
         model_card.write(job.output, manifest)
+    return explanation
 
 
 def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:

@@ -55,15 +55,6 @@ def at_bounds(labels: LabelSchema, decision: Decision) -> list[str]:
     return [name for name, (temperature, bias) in values if temperature in TEMPERATURES or abs(bias) >= BIAS]
 
 
-def warn(labels: LabelSchema, decision: Decision) -> None:
-    """Say which labels have a calibration at its bound."""
-    if bound := at_bounds(labels, decision):
-        print(
-            f"notice: the calibration of {', '.join(map(repr, bound))} is at its bound, because validation tells too "
-            "little or is too easy; read the scores as an order, not as probabilities."
-        )
-
-
 def _of_each_label(logits: Floats, targets: Floats, fewest: int) -> Decision:
     """Return temperature and bias of each label. Labels with few positives or negatives share those of all labels."""
     chance = np.random.default_rng(0)

@@ -37,12 +37,15 @@ def make_parser() -> Parser:
         help="value for a key in [labels] if the files differ from the training files, such as labels.column=sdg; "
         "may be repeated",
     )
+    parser.add_argument(
+        "--by", metavar="COLUMN", help="compare F1 between the values of a column, such as year or language"
+    )
     return parser
 
 
 def _run(argv: Sequence[str] | None) -> None:
     flags = make_parser().parse(argv)
-    config = config_of(trained_model.read_manifest(flags.model), flags.data, flags.set)
+    config = config_of(trained_model.read_manifest(flags.model), flags.data, flags.set, flags.by)
 
     from training import measured_files, terminal
 
@@ -50,10 +53,10 @@ def _run(argv: Sequence[str] | None) -> None:
     measured_files.measure(flags.model, config, flags.output)
 
 
-def config_of(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]) -> TrainConfig:
+def config_of(manifest: Manifest, files: Sequence[str], overrides: Sequence[str], by: str | None = None) -> TrainConfig:
     """Return how to read the files: as the model's training did, or by label names in a column `label`.
 
-    The decision's settings are those of the training too.
+    The decision's settings are those of the training too. The values of the column `by` become the examples' groups.
 
     Raises:
         UserError: has a line for each wrong key or value of an override.
@@ -63,7 +66,7 @@ def config_of(manifest: Manifest, files: Sequence[str], overrides: Sequence[str]
     if not {"groups", "columns", "names", "min_documents"} & labels.keys():
         labels["names"] = list(manifest.labels.names)
     content = {
-        "data": {"train": list(files)},
+        "data": {"train": list(files)} | ({"split_by": by} if by else {}),
         "labels": {"task": manifest.labels.task.value, **labels},
         "text": manifest.text.model_dump(),
         "model": {"base": "none"},

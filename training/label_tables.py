@@ -134,9 +134,3 @@ def show(measurement: Measurement) -> None:
         cells = ("–" if of_label[key] is None else f"{of_label[key]:.3f}" for key in columns.values())
         table.add_row(name, *cells, f"{of_label['support']:,}")
     terminal.print_table(table)
-    if absent := values["labels_without_documents"]:
-        others = f"; without them it is {values['macro_f1_of_others']:.3f}" if "macro_f1_of_others" in values else ""
-        print(
-            f"notice: no document of {measurement.split} has {', '.join(absent)}: they count as an F1 of 0 in "
-            f"macro-F1{others}."
-        )

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import torch
 
-from models import weights
+from models import names, weights
 from models.decision import Floats
 from models.errors import UserError
-from models.trained_model import Manifest
 from models.weights import TrainedModel
-from training import data, label_tables, report, tables
+from training import data, subgroups, tables
 from training.config import TrainConfig
 from training.examples import Examples
-from training.measurement import Measurement, measure_split, score
-from training.output_folder import not_essential
+from training.explanation import Explanation
+from training.measurement import measure_split, score
 
-AGAIN = "the metrics are safe, and the same command writes it again"
+AGAIN = "the model is as it was, and the same command with --output measures it again"
 
 
 def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
@@ -30,10 +29,20 @@ def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
     model = weights.load(directory)
     examples, logits = scored(model, config, "--data")
     measurement = measure_split("test", examples, logits, model.manifest.labels, model.manifest.decision)
-    with not_essential("the table of results", "--output writes the numbers to a folder", step="printed"):
-        label_tables.show(measurement)
+    sources = {"test": tables.source(config, "train", Path())}
+    explanation = Explanation(model.manifest, [measurement], sources, AGAIN)
+    explanation.show()
+    by = config.data.split_by
+    compared = subgroups.compare(measurement) if by else []
+    if by:
+        subgroups.show(compared, by)
     if output:
-        write(measurement, model.manifest, output, tables.source(config, "train", Path()))
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "metrics.json").write_text(json.dumps(measurement.metrics, indent=2) + "\n", encoding="utf-8")
+        explanation.write(output, output)
+        if by:
+            subgroups.write(compared, output / f"by_{names.distinct([by], also='.-')[0]}.csv")
+        print(f"metrics, report and tables: {output}")
 
 
 def scored(model: TrainedModel, config: TrainConfig, flag: str) -> tuple[Examples, Floats]:
@@ -49,15 +58,3 @@ def scored(model: TrainedModel, config: TrainConfig, flag: str) -> tuple[Example
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return examples, score(model.network.to(device), model.tokenizer, examples.texts, model.manifest.text)
-
-
-def write(measurement: Measurement, manifest: Manifest, output: Path, data_path: str) -> None:
-    """Write metrics.json, the CSV tables and report.html into a folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").write_text(json.dumps(measurement.metrics, indent=2) + "\n", encoding="utf-8")
-    with not_essential(f"a table in {output}", AGAIN):
-        run_id = manifest.training.get("run_id", "")
-        label_tables.write(measurement, manifest.decision, output, data_path, run_id)
-    with not_essential(output / report.FILE, AGAIN):
-        report.write(output, [measurement], manifest)
-    print(f"metrics, report and tables: {output}")

@@ -8,9 +8,10 @@ from models import trained_model, weights
 from models.decision import Decision, Floats
 from models.errors import UserError
 from models.trained_model import Manifest
-from training import calibrate, label_tables, measured_files, measurement, model_card, report, tables
+from training import calibrate, label_tables, measured_files, measurement, model_card, tables
 from training.config import TrainConfig
 from training.examples import Examples
+from training.explanation import Explanation
 from training.measurement import Measurement
 from training.output_folder import not_essential
 
@@ -38,11 +39,11 @@ def refit(directory: Path, config: TrainConfig, test: TrainConfig | None) -> Non
     ]
     manifest = _manifest(model.manifest, config, decision, measured)
     trained_model.write_manifest(directory, manifest)
-    _say(model.manifest, measured[-1], logits[measured[-1].split])
-    calibrate.warn(labels, decision)
     if any((directory / "runtimes").glob("int8-*")):
         print("notice: the int8 variant was proved with the former decision; prove it again with labelbeam optimize.")
-    _explain(directory, manifest, measured, {name: tables.source(of, "train", Path()) for name, of in splits.items()})
+    sources = {name: tables.source(of, "train", Path()) for name, of in splits.items()}
+    _explain(directory, Explanation(manifest, measured, sources, AGAIN))
+    _compare(model.manifest, measured[-1], logits[measured[-1].split])
     print(f"decision, metrics and report: {directory}")
 
 
@@ -71,25 +72,19 @@ def _manifest(former: Manifest, config: TrainConfig, decision: Decision, measure
     return former.model_copy(update=update)
 
 
-def _say(former: Manifest, measured: Measurement, logits: Floats) -> None:
-    """Print the metrics of the new decision, and the macro-F1 of the former one on the same documents."""
+def _compare(former: Manifest, measured: Measurement, logits: Floats) -> None:
+    """Print macro-F1 with the former decision and with the new one, on the same documents."""
     before = measurement.measure_split(
         measured.split, measured.examples, logits, former.labels, former.decision
     ).metrics["macro_f1"]
-    with not_essential("the table of results", "model.json has the numbers", step="printed"):
-        label_tables.show(measured)
     print(f"macro-F1 {before:.3f} with the former decision, {measured.metrics['macro_f1']:.3f} with the new one")
 
 
-def _explain(directory: Path, manifest: Manifest, measured: list[Measurement], sources: dict[str, str]) -> None:
-    """Write tables, report and model card, in place of those of the former decision."""
+def _explain(directory: Path, explanation: Explanation) -> None:
+    """Write tables, report and model card in place of those of the former decision, and print the metrics."""
     folder = directory / label_tables.FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    for one in measured:
-        with not_essential(f"a table in {folder}", AGAIN):
-            run_id = manifest.training.get("run_id", "")
-            label_tables.write(one, manifest.decision, folder, sources[one.split], run_id)
-    with not_essential(directory / report.FILE, AGAIN):
-        report.write(directory, measured, manifest)
+    explanation.write(directory, folder)
     with not_essential(directory / model_card.FILE, AGAIN):
-        model_card.write(directory, manifest)
+        model_card.write(directory, explanation.manifest)
+    explanation.show()

@@ -11,6 +11,7 @@ from models.decision import thresholds_of
 from models.labels import Task
 from models.trained_model import Manifest
 from training import charts
+from training.checks import Finding
 from training.measurement import Measurement
 
 FILE = "report.html"
@@ -20,9 +21,15 @@ LONGEST = 300  # characters that it shows of a text
 MOST_CELLS = 40  # labels up to which a heat map can be read
 
 
-def write(directory: Path, measurements: Sequence[Measurement], manifest: Manifest, name: str | None = None) -> None:
+def write(
+    directory: Path,
+    measurements: Sequence[Measurement],
+    manifest: Manifest,
+    findings: Sequence[Finding] = (),
+    name: str | None = None,
+) -> None:
     """Write `report.html` with the last measurement in full, which is test if there is one, and totals of all."""
-    content = _content(measurements, manifest, name or directory.name)
+    content = _content(measurements, manifest, name or directory.name) | {"findings": findings}
     (directory / FILE).write_text(page.render(TEMPLATE, **content), encoding="utf-8")
 
 

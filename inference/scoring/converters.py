@@ -30,8 +30,7 @@ def quantize(model: TrainedModel, batches: Sequence[tuple[Any, Any]], folder: Pa
     Calibrate the ranges of activations on `batches`, pairs of ids and mask, both int64 (documents, tokens).
     """
     ov = import_openvino()
-    nncf = importlib.import_module("nncf")
-    nncf.set_log_level(logging.ERROR)
+    nncf = _import_nncf()
     with _quiet(), contextlib.redirect_stdout(io.StringIO()):
         quantized = nncf.quantize(
             ov.convert_model(model.network, example_input=example()),
@@ -42,6 +41,21 @@ def quantize(model: TrainedModel, batches: Sequence[tuple[Any, Any]], folder: Pa
     folder.mkdir(parents=True)
     ov.save_model(quantized, folder / OPENVINO, compress_to_fp16=False)
     conversion_folder.seal(folder, conversion_folder.int8(model.manifest))
+
+
+def _import_nncf() -> Any:
+    """Import NNCF without its messages, and leave the logs of everything else as they are.
+
+    Its import changes the class of all loggers that follow, and its own way to set a level changes handlers that
+    others may use.
+    """
+    kind = logging.getLoggerClass()
+    try:
+        nncf = importlib.import_module("nncf")
+    finally:
+        logging.setLoggerClass(kind)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf
 
 
 @contextlib.contextmanager

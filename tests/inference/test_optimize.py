@@ -1,6 +1,7 @@
 """Test that an int8 variant is proved on other documents than it was made from, and refused if F1 falls."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference import optimize
-from inference.scoring import conversion_folder, quantization
+from inference.scoring import conversion_folder, converters, quantization
 from inference.scoring.conversion_folder import FOLDER, OPENVINO, PROOF
-from models import hardware, trained_model
+from models import hardware, trained_model, weights
 from tests.inference.conftest import rows_of, texts, write_corpus
 from tests.tiny import tiny_model
 
@@ -36,6 +37,18 @@ def labelled(tmp_path: Path) -> Path:
     path = tmp_path / "labelled.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_what_others_log_is_still_heard_after_a_model_was_quantized(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind, levels = logging.getLoggerClass(), [handler.level for handler in logging.getLogger().handlers]
+    batch = (np.full((2, 8), 5), np.ones((2, 8), np.int64))
+    converters.quantize(weights.load(model), [batch, batch], tmp_path / "int8")
+    assert logging.getLoggerClass() is kind
+    assert [handler.level for handler in logging.getLogger().handlers] == levels
+    logging.getLogger("inference.later").warning("a warning")
+    assert caplog.messages[-1] == "a warning"
 
 
 def int8_folder(model: Path) -> Path:

@@ -1,5 +1,6 @@
 """Any trained model is evaluated on any labelled file, and scores come in the order of the texts."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -44,6 +45,21 @@ def test_any_model_on_any_labelled_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"macro-F1 {found['macro_f1']:.3f}" in capsys.readouterr().out
     tables = {f"holdout_{name}_{kind}.csv" for name in ("red", "green", "blue") for kind in ("evaluation", "scores")}
     assert tables <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_f1_is_compared_between_the_values_of_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, file = str(tiny_model(tmp_path / "m")), tmp_path / "rows.jsonl"
+    rows = [{"text": text, "label": ["red"] if "red" in text else [], "sort of": n % 2} for n, text in enumerate(TEXTS)]
+    write_rows(file, rows)
+    flags = ["--model", model, "--data", str(file), "--output", str(tmp_path / "out")]
+    assert evaluate.main([*flags, "--by", "sort of"]) == 0
+    assert "micro-F1 by sort of" in capsys.readouterr().out
+    with (tmp_path / "out" / "by_sort_of.csv").open(encoding="utf-8", newline="") as table:
+        found = [row for row in csv.DictReader(table) if row["label"] == "(all labels)"]
+    assert [(row["value"], row["documents"]) for row in found] == [("0", "30"), ("1", "30")]
+    assert float(found[0]["f1"]) == float(found[1]["f1_elsewhere"])
+    assert evaluate.main([*flags, "--by", "year"]) == 2
+    assert "expected columns ['year'], found ['label', 'sort of', 'text']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

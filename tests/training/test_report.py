@@ -71,7 +71,7 @@ def made_up(task: str, documents: int = 400) -> tuple[list[Measurement], Manifes
 @pytest.mark.parametrize("task", NAMES)
 def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) -> None:
     found, manifest = made_up(task)
-    report.write(tmp_path, found, manifest, "my model")
+    report.write(tmp_path, found, manifest, name="my model")
     content = (tmp_path / "report.html").read_text()
     page = Page(content)
     metrics = manifest.metrics["test"]
@@ -91,14 +91,14 @@ def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) 
     assert not re.search(r"url\((?!#)", content)
     assert page.elements.count("svg") == (4 if task == "binary" else 5)
     assert content.count("true: ") <= report.WORST
-    report.write(tmp_path, found, manifest, "my model")
+    report.write(tmp_path, found, manifest, name="my model")
     assert (tmp_path / "report.html").read_text() == content  # the same numbers give the same bytes
 
 
 @pytest.mark.parametrize("task", NAMES)
 def test_thresholds_are_spoken_of_if_the_model_has_some(tmp_path: Path, task: str) -> None:
     measurements, manifest = made_up(task)
-    report.write(tmp_path, measurements, manifest, "my model")
+    report.write(tmp_path, measurements, manifest, name="my model")
     _, page = card(tmp_path, manifest)
     bare = Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision)
     (tmp_path / "bare").mkdir()
@@ -160,7 +160,7 @@ def test_no_label_acts_in_tables_and_charts(tmp_path: Path, monkeypatch: pytest.
     evil = ('<img src=x onerror="alert(1)">', "--><script>alert(1)</script>", "]]><svg onload=alert(1)>")
     monkeypatch.setitem(NAMES, "multi_label", evil)
     measurements, manifest = made_up("multi_label", 60)
-    report.write(tmp_path, measurements, manifest, evil[0])
+    report.write(tmp_path, measurements, manifest, name=evil[0])
     page = Page(in_browser(tmp_path / "report.html"))
     assert "img" not in page.elements
     assert "script" not in page.elements
@@ -197,7 +197,7 @@ def test_a_label_may_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixt
     label_tables.show(found)
     printed = capsys.readouterr().out
     assert all(f" {name} " in printed for name in STRANGE)
-    report.write(tmp_path, [found], manifest, "strange")
+    report.write(tmp_path, [found], manifest, name="strange")
     content = (tmp_path / "report.html").read_text()
     drawn = re.findall(r"<text[^>]*>([^<]*)</text>", content)
     assert all(any(name in text for text in drawn) for name in STRANGE)
@@ -263,7 +263,7 @@ def test_the_wrong_class_is_named_with_its_score() -> None:
 @needs_browser
 def test_a_browser_opens_the_page_without_a_complaint(tmp_path: Path) -> None:
     found, manifest = made_up("multi_label")
-    report.write(tmp_path, found, manifest, "my model")
+    report.write(tmp_path, found, manifest, name="my model")
     content = in_browser(tmp_path / "report.html")
     cells = Page(content).cells
     name = manifest.labels.names[1]

@@ -1,0 +1,68 @@
+"""Differences between the values of a column are found, and chance is not taken for one."""
+
+import numpy as np
+import pytest
+
+from models.decision import Decision
+from models.labels import LabelSchema, Task
+from training import subgroups
+from training.examples import Examples
+from training.measurement import Measurement, measure_split
+from training.subgroups import ALL, OTHERS
+
+LABELS = LabelSchema(task=Task.MULTI_LABEL, names=("red", "green", "blue"))
+DECISION = Decision(thresholds=(0.5, 0.5, 0.5))
+
+
+def world(seed: int, worse: float = 0.0, documents: int = 2_000) -> Measurement:
+    """Return a measurement of documents of five years. In 2024, more noise is in the scores of red."""
+    chance = np.random.default_rng(seed)
+    years = chance.choice(["2020", "2021", "2022", "2023", "2024"], documents)
+    targets = (chance.random((documents, 3)) < 0.3).astype(np.float32)
+    logits = 4 * targets - 2 + chance.normal(scale=1.5, size=targets.shape)
+    logits[years == "2024", 0] += chance.normal(scale=worse, size=(years == "2024").sum())
+    groups = years.tolist()
+    groups[:3] = ["1999", "1998", ""]
+    ids = list(map(str, range(documents)))
+    return measure_split("test", Examples.of(ids, targets, ids, groups), logits, LABELS, DECISION)
+
+
+def test_a_year_in_which_a_label_is_worse_is_found() -> None:
+    found = {(one.value, one.label): one for one in subgroups.compare(world(0, worse=5))}
+    red = found["2024", "red"]
+    assert red.holds_up
+    assert red.low < red.f1 - red.f1_elsewhere < red.high < -0.1
+    assert red.p < 1e-4
+    assert {one.label for one in found.values() if one.value == "2024"} == {ALL, "red", "green", "blue"}
+    assert OTHERS not in {value for value, _ in found}  # three documents tell nothing
+    assert not found["2024", "green"].holds_up
+
+
+def test_chance_is_seldom_taken_for_a_difference() -> None:
+    """Without any difference, at most one world in twenty should have a finding; intervals hold 0 as they should."""
+    worlds = [subgroups.compare(world(seed, documents=600)) for seed in range(100)]
+    assert sum(any(one.holds_up for one in found) for found in worlds) <= 12
+    rows = [one for found in worlds for one in found]
+    covered = np.mean([one.low <= 0 <= one.high for one in rows])
+    assert 0.92 < covered < 0.98
+
+
+def test_the_standard_error_is_that_of_the_bootstrap() -> None:
+    chance = np.random.default_rng(3)
+    hits = 2 * (chance.random(300) < 0.4)
+    decisions = hits + (chance.random(300) < 0.3)
+    ratio, error = subgroups._ratio(hits, decisions)
+    draws = chance.integers(300, size=(4_000, 300))
+    drawn = hits[draws].sum(axis=1) / decisions[draws].sum(axis=1)
+    assert ratio == pytest.approx(hits.sum() / decisions.sum())
+    assert error == pytest.approx(drawn.std(), rel=0.06)
+
+
+def test_a_column_with_one_value_has_nothing_to_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = list(map(str, range(100)))
+    targets = np.ones((100, 3), np.float32)
+    examples = Examples.of(ids, targets, ids, ["en"] * 100)
+    measurement = measure_split("test", examples, 3 * targets, LABELS, DECISION)
+    assert subgroups.compare(measurement) == []
+    subgroups.show([], "language")
+    assert "language" in capsys.readouterr().out
