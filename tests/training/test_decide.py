@@ -51,7 +51,7 @@ def test_a_decision_is_fitted_and_the_weights_stay(
     assert held_out["documents"] == len(files[1].read_text().splitlines())
     assert after.training["refitted"]["former"] == before.decision.model_dump(mode="json")
     assert "with the former decision" in capsys.readouterr().out
-    assert {path.name[:3] for path in (model / "evaluation").iterdir()} == {"val", "hol"}
+    assert {path.name[:3] for path in (model / "evaluation").iterdir()} == {"val", "hol", "rep"}
     assert (model / "report.html").is_file()
     output = tmp_path / "evaluation"
     assert evaluate.main(["--model", str(model), "--data", str(files[1]), "--output", str(output)]) == 0
@@ -63,7 +63,7 @@ def test_the_former_metrics_do_not_outlive_their_decision(model: Path, files: tu
     assert decide.main(both) == 0
     assert decide.main(both[:4]) == 0
     assert set(trained_model.read_manifest(model).metrics) == {"validation"}
-    assert {path.name[:3] for path in (model / "evaluation").iterdir()} == {"val"}
+    assert {path.name[:3] for path in (model / "evaluation").iterdir()} == {"val", "rep"}
 
 
 @pytest.mark.parametrize(
