@@ -10,6 +10,7 @@ from benchmarks.quality.table import rows as quality_rows
 from benchmarks.throughput.table import cells as contestant_cells
 from docs.code_tables import table
 from docs.figures import CONFIGURATIONS, OURS, RIVAL, result
+from inference.cost.pricing import Prices, Work, bill, load_prices
 
 ENGINES = Path(__file__).with_name("engines.json")  # written by `pytest --record`
 CORPORA = {  # corpora of the cost benchmark, as the table calls them, and their documents
@@ -190,6 +191,37 @@ def cost_table() -> Iterator[str]:
     yield from table(("corpus", *numbers), rows, numbers)
 
 
+def dollars_table() -> Iterator[str]:
+    """Yield what a million documents cost by machine type, from measured rates alone."""
+    papers, comments = result("throughput/papers"), result("throughput/comments")
+    without_bf16 = result("throughput/papers_without_bf16")
+    measured = {
+        "c3-highcpu-8": [_per_core(papers), _per_core(comments)],
+        "n2-standard-8": [_per_core(without_bf16), None],
+    }
+    prices = load_prices()
+    rows = []
+    for name in ("c3-highcpu-8", "n2-standard-8", "g2-standard-8", "n1-standard-8+t4", "a2-highgpu-1g"):
+        found = measured.get(name, [None, None])
+        bills = [_million(prices, name, rate) for rate in found]
+        rows.append([f"`{name}`", *bills])
+    yield from table(["machine type", "a million papers", "a million comments"], rows)
+
+
+def _per_core(found: dict[str, Any]) -> float:
+    """Return documents per second and core of a run without its start."""
+    seconds = found["contestants"]["labelbeam, openvino, file to file"]["steady_seconds"]
+    return float(found["workload"]["documents"] / seconds / found["hardware"]["cores"])
+
+
+def _million(prices: Prices, machine: str, rate: float | None) -> str:
+    """Return the bills of a million documents, standard and FlexRS, from documents per second and core."""
+    if rate is None:
+        return "not measured"
+    work = Work(documents=1e6, slices=1_000, processor_seconds=1e6 / rate)
+    return ", ".join(f"${bill(prices, machine, 1, work, way).total:.2f}" for way in ("standard", "FlexRS"))
+
+
 def startup_table() -> Iterator[str]:
     """Yield the seconds of each command that imports nothing heavy, at an earlier commit and now."""
     found = result("startup/startup")
@@ -343,6 +375,7 @@ PARTS = {
     "gpu_share": gpu_share_table,
     "gpu_runs": gpu_runs_table,
     "cost": cost_table,
+    "dollars": dollars_table,
     "startup": startup_table,
     "shapes": shapes_table,
     "entry": entry_table,

@@ -22,6 +22,7 @@ from training import (
     calibrate,
     config_file,
     data_splits,
+    explain,
     fit,
     jobs,
     label_tables,
@@ -61,13 +62,13 @@ def build(job: Job) -> None:
         return
     manifest, measurements = _measure(job, network, prepared.splits, fitted)
     _save(job.output, network, manifest)
-    explanation = _explain(job, manifest, measurements)
+    explanation = _explain(job, manifest, measurements, prepared.splits.train)
     trackers.finish(config.training, manifest)
     if config.training.keep_epochs:
         _save_epochs(job, network, prepared.splits, fitted)
     with not_essential(job.checkpoints, "the model is safe, and you can remove the folder", step="removed"):
         shutil.rmtree(job.checkpoints)
-    explanation.show()
+    explain.show(explanation)
     parameters = networks.num_parameters(network.module)
     print(f"{parameters:,} parameters, trained in {fitted.seconds:,.0f} s: {job.output}")
 
@@ -122,12 +123,12 @@ def _save(output: Path, network: Network, manifest: Manifest) -> None:
     weights.save(output, network.module, network.config, network.tokenizer, manifest)
 
 
-def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement]) -> Explanation:
+def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement], train: Examples) -> Explanation:
     """Write the tables, the report and the model card into the model's directory. Each may fail by itself."""
     command = f"`python -m training.evaluate --model {job.output} --data FILE --output DIR`"
     again = f"the model is safe, and {command} measures it again"
-    explanation = Explanation(manifest, measurements, job.prepared.sources, again)
-    explanation.write(job.output, job.output / label_tables.FOLDER)
+    explanation = Explanation(manifest, measurements, job.prepared.sources, train, again)
+    explain.write(explanation, job.output, job.output / label_tables.FOLDER)
     with not_essential(job.output / config_file.USED, "the same settings are in model.json"):
         (job.output / config_file.USED).write_text(config_file.to_toml(job.config), encoding="utf-8")
     with not_essential(job.output / model_card.FILE, "the model is safe, and works without this card"):

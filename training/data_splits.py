@@ -56,6 +56,34 @@ def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> 
         UserError: a file or column is missing, a split is empty, a label has no training document, or weak negatives
             are asked for although every document has a label.
     """
+    schema, given = _read(config, data_dir)
+    if frozen:
+        given = frozen_splits.assigned(given, config, frozen)
+    sources = {name: tables.source(config, name if given[name] else "train", data_dir) for name in SPLITS}
+    return _prepared(_cut(given, config), schema, sources, config, data_dir)
+
+
+def folds(config: TrainConfig, data_dir: Path, number: int) -> list[Prepared]:
+    """Divide the training files into folds, and return splits in which each of them is test once.
+
+    Raises:
+        UserError: as `prepare`, or the configuration names files of validation or test.
+    """
+    if config.data.validation or config.data.test:
+        raise UserError("--folds divides data.train: remove data.validation and data.test, or add their files to it.")
+    schema, given = _read(config, data_dir)
+    assert given["train"] is not None  # data.train is a required key
+    examples = sampling.without_duplicates(given["train"])
+    fold_of = sampling.folds(examples, number, config.data_seed)
+    sources = dict.fromkeys(SPLITS, tables.source(config, "train", data_dir))
+    return [
+        _prepared(sampling.of_fold(examples, fold_of, fold), schema, sources, config, data_dir)
+        for fold in range(number)
+    ]
+
+
+def _read(config: TrainConfig, data_dir: Path) -> tuple[LabelSchema, dict[str, Examples | None]]:
+    """Return the labels, and the examples of each split that has files."""
     schema = data.schema_in(config, data_dir)
     if config.data.weak_negatives and schema.task is Task.MULTI_CLASS:
         raise UserError(
@@ -64,9 +92,13 @@ def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> 
         )
     given = {name: data.read(config, name, data_dir, schema) for name in SPLITS}
     _check_ids(given.values(), config)
-    if frozen:
-        given = frozen_splits.assigned(given, config, frozen)
-    splits = _cut(given, config)
+    return schema, given
+
+
+def _prepared(
+    splits: Splits, schema: LabelSchema, sources: dict[str, str], config: TrainConfig, data_dir: Path
+) -> Prepared:
+    """Drop leaks from train and sample it, once the splits are cut."""
     _check_not_empty(splits, config)
     pairs = duplicates.find(splits, config.data.near_duplicate)
     if config.data.drop_leaks:
@@ -76,7 +108,6 @@ def prepare(config: TrainConfig, data_dir: Path, frozen: Path | None = None) -> 
     splits = replace(splits, train=sampling.sampled(splits, config, schema, data_dir))
     _check_labels_are_learnt(splits, schema)
     observed = {"duplicates": duplicates.counts(pairs), "settings": _settings(config)}
-    sources = {name: tables.source(config, name if given[name] else "train", data_dir) for name in SPLITS}
     return Prepared(schema, splits, data_card.counts(splits, schema) | observed, pairs, sources)
 
 

@@ -17,6 +17,8 @@ from training.config import TrainConfig
 from training.data_splits import Prepared
 from training.examples import Examples, Splits
 
+SIZES = {"quarter": 0.25, "half": 0.5, "all": 1.0}  # of a learning curve
+
 
 @dataclass(frozen=True)
 class Job:
@@ -55,6 +57,24 @@ def plan(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
         return [Job(config, prepared, output)]
     folders = names.distinct(prepared.schema.names)  # they are fit for columns, as the names of models are
     return [_one_vs_rest(config, prepared, place, output / folder) for place, folder in enumerate(folders)]
+
+
+def of_folds(config: TrainConfig, folds: Sequence[Prepared], output: Path) -> list[Job]:
+    """Return a job for each of the prepared folds, below `output`."""
+    return [Job(config, prepared, output / f"fold{number}") for number, prepared in enumerate(folds)]
+
+
+def of_sizes(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]:
+    """Return a job for a quarter, a half and all of the training documents, below `output`.
+
+    Each size holds the documents of the smaller ones.
+    """
+    most = min(len(prepared.splits.train), config.training.max_train_samples or len(prepared.splits.train))
+    jobs = []
+    for name, share in SIZES.items():
+        training = config.training.model_copy(update={"max_train_samples": max(1, round(share * most))})
+        jobs.append(Job(config.model_copy(update={"training": training}), prepared, output / name))
+    return jobs
 
 
 def of_seeds(config: TrainConfig, prepared: Prepared, output: Path, seeds: int) -> list[Job]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models import page
 from models.decision import Floats, probabilities
@@ -21,7 +20,7 @@ from models.labels import LabelSchema, Task
 from training import base_model, fit, measurement, metrics, sampling
 from training.config import TrainConfig
 from training.data_splits import Prepared
-from training.examples import Examples, Splits, concatenate
+from training.examples import Examples, concatenate
 from training.label_tables import write_csv
 
 SHEET, PAGE, IDENTITY = "suspects.csv", "suspects.html", "suspects.json"
@@ -51,14 +50,14 @@ def find(prepared: Prepared, config: TrainConfig, output: Path, folds: int) -> l
         UserError: the folder holds the scores of other data or another configuration, or there are too few documents.
     """
     examples = concatenate([part for _, part in prepared.splits.items()])
-    fold_of = _folds(examples, folds, config.data_seed)
+    fold_of = sampling.folds(examples, folds, config.data_seed)
     _claim(output, examples, config, folds)
     probs = np.empty(examples.targets.shape, np.float32)
     for fold in range(folds):
         scores = output / f"fold-{fold}.npy"
         members = np.flatnonzero(fold_of == fold)
         if not scores.exists():
-            splits = _splits(examples, fold_of, fold)
+            splits = sampling.of_fold(examples, fold_of, fold)
             _score(replace(prepared, splits=splits), config, scores)
         probs[members] = probabilities(np.load(scores), prepared.schema.task)
         print(f"fold {fold + 1} of {folds}: {len(members):,} documents scored")
@@ -106,18 +105,6 @@ def suspects(examples: Examples, probs: Floats, schema: LabelSchema) -> list[Sus
     return [suspect for _, suspect in sorted(found, key=lambda one: -one[0])]
 
 
-def _folds(examples: Examples, folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold of each document. Documents with the same key, and so the same text, share one."""
-    keys = sorted(set(examples.keys), key=lambda key: sampling.position(key, seed))
-    if len(examples) < 10 * folds or len(keys) < folds:
-        raise UserError(
-            f"--folds {folds}: expected at least {10 * folds} documents with {folds} different texts or values of "
-            f"data.split_by, found {len(examples)} with {len(keys)}."
-        )
-    places = {key: place % folds for place, key in enumerate(keys)}
-    return np.array([places[key] for key in examples.keys], np.int64)
-
-
 def _claim(output: Path, examples: Examples, config: TrainConfig, folds: int) -> None:
     settings = config.model_dump_json(exclude={"search"}) + examples.sha256() + str(folds)
     identity = {"identity": hashlib.sha256(settings.encode()).hexdigest()}
@@ -128,13 +115,6 @@ def _claim(output: Path, examples: Examples, config: TrainConfig, folds: int) ->
         return
     output.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(identity) + "\n", encoding="utf-8")
-
-
-def _splits(examples: Examples, fold_of: NDArray[np.int64], fold: int) -> Splits:
-    """Return a fold as test, the next one as validation, which chooses the best weights, and the others as train."""
-    validation = (fold + 1) % (int(fold_of.max()) + 1)
-    parts = ((fold_of != fold) & (fold_of != validation), fold_of == validation, fold_of == fold)
-    return Splits(*(examples.take(np.flatnonzero(part)) for part in parts))
 
 
 def _score(prepared: Prepared, config: TrainConfig, path: Path) -> None:

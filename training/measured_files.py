@@ -9,7 +9,7 @@ from models import names, weights
 from models.decision import Floats
 from models.errors import UserError
 from models.weights import TrainedModel
-from training import data, subgroups, tables
+from training import data, explain, subgroups, tables
 from training.config import TrainConfig
 from training.examples import Examples
 from training.explanation import Explanation
@@ -30,8 +30,8 @@ def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
     examples, logits = scored(model, config, "--data")
     measurement = measure_split("test", examples, logits, model.manifest.labels, model.manifest.decision)
     sources = {"test": tables.source(config, "train", Path())}
-    explanation = Explanation(model.manifest, [measurement], sources, AGAIN)
-    explanation.show()
+    explanation = Explanation(model.manifest, [measurement], sources, again=AGAIN)
+    explain.show(explanation)
     by = config.data.split_by
     compared = subgroups.compare(measurement) if by else []
     if by:
@@ -39,7 +39,7 @@ def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
     if output:
         output.mkdir(parents=True, exist_ok=True)
         (output / "metrics.json").write_text(json.dumps(measurement.metrics, indent=2) + "\n", encoding="utf-8")
-        explanation.write(output, output)
+        explain.write(explanation, output, output)
         if by:
             subgroups.write(compared, output / f"by_{names.distinct([by], also='.-')[0]}.csv")
         print(f"metrics, report and tables: {output}")

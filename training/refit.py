@@ -8,7 +8,7 @@ from models import trained_model, weights
 from models.decision import Decision, Floats
 from models.errors import UserError
 from models.trained_model import Manifest
-from training import calibrate, label_tables, measured_files, measurement, model_card, tables
+from training import calibrate, explain, label_tables, measured_files, measurement, model_card, tables
 from training.config import TrainConfig
 from training.examples import Examples
 from training.explanation import Explanation
@@ -42,7 +42,7 @@ def refit(directory: Path, config: TrainConfig, test: TrainConfig | None) -> Non
     if any((directory / "runtimes").glob("int8-*")):
         print("notice: the int8 variant was proved with the former decision; prove it again with labelbeam optimize.")
     sources = {name: tables.source(of, "train", Path()) for name, of in splits.items()}
-    _explain(directory, Explanation(manifest, measured, sources, AGAIN))
+    _explain(directory, Explanation(manifest, measured, sources, again=AGAIN))
     _compare(model.manifest, measured[-1], logits[measured[-1].split])
     print(f"decision, metrics and report: {directory}")
 
@@ -84,7 +84,7 @@ def _explain(directory: Path, explanation: Explanation) -> None:
     """Write tables, report and model card in place of those of the former decision, and print the metrics."""
     folder = directory / label_tables.FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    explanation.write(directory, folder)
+    explain.write(explanation, directory, folder)
     with not_essential(directory / model_card.FILE, AGAIN):
         model_card.write(directory, explanation.manifest)
-    explanation.show()
+    explain.show(explanation)

@@ -35,9 +35,7 @@ def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[
     stays in train, since a label with a single document can be learnt but not measured. The shares are of documents, so
     that a key with many of them uses up the share of many keys.
     """
-    positions = np.array([position(key, seed) for key in train.keys])
-    order = np.argsort(positions, kind="stable")
-    starts = np.flatnonzero(np.diff(positions[order], prepend=-1.0))  # of each key in the order
+    order, starts = _by_key(train, seed)
     documents = np.diff(starts, append=len(order))
     split_of_key = np.zeros(len(starts), np.int64)  # 0 is train
     due = dict.fromkeys(names, 0.0)
@@ -59,6 +57,43 @@ def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[
     for name in names:
         parts[name].skipped.clear()  # rows left out before the cut are counted once, in train
     return parts
+
+
+def folds(examples: Examples, number: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each document, so that each label has its share of every fold.
+
+    Documents with the same key, and so the same text, share a fold. The keys of a stratum are dealt out in the order of
+    their hashes.
+
+    Raises:
+        UserError: there are too few documents or keys.
+    """
+    order, starts = _by_key(examples, seed)
+    if len(order) < 10 * number or len(starts) < number:
+        raise UserError(
+            f"--folds {number}: expected at least {10 * number} documents with {number} different texts or values of "
+            f"data.split_by, found {len(order)} with {len(starts)}."
+        )
+    by_stratum = np.argsort(_rarest_labels(examples.positive[order], starts), kind="stable")
+    fold_of_key = np.empty(len(starts), np.int64)
+    fold_of_key[by_stratum] = np.arange(len(starts)) % number
+    fold_of_document = np.empty(len(order), np.int64)
+    fold_of_document[order] = np.repeat(fold_of_key, np.diff(starts, append=len(order)))
+    return fold_of_document
+
+
+def of_fold(examples: Examples, fold_of: NDArray[np.int64], fold: int) -> Splits:
+    """Return a fold as test, the next one as validation, which chooses the best weights, and the others as train."""
+    validation = (fold + 1) % (int(fold_of.max()) + 1)
+    parts = ((fold_of != fold) & (fold_of != validation), fold_of == validation, fold_of == fold)
+    return Splits(*(examples.take(np.flatnonzero(part)) for part in parts))
+
+
+def _by_key(examples: Examples, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of documents by the hashes of their keys, and where each key starts in this order."""
+    positions = np.array([position(key, seed) for key in examples.keys])
+    order = np.argsort(positions, kind="stable")
+    return order, np.flatnonzero(np.diff(positions[order], prepend=-1.0))
 
 
 def _keys_for(due: float, documents: NDArray[np.int64]) -> int:

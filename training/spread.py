@@ -1,4 +1,4 @@
-"""Says how much the metrics of models differ that were trained alike, with other seeds."""
+"""Says how much the metrics of models differ that were trained alike, but for the seed or the fold."""
 
 import json
 import statistics
@@ -9,20 +9,23 @@ from typing import Any
 from models import trained_model
 from training import terminal
 
-FILE = "seeds.json"
 AVERAGES = ("macro_f1", "micro_f1", "weighted_f1", "accuracy", "average_precision")
 
 
-def write(output: Path, models: Sequence[Path]) -> None:
-    """Write seeds.json, and print it as a table: mean, standard deviation, lowest and highest of each metric."""
+def write(output: Path, models: Sequence[Path], differing: str) -> None:
+    """Write mean, standard deviation, lowest and highest of each metric, and print them as a table.
+
+    `differing` is what the models differ in, `seed` or `fold`; the file is seeds.json or folds.json.
+    """
     manifests = [trained_model.read_manifest(model) for model in models]
     split = "test" if "test" in manifests[0].metrics else "validation"
     metrics = [manifest.metrics[split] for manifest in manifests]
     rows = {name: _spread([values[name] for values in metrics]) for name in AVERAGES}
     labels = {name: _spread([values["labels"][name]["f1"] for values in metrics]) for name in manifests[0].labels.names}
     content = {"split": split, "models": [model.name for model in models], "metrics": rows, "labels": labels}
-    (output / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    table = terminal.new_table(f"{split}: {len(models)} models, alike but for the seed")
+    path = output / f"{differing}s.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    table = terminal.new_table(f"{split}: {len(models)} models, alike but for the {differing}")
     table.add_column("metric")
     for heading in ("mean", "st. dev.", "lowest", "highest"):
         table.add_column(heading, justify="right")
@@ -31,7 +34,7 @@ def write(output: Path, models: Sequence[Path]) -> None:
             name, *("–" if value is None else f"{value:.3f}" for key, value in row.items() if key != "values")
         )
     terminal.print_table(table)
-    print(f"the numbers: {output / FILE}")
+    print(f"the numbers: {path}")
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

@@ -39,6 +39,19 @@ def make_parser() -> Parser:
         help="number of models to train on the same data with other seeds, as OUTPUT/seed0, ..., for the mean and the "
         "spread of the metrics",
     )
+    parser.add_argument(
+        "--folds",
+        type=at_least_three,
+        metavar="N",
+        help="number of folds to divide data.train into, for N models as OUTPUT/fold0, ..., each measured on the fold "
+        "that it did not see, and the mean and the spread of the metrics",
+    )
+    parser.add_argument(
+        "--learning_curve",
+        action="store_true",
+        help="train on a quarter, a half and all of the training documents, as OUTPUT/quarter, half and all, and say "
+        "whether more labels would help",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
     hub_flags(parser)
@@ -47,8 +60,17 @@ def make_parser() -> Parser:
 
 def at_least_two(text: str) -> int:
     """Return a number of models whose metrics can be compared."""
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 2, found {text!r}")
+    return _at_least(2, text)
+
+
+def at_least_three(text: str) -> int:
+    """Return a number of folds, of which one is test, one validation, and the others train."""
+    return _at_least(3, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
     return int(text)
 
 
@@ -71,21 +93,14 @@ def _run(argv: Sequence[str] | None) -> None:
         print(f"The configuration, which {flags.output / config_file.USED} will hold:\n\n{config_file.to_toml(config)}")
     _check(flags, config)
 
-    from training import build, data_splits, hub, jobs, spread, terminal, trackers
+    from training import build, hub, jobs, series, terminal, trackers
 
     trackers.check(config.training)
     if flags.push_to_hub:
         hub.check(flags.push_to_hub)
     with processes.only_first_speaks():
         terminal.quiet_libraries()
-        if flags.prepared:
-            prepared = data_splits.read(flags.prepared, config)
-        else:
-            prepared = data_splits.prepare(config, flags.data_dir)
-        if flags.seeds:
-            planned = jobs.of_seeds(config, prepared, flags.output, flags.seeds)
-        else:
-            planned = jobs.plan(config, prepared, flags.output)
+        planned = series.plan(flags, config)
         pending = {job.output for job in jobs.pending(planned, flags.resume, flags.overwrite)}
         for job in planned:
             if job.output in pending:
@@ -93,8 +108,8 @@ def _run(argv: Sequence[str] | None) -> None:
             if flags.push_to_hub and processes.is_first():
                 label = f"-{job.output.name}" if config.training.one_vs_rest else ""
                 hub.push(job.output, f"{flags.push_to_hub}{label}", texts=flags.push_texts)
-        if flags.seeds and processes.is_first():
-            spread.write(flags.output, [job.output for job in planned])
+        if processes.is_first():
+            series.conclude(flags, [job.output for job in planned])
 
 
 def _check(flags: argparse.Namespace, config: TrainConfig) -> None:
@@ -103,11 +118,16 @@ def _check(flags: argparse.Namespace, config: TrainConfig) -> None:
     Raises:
         UserError: the flags contradict the configuration, or the output is there already.
     """
-    if flags.seeds and (config.training.one_vs_rest or flags.push_to_hub):
+    given = [f"--{name}" for name in ("seeds", "folds", "learning_curve") if getattr(flags, name)]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: expected one of these; train twice.")
+    if given and (config.training.one_vs_rest or flags.push_to_hub):
         raise UserError(
-            "--seeds: expected one model for all labels that stays here; leave out one_vs_rest and --push_to_hub."
+            f"{given[0]}: expected one model for all labels that stays here; leave out one_vs_rest and --push_to_hub."
         )
-    if not flags.resume and not config.training.one_vs_rest and not flags.seeds and processes.is_first():
+    if flags.folds and flags.prepared:
+        raise UserError("--folds divides the files of data.train: leave out --prepared.")
+    if not flags.resume and not config.training.one_vs_rest and not given and processes.is_first():
         output_folder.check_free(flags.output, flags.overwrite)
 
 

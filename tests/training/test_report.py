@@ -16,6 +16,7 @@ from models.trained_model import Manifest
 from tests.pages import Page, in_browser, needs_browser
 from training import calibrate, charts, label_tables, measurement, model_card, report
 from training.examples import Examples
+from training.explanation import Explanation
 from training.measurement import Measurement
 
 NAMES = {
@@ -71,7 +72,7 @@ def made_up(task: str, documents: int = 400) -> tuple[list[Measurement], Manifes
 @pytest.mark.parametrize("task", NAMES)
 def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) -> None:
     found, manifest = made_up(task)
-    report.write(tmp_path, found, manifest, name="my model")
+    report.write(tmp_path, Explanation(manifest, found), name="my model")
     content = (tmp_path / "report.html").read_text()
     page = Page(content)
     metrics = manifest.metrics["test"]
@@ -91,14 +92,14 @@ def test_the_page_holds_the_numbers_and_nothing_acts(tmp_path: Path, task: str) 
     assert not re.search(r"url\((?!#)", content)
     assert page.elements.count("svg") == (4 if task == "binary" else 5)
     assert content.count("true: ") <= report.WORST
-    report.write(tmp_path, found, manifest, name="my model")
+    report.write(tmp_path, Explanation(manifest, found), name="my model")
     assert (tmp_path / "report.html").read_text() == content  # the same numbers give the same bytes
 
 
 @pytest.mark.parametrize("task", NAMES)
 def test_thresholds_are_spoken_of_if_the_model_has_some(tmp_path: Path, task: str) -> None:
     measurements, manifest = made_up(task)
-    report.write(tmp_path, measurements, manifest, name="my model")
+    report.write(tmp_path, Explanation(manifest, measurements), name="my model")
     _, page = card(tmp_path, manifest)
     bare = Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision)
     (tmp_path / "bare").mkdir()
@@ -151,7 +152,8 @@ def test_every_label_has_tables_of_its_own(tmp_path: Path) -> None:
 
 def test_a_model_of_which_little_is_known_has_a_page_too(tmp_path: Path) -> None:
     found, manifest = made_up("binary", 30)
-    report.write(tmp_path, found[1:], Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision))
+    bare = Manifest(labels=manifest.labels, text=TextRecipe(), decision=manifest.decision)
+    report.write(tmp_path, Explanation(bare, found[1:]))
     assert Page((tmp_path / "report.html").read_text()).elements.count("svg") == 3  # curves need a history
 
 
@@ -160,7 +162,7 @@ def test_no_label_acts_in_tables_and_charts(tmp_path: Path, monkeypatch: pytest.
     evil = ('<img src=x onerror="alert(1)">', "--><script>alert(1)</script>", "]]><svg onload=alert(1)>")
     monkeypatch.setitem(NAMES, "multi_label", evil)
     measurements, manifest = made_up("multi_label", 60)
-    report.write(tmp_path, measurements, manifest, name=evil[0])
+    report.write(tmp_path, Explanation(manifest, measurements), name=evil[0])
     page = Page(in_browser(tmp_path / "report.html"))
     assert "img" not in page.elements
     assert "script" not in page.elements
@@ -197,7 +199,7 @@ def test_a_label_may_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixt
     label_tables.show(found)
     printed = capsys.readouterr().out
     assert all(f" {name} " in printed for name in STRANGE)
-    report.write(tmp_path, [found], manifest, name="strange")
+    report.write(tmp_path, Explanation(manifest, [found]), name="strange")
     content = (tmp_path / "report.html").read_text()
     drawn = re.findall(r"<text[^>]*>([^<]*)</text>", content)
     assert all(any(name in text for text in drawn) for name in STRANGE)
@@ -228,42 +230,10 @@ def test_charts_hold_labels_of_every_script_as_text(recwarn: pytest.WarningsReco
     assert not recwarn.list
 
 
-def test_the_surest_errors_come_first_one_a_document() -> None:
-    labels = LabelSchema(task=Task.MULTI_LABEL, names=("a", "b"))
-    probs = np.array([[0.99, 0.01], [0.3, 0.9], [0.6, 0.6], [0.02, 0.97]])
-    targets = np.array([[1, 0], [1, 1], [0, 0], [1, 0]], np.float32)
-    texts = ["right", "missed a", "both wrong", "x" * 400]
-    examples = Examples.of(texts, targets, ["1", "2", "3", "4"])
-    logits = np.log(probs / (1 - probs))
-    found = report.worst_errors(
-        measurement.measure_split("test", examples, logits, labels, Decision(thresholds=(0.5, 0.5)))
-    )
-    assert [error["id"] for error in found] == ["4", "2", "3"]
-    assert found[0] == {
-        "id": "4",
-        "text": "x" * 300 + "…",
-        "truth": ["a"],
-        "predicted": ["b"],
-        "label": "a",
-        "score": pytest.approx(0.02),
-    }
-    assert found[1]["label"] == "a"
-
-
-def test_the_wrong_class_is_named_with_its_score() -> None:
-    labels = LabelSchema(task=Task.MULTI_CLASS, names=("a", "b", "c"))
-    targets = np.eye(3, dtype=np.float32)[[0, 1]]
-    examples = Examples.of(["one", "two"], targets, ["1", "2"])
-    logits = np.log(np.array([[0.1, 0.2, 0.7], [0.1, 0.8, 0.1]]))
-    (found,) = report.worst_errors(measurement.measure_split("test", examples, logits, labels, Decision()))
-    assert (found["id"], found["truth"], found["predicted"], found["label"]) == ("1", ["a"], ["c"], "c")
-    assert found["score"] == pytest.approx(0.7)
-
-
 @needs_browser
 def test_a_browser_opens_the_page_without_a_complaint(tmp_path: Path) -> None:
     found, manifest = made_up("multi_label")
-    report.write(tmp_path, found, manifest, name="my model")
+    report.write(tmp_path, Explanation(manifest, found), name="my model")
     content = in_browser(tmp_path / "report.html")
     cells = Page(content).cells
     name = manifest.labels.names[1]

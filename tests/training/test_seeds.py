@@ -1,5 +1,6 @@
-"""Models of several seeds share their data, and their spread is told."""
+"""Models that differ in the seed, the fold or the number of documents, and what they say together."""
 
+import csv
 import json
 import statistics
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from models import trained_model
+from training import learning_curve
+from training.paired import Difference
 
 SHORT = ("--set", "training.epochs=1")
 
@@ -35,15 +38,72 @@ def test_seeds_differ_in_the_training_alone(
     assert "seed4 is finished already" in capsys.readouterr().out
 
 
+def test_each_document_is_tested_once(start: Callable[..., int], tmp_path: Path) -> None:
+    output = tmp_path / "m"
+    assert start("multi_label", output, *SHORT, "--folds", "3") == 0
+    tested = [ids_of(output / f"fold{fold}") for fold in range(3)]
+    everything = {document for fold in tested for document in fold}
+    assert sum(map(len, tested)) == len(everything)
+    manifests = [trained_model.verify(output / f"fold{fold}") for fold in range(3)]
+    for fold, manifest in enumerate(manifests):
+        splits = manifest.training["card"]["splits"]
+        assert sum(split["documents"] for split in splits.values()) == len(everything)
+        assert splits["test"]["documents"] == len(tested[fold])
+        shares = [label["share"] for label in splits["test"]["labels"].values()]
+        of_all = [label["share"] for label in splits["train"]["labels"].values()]
+        assert shares == pytest.approx(of_all, abs=0.05)
+    found = json.loads((output / "folds.json").read_bytes())
+    assert found["metrics"]["macro_f1"]["values"] == [manifest.metrics["test"]["macro_f1"] for manifest in manifests]
+
+
+def ids_of(model: Path) -> list[str]:
+    with (model / "evaluation" / "holdout_red_scores.csv").open(encoding="utf-8", newline="") as file:
+        return [row["id"] for row in csv.DictReader(file)]
+
+
+def test_a_learning_curve_tells_whether_more_labels_would_help(
+    start: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m"
+    assert start("multi_label", output, "--set", "training.epochs=3", "--learning_curve") == 0
+    found = json.loads((output / "learning_curve.json").read_bytes())
+    quarter, half, everything = found["documents"]
+    assert quarter == round(everything / 4)
+    assert half == round(everything / 2)
+    manifests = [trained_model.verify(output / name) for name in ("quarter", "half", "all")]
+    assert found["macro_f1"] == [manifest.metrics["test"]["macro_f1"] for manifest in manifests]
+    assert found["gain"]["difference"] == pytest.approx(found["macro_f1"][2] - found["macro_f1"][1])
+    said = capsys.readouterr().out
+    assert "From half to all documents, macro-F1" in said
+    assert ("more labels would probably help" in said) == (found["gain"]["low"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [
+        (Difference(0.5, 0.6, 0.05, 0.15, 0.001), "rose by +0.100 (95 % +0.050 to +0.150): more labels would"),
+        (Difference(0.5, 0.51, -0.01, 0.03, 0.3), "changed by +0.010 (95 % -0.010 to +0.030), which chance explains"),
+        (Difference(0.6, 0.5, -0.15, -0.05, 0.001), "fell by -0.100"),
+    ],
+)
+def test_the_verdict_follows_the_interval(gain: Difference, verdict: str) -> None:
+    assert learning_curve._verdict(gain).startswith(verdict)
+
+
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
+        (("--folds", "2"), "expected a whole number of at least 3, found '2'"),
+        (("--folds", "90"), "expected at least 900 documents with 90 different texts"),
+        (("--folds", "3", "--seeds", "2"), "--seeds and --folds: expected one of these"),
+        (("--folds", "3", "--prepared", "somewhere"), "leave out --prepared"),
+        (("--folds", "3", "--set", "data.test=rows.jsonl"), "remove data.validation and data.test"),
         (("--seeds", "1"), "expected a whole number of at least 2, found '1'"),
         (("--seeds", "2", "--set", "training.one_vs_rest=true"), "expected one model for all labels"),
         (("--seeds", "2", "--push_to_hub", "me/m"), "expected one model for all labels that stays here"),
     ],
 )
-def test_seeds_that_make_no_sense_are_refused(
+def test_flags_that_make_no_sense_are_refused(
     flags: tuple[str, ...],
     problem: str,
     start: Callable[..., int],
