@@ -9,6 +9,7 @@ import functools
 import math
 import os
 import re
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,12 @@ def _text(path: Path) -> str:
 def threads_per_core() -> int:
     """Return how many of the system's processors share a core, or 1 if that is unknown."""
     return 2 if any(mark in _text(SIBLINGS) for mark in ",-") else 1
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, and in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def has_gpu() -> bool:

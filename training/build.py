@@ -2,9 +2,7 @@
 
 import json
 import platform
-import resource
 import shutil
-import sys
 import uuid
 from collections.abc import Sequence
 from importlib import metadata
@@ -14,8 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from models import hardware, weights
 from models import network as networks
-from models import weights
 from models.trained_model import Manifest
 from training import (
     base_model,
@@ -139,8 +137,6 @@ def _explain(job: Job, manifest: Manifest, measurements: Sequence[Measurement], 
 def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
     """Return what `model.json` says of the training."""
     counts = examples.positive.sum(axis=0).tolist()
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, and in KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     cuda = torch.cuda.is_available()
     return {
         "run_id": uuid.uuid4().hex[:12],
@@ -155,7 +151,8 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
         "seconds_of_epochs": [round(seconds, 1) for seconds in fitted.epochs],
         "seconds_of_saving": round(fitted.saving, 3),
         "examples_per_second": round(len(examples) * fitted.passes / fitted.seconds, 1),
-        "peak_memory_mib": round(peak / 2**20),
+        "tokens_per_second": round(fitted.tokens * fitted.passes / fitted.seconds),
+        "peak_memory_mib": hardware.peak_memory() >> 20,
         "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
         "history": fitted.history,
     }

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
@@ -45,6 +46,7 @@ LOGGED = 0.02  # share of all updates between two records of the training loss
 class Fitted:
     """The record of a training."""
 
+    tokens: int  # tokens of the training split that the network reads, without padding
     passes: float  # passes over the training split that were made; an early stop makes fewer than were asked for
     seconds: float  # time of updates, evaluations and checkpoints, over all attempts
     history: list[dict[str, Any]]  # Trainer's log: loss and learning rate, or eval_ metrics, at a step
@@ -75,6 +77,7 @@ def fit(
     arguments = _arguments(training, config.text.most_tokens, checkpoints)
     fused = arguments.device.type in ("cpu", "cuda")  # on a CPU, it takes a seventh of the default's time per update
     clock, progress = callbacks.Clock(), callbacks.Progress(training.metric)
+    train = TokenFile(splits.train, tokenizer, config.text)
     with _tensorboard_files(checkpoints):
         trainer = _Trainer(
             schema,
@@ -82,7 +85,7 @@ def fit(
             config,
             model=network.module,
             args=arguments,
-            train_dataset=TokenFile(splits.train, tokenizer, config.text),
+            train_dataset=train,
             eval_dataset=TokenFile(splits.validation, tokenizer, config.text),
             data_collator=lambda batch: _collate(batch, tokenizer),
             compute_metrics=lambda prediction: _measure(prediction, schema, config.decision),
@@ -98,7 +101,8 @@ def fit(
     clock = next(one for one in trainer.callback_handler.callbacks if isinstance(one, callbacks.Clock))
     best = float(cast(float, trainer.state.best_metric))
     passes = float(trainer.state.epoch or 0)
-    return Fitted(passes, clock.seconds, trainer.state.log_history, best, clock.epochs, clock.saving)
+    tokens = int(train.lengths.sum())
+    return Fitted(tokens, passes, clock.seconds, trainer.state.log_history, best, clock.epochs, clock.saving)
 
 
 @contextlib.contextmanager
@@ -159,6 +163,16 @@ class _Trainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler[int]:
         return _LongestFirst(eval_dataset.lengths.tolist())
+
+
+def tokens_of_updates(lengths: NDArray[np.int64], training: TrainingConfig) -> NDArray[np.int64]:
+    """Return the tokens of each update of the first epoch, with padding, from the lengths of the training texts."""
+    order = list(_ByLength(training.seed, training.batch_size * training.gradient_accumulation, lengths.tolist()))
+    batches = [
+        lengths[order[start : start + training.batch_size]] for start in range(0, len(order), training.batch_size)
+    ]
+    padded = np.array([len(batch) * batch.max() for batch in batches])
+    return np.add.reduceat(padded, np.arange(0, len(padded), training.gradient_accumulation))
 
 
 class _LongestFirst(torch.utils.data.Sampler[int]):

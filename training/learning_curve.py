@@ -25,12 +25,14 @@ def write(output: Path, models: Sequence[Path]) -> None:
     *_, half, everything = scores
     gain, _ = paired.differences([half.predicted, everything.predicted], half.targets, half.groups)
     documents = [manifest.training["documents"] for manifest in manifests]
+    macro_f1 = [values["macro_f1"] for values in metrics]
+    labels = {name: [values["labels"][name]["f1"] for values in metrics] for name in manifests[0].labels.names}
     content = {
         "split": split,
         "models": [model.name for model in models],
         "documents": documents,
-        "macro_f1": [values["macro_f1"] for values in metrics],
-        "labels": {name: [values["labels"][name]["f1"] for values in metrics] for name in manifests[0].labels.names},
+        "macro_f1": macro_f1,
+        "labels": labels,
         "gain": {"difference": gain.difference, "low": gain.low, "high": gain.high, "p": gain.p},
     }
     (output / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -38,7 +40,7 @@ def write(output: Path, models: Sequence[Path]) -> None:
     table.add_column("label")
     for count in documents:
         table.add_column(f"{count:,}", justify="right")
-    for name, row in (*content["labels"].items(), ("macro-F1", content["macro_f1"])):
+    for name, row in (*labels.items(), ("macro-F1", macro_f1)):
         table.add_row(name, *(f"{value:.3f}" for value in row))
     terminal.print_table(table)
     print(f"From half to all documents, macro-F1 {_verdict(gain)}")

@@ -52,6 +52,11 @@ def make_parser() -> Parser:
         help="train on a quarter, a half and all of the training documents, as OUTPUT/quarter, half and all, and say "
         "whether more labels would help",
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="say what the training would take, from some of its updates, and write nothing",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
     hub_flags(parser)
@@ -93,7 +98,7 @@ def _run(argv: Sequence[str] | None) -> None:
         print(f"The configuration, which {flags.output / config_file.USED} will hold:\n\n{config_file.to_toml(config)}")
     _check(flags, config)
 
-    from training import build, hub, jobs, series, terminal, trackers
+    from training import build, hub, jobs, plan, series, terminal, trackers
 
     trackers.check(config.training)
     if flags.push_to_hub:
@@ -101,6 +106,9 @@ def _run(argv: Sequence[str] | None) -> None:
     with processes.only_first_speaks():
         terminal.quiet_libraries()
         planned = series.plan(flags, config)
+        if flags.plan:
+            plan.show(plan.measure(planned[0]), planned)
+            return
         pending = {job.output for job in jobs.pending(planned, flags.resume, flags.overwrite)}
         for job in planned:
             if job.output in pending:

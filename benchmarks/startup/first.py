@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks import environment
 from benchmarks.commits import FROM_CLONE, PROGRAM, clone_of
 from labelbeam import MARK
+from models import trained_model
 
 RESULT = Path(__file__).parent / "results" / "first.json"
 DOCUMENTS = 10
@@ -58,7 +59,8 @@ def measure(
     work: Path, model: Path, clones: dict[str, Path], rounds: int
 ) -> dict[tuple[str, str], list[dict[str, float]]]:
     """Return seconds and peak memory of each round, by case and clone. A first round, not counted, fills the caches."""
-    (work / "ten.jsonl").write_text("".join(json.dumps({"id": n, "text": TEXT}) + "\n" for n in range(DOCUMENTS)))
+    text = dict.fromkeys(trained_model.read_manifest(model).text.fields, TEXT)
+    (work / "ten.jsonl").write_text("".join(json.dumps({"id": n, **text}) + "\n" for n in range(DOCUMENTS)))
     own = Path(shutil.copytree(model, work / "model"))
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(rounds + 1):
