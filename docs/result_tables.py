@@ -119,6 +119,11 @@ def lengths_avx2_table() -> Iterator[str]:
     yield from lengths_table("throughput/scaling_lengths_without_bf16")
 
 
+def lengths_bf16_table() -> Iterator[str]:
+    """Yield speeds by length on a processor with AVX512-BF16 and without AMX."""
+    yield from lengths_table("throughput/scaling_lengths_bf16")
+
+
 def lengths_table(name: str = "throughput/scaling_lengths") -> Iterator[str]:
     """Yield speeds by length, and their shares of the matrix rate."""
     rows = []
@@ -366,6 +371,7 @@ PARTS = {
     "papers_avx2": papers_avx2_table,
     "wide": wide_table,
     "lengths_avx2": lengths_avx2_table,
+    "lengths_bf16": lengths_bf16_table,
     "tiles": tiles_table,
     "growth": growth_table,
     "lengths": lengths_table,

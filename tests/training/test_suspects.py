@@ -10,7 +10,7 @@ import pytest
 
 from models.labels import LabelSchema, Task
 from tests.training.conftest import LABELS, TRAINING, toy_rows, write_rows
-from training import fit, label_noise, suspects
+from training import fit, label_noise, sampling, suspects
 from training.examples import Examples
 
 
@@ -113,7 +113,7 @@ def test_folds_that_make_no_sense(
 def test_few_groups_are_spread_over_all_folds() -> None:
     names = [f"d{number}" for number in range(60)]
     keys = [f"g{number % 6}" for number in range(60)]
-    folds = label_noise._folds(Examples.of(names, np.zeros((60, 1), np.float32), names, keys), 5, 0)
+    folds = sampling.folds(Examples.of(names, np.zeros((60, 1), np.float32), names, keys), 5, 0)
     assert set(folds.tolist()) == {0, 1, 2, 3, 4}
     assert len({(key, fold) for key, fold in zip(keys, folds.tolist(), strict=True)}) == 6
 
