@@ -200,7 +200,7 @@ def dollars_table() -> Iterator[str]:
     """Yield what a million documents cost by machine type, from measured rates alone."""
     papers, comments = result("throughput/papers"), result("throughput/comments")
     without_bf16 = result("throughput/papers_without_bf16")
-    measured = {
+    measured: dict[str, list[float | None]] = {
         "c3-highcpu-8": [_per_core(papers), _per_core(comments)],
         "n2-standard-8": [_per_core(without_bf16), None],
     }

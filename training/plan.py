@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
@@ -51,16 +52,22 @@ class _Stopwatch(TrainerCallback):
     """Times updates, and ends the training after some. The first update warms up and is not counted."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._last: float | None = None
-        self._began = time.monotonic()
+        self._times: list[float] = []
+        self._began = self._step_began = time.monotonic()
+
+    @property
+    def seconds(self) -> list[float]:
+        """The times of all updates but the first."""
+        return self._times[1:]
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Note when an update began."""
+        self._step_began = time.monotonic()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Count an update."""
         now = time.monotonic()
-        if self._last is not None:
-            self.seconds.append(now - self._last)
-        self._last = now
+        self._times.append(now - self._step_began)
         if len(self.seconds) == UPDATES or now - self._began > SECONDS:
             raise _EnoughError
 
@@ -85,7 +92,7 @@ def measure(job: Job) -> Plan:
     )
     tokens = fit.tokens_of_updates(train.lengths, config.training)
     timed = len(stopwatch.seconds)
-    pace = sum(stopwatch.seconds) / max(tokens[1 : timed + 1].sum(), 1)  # seconds a token
+    pace = float(np.median(stopwatch.seconds / np.resize(tokens, timed + 1)[1:]))  # seconds a token
     updates = int(len(tokens) * config.training.epochs)
     every = config.training.evaluate_every or len(tokens)
     parameters = 4 * networks.num_parameters(network.module)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from models.errors import UserError
 from training import hub_access
 from training.config import DataConfig, TrainConfig
-from training.rows import Rows
+from training.rows import OwnRows, Rows
 
 READERS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
@@ -145,11 +145,11 @@ def read(path: str, config: TrainConfig) -> Rows:
     try:
         options = _options(reader, path, kind, config.data)
         try:
-            return Rows(_loaded(reader, path, options))
+            return _loaded(reader, path, options)
         except datasets.exceptions.DatasetGenerationError:
             if reader != "json":
                 raise
-            return Rows(_loaded(reader, path, options | {"chunksize": JSON_CHUNKS[1]}))
+            return _loaded(reader, path, options | {"chunksize": JSON_CHUNKS[1]})
     except UNREADABLE as error:
         cause = " ".join(str(error.__cause__ or error).split())[:200] or "it is empty"
         raise UserError(f"{path} cannot be read as {reader}: {cause}.") from None
@@ -157,12 +157,12 @@ def read(path: str, config: TrainConfig) -> Rows:
         _give_memory_back()
 
 
-def _loaded(reader: str, path: str, options: dict[str, Any]) -> datasets.Dataset:
-    """Return the table of a file. It is in a file that loses its name here, so nothing stays in memory or on disk."""
+def _loaded(reader: str, path: str, options: dict[str, Any]) -> OwnRows:
+    """Return the rows of a file. Their files lose their names here, so nothing stays in memory or on disk."""
     with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder, warnings.catch_warnings():
         warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
         source = _decompressed(path, folder) if reader == "parquet" else path
-        return datasets.load_dataset(reader, data_files=source, split="train", cache_dir=folder, **options)
+        return OwnRows(datasets.load_dataset(reader, data_files=source, split="train", cache_dir=folder, **options))
 
 
 def _give_memory_back() -> None:
