@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.decision import Floats, thresholds_of
+from models.labels import Task
 from training import calibrate
 from training.evidence import Evidence, Found
 from training.thresholds import Objective
@@ -89,9 +90,14 @@ def threshold_does_not_hold(evidence: Evidence) -> Iterator[Found]:
         return
     if evidence.decision_config.objective not in ("macro_f1", "best_f1"):
         return
-    labels = evidence.main.metrics["labels"]
-    if worse := [name for name in labels if labels[name]["f1"] < half["labels"][name]["f1"] - WORSE]:
-        yield f"{{labels}}: F1 on {evidence.main.split} is lower by more than {WORSE} than at 0.5", worse
+    metrics, split = evidence.main.metrics, evidence.main.split
+    if evidence.main.labels.task is Task.BINARY and evidence.decision_config.objective == "macro_f1":
+        if metrics["macro_f1"] < half["macro_f1"] - WORSE:
+            yield f"macro-F1 on {split} is lower by more than {WORSE} than at 0.5", []
+        return
+    decided = thresholds_of(evidence.manifest.labels, evidence.manifest.decision)
+    if worse := [name for name in decided if metrics["labels"][name]["f1"] < half["labels"][name]["f1"] - WORSE]:
+        yield f"{{labels}}: F1 on {split} is lower by more than {WORSE} than at 0.5", worse
 
 
 def bound_missed(evidence: Evidence) -> Iterator[Found]:

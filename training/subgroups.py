@@ -102,7 +102,10 @@ def show(found: Sequence[Subgroup], column: str) -> None:
     for one in found:
         if one.holds_up and one.label != ALL:
             print(f"{one.label}: F1 {one.f1:.3f} where {column} is {one.value}, {one.f1_elsewhere:.3f} elsewhere")
-    print("A star marks what chance hardly explains: of such differences at most one in twenty is expected to be none.")
+    if any(one.holds_up for one in found):
+        print(
+            "A star, or a line of its own, marks differences of which at most one in twenty is expected to be chance."
+        )
 
 
 def write(found: Sequence[Subgroup], path: Path) -> None:
