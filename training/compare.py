@@ -98,16 +98,16 @@ def _check_documents(scores: Sequence[Scores], folders: Sequence[Path]) -> None:
 def _show(folders: Sequence[Path], documents: int, macro: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     from training import terminal
 
-    table = terminal.new_table(f"{folders[1]} compared with {folders[0]}, {documents:,} documents")
+    table = terminal.new_table(f"F1 of B = {folders[1]} and A = {folders[0]}, {documents:,} documents")
     table.add_column("label")
-    for heading in ("F1 of A", "F1 of B", "difference", "95 %", "p", ""):
+    for heading in ("A", "B", "B - A (95 %)", "p", ""):
         table.add_column(heading, justify="right")
     for row in (*rows, macro):
         if row is macro:
             table.add_section()
         verdict = ("better" if row["difference"] > 0 else "worse") if row["holds"] else ""
-        interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
-        values = (f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['difference']:+.3f}", interval)
+        difference = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        values = (f"{row['first']:.3f}", f"{row['second']:.3f}", difference)
         table.add_row(row["label"], *values, f"{row['p']:.3f}", verdict)
     terminal.print_table(table)
 

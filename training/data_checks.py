@@ -27,7 +27,7 @@ def leak(evidence: Evidence) -> Iterator[Found]:
     """
     count = evidence.duplicates("train-validation", "train-test")
     if count and not evidence.config.get("data", {}).get("drop_leaks", True):
-        yield f"{counted(count, 'training document')} stand in validation or test too, word for word or nearly so", []
+        yield f"{counted(count, 'training document')} found in validation or test too, word for word or nearly so", []
 
 
 def held_out_overlap(evidence: Evidence) -> Iterator[Found]:
@@ -36,7 +36,7 @@ def held_out_overlap(evidence: Evidence) -> Iterator[Found]:
     Name in `data.split_by` what such documents have in common, or remove them.
     """
     if count := evidence.duplicates("validation-test"):
-        yield f"{counted(count, 'document')} of validation stand in test too, word for word or nearly so", []
+        yield f"{counted(count, 'document')} of validation found in test too, word for word or nearly so", []
 
 
 def repeated_documents(evidence: Evidence) -> Iterator[Found]:
@@ -45,7 +45,7 @@ def repeated_documents(evidence: Evidence) -> Iterator[Found]:
     Remove the copies, or name in `data.split_by` what they have in common.
     """
     if count := evidence.duplicates("validation-validation", "test-test"):
-        yield f"{counted(count, 'document')} repeat others of validation or of test", []
+        yield f"{counted(count, 'document')} found twice in validation or twice in test", []
 
 
 def contrary_labels(evidence: Evidence) -> Iterator[Found]:
@@ -54,7 +54,7 @@ def contrary_labels(evidence: Evidence) -> Iterator[Found]:
     Read the pairs of the kind `conflict` in the `duplicates.jsonl` that `labelbeam prepare` writes.
     """
     if count := evidence.conflicts:
-        yield f"{counted(count, 'text')} have contrary labels in two places", []
+        yield f"{counted(count, 'text')} found with contrary labels", []
 
 
 def few_to_learn(evidence: Evidence) -> Iterator[Found]:

@@ -89,7 +89,7 @@ def test_two_trained_models(start: Callable[..., int], tmp_path: Path, capsys: p
     assert found["macro_f1"]["second"] == pytest.approx(metrics[1]["macro_f1"])
     assert found["macro_f1"]["low"] <= found["macro_f1"]["difference"] <= found["macro_f1"]["high"]
     assert {row["label"] for row in found["labels"]} == set(metrics[0]["labels"])
-    assert "difference" in capsys.readouterr().out
+    assert "B - A (95 %)" in capsys.readouterr().out
     assert compare.main([str(tmp_path / "a"), str(tmp_path / "a")]) == 0
     assert "+0.000 to +0.000" in capsys.readouterr().out
 
