@@ -144,6 +144,7 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
         "config": job.config.model_dump(mode="json", exclude={"search"}),
         "documents": len(examples),
         "label_counts": dict(zip(job.prepared.schema.names, counts, strict=True)),
+        "unknown_counts": dict(zip(job.prepared.schema.names, (~examples.known).sum(axis=0).tolist(), strict=True)),
         "data_sha256": examples.sha256(),
         "card": job.prepared.card,
         "passes": round(fitted.passes, 4),

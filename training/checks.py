@@ -1,7 +1,8 @@
 """Runs the checks of a model and its data, and writes evaluation/report.json.
 
 The file is for programs. Its `version` changes when a key changes its meaning or goes. `splits` holds the metrics, as
-model.json does, `labels` those of each label in the reported split, `checks` what was found, and `checked` all codes.
+model.json does, `labels` those of each label in the reported split, `checks` what was found, and `checked` the codes of
+all checks that have run.
 """
 
 import json
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.decision import calibration_of, thresholds_of
+from models.names import for_terminal
 from models.trained_model import Manifest
 from training import data_checks, model_checks
 from training.evidence import Evidence, Found
 from training.measurement import Measurement
+from training.output_folder import not_essential
 
 FILE = "report.json"
 VERSION = 1
@@ -64,17 +67,29 @@ class Finding:
     link: str  # of the section of the documentation that says what to do
 
 
-def run(manifest: Manifest, measurements: Sequence[Measurement]) -> list[Finding]:
-    """Return what the checks find, errors first."""
+@dataclass(frozen=True)
+class Checked:
+    """What the checks have found, and which of them have run."""
+
+    findings: list[Finding]  # errors first
+    codes: list[str]  # of the checks that did not fail
+
+
+def run(manifest: Manifest, measurements: Sequence[Measurement]) -> Checked:
+    """Return what the checks find. A check that fails is said to, and costs no other."""
     evidence = Evidence(manifest, measurements)
-    return [
-        Finding(
-            check.__name__, severity, sentence.replace("{labels}", _named(labels)), labels, f"{PAGE}#{check.__name__}"
-        )
-        for severity, checks in CHECKS.items()
-        for check in checks
-        for sentence, labels in check(evidence)
-    ]
+    checked = Checked([], [])
+    for severity, checks in CHECKS.items():
+        for check in checks:
+            code = check.__name__
+            with not_essential(f"the check {code}", "nothing else depends on it", step="run"):
+                found = list(check(evidence))
+                checked.findings.extend(
+                    Finding(code, severity, sentence.replace("{labels}", _named(labels)), labels, f"{PAGE}#{code}")
+                    for sentence, labels in found
+                )
+                checked.codes.append(code)
+    return checked
 
 
 def _named(labels: Sequence[str]) -> str:
@@ -86,12 +101,10 @@ def show(findings: Sequence[Finding]) -> None:
     """Print errors and warnings."""
     for finding in findings:
         if finding.severity != "notice":
-            print(f"{finding.severity}: {finding.sentence} ({finding.code}).")
+            print(for_terminal(f"{finding.severity}: {finding.sentence} ({finding.code})."))
 
 
-def write(
-    directory: Path, manifest: Manifest, measurements: Sequence[Measurement], findings: Sequence[Finding]
-) -> None:
+def write(directory: Path, manifest: Manifest, measurements: Sequence[Measurement], checked: Checked) -> None:
     """Write report.json into a folder."""
     main = measurements[-1]
     content = {
@@ -101,8 +114,8 @@ def write(
         "reported": main.split,
         "labels": _by_label(main, manifest),
         "splits": {one.split: one.metrics for one in measurements},
-        "checks": [asdict(finding) for finding in findings],
-        "checked": [check.__name__ for checks in CHECKS.values() for check in checks],
+        "checks": [asdict(finding) for finding in checked.findings],
+        "checked": checked.codes,
     }
     directory.mkdir(parents=True, exist_ok=True)
     (directory / FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.examples import Examples, concatenate
 from training.label_reader import LabelReader, Names, NoLabelError, flag, matches, values_of
 from training.rows import Rows
-from training.spool import Texts
+from training.spool import Texts, digest
 from training.where import Condition
 
 # Names of columns that tell whether a row's label applies, in tables in long form.
@@ -109,7 +109,7 @@ def _examples(name: str, rows: Rows, split: str, config: TrainConfig, reader: La
             targets.append(target)
             if config.data.split_by:
                 group = row[config.data.split_by]
-                groups.append(text if group is None else str(group))
+                groups.append(digest(text).hex() if group is None else str(group))  # equal texts stay together
             yield text
 
     written = Texts.of(texts())

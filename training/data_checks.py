@@ -25,6 +25,8 @@ def leak(evidence: Evidence) -> Iterator[Found]:
 
     Set `data.drop_leaks`, and train again.
     """
+    if evidence.main.metrics["data_sha256"] == evidence.manifest.training.get("data_sha256"):
+        yield f"{evidence.main.split} is the data that the model was trained on", []
     count = evidence.duplicates("train-validation", "train-test")
     if count and not evidence.config.get("data", {}).get("drop_leaks", True):
         yield f"{counted(count, 'training document')} found in validation or test too, word for word or nearly so", []
@@ -62,8 +64,7 @@ def few_to_learn(evidence: Evidence) -> Iterator[Found]:
 
     Label more documents, join the label with another one, or leave it out by `labels.min_documents`.
     """
-    few = [name for name, values in evidence.learnt.items() if values["documents"] < FEWEST_LEARNT]
-    if few:
+    if few := [name for name, documents in evidence.learnt.items() if documents < FEWEST_LEARNT]:
         yield f"{{labels}}: fewer than {FEWEST_LEARNT} training documents", few
 
 
@@ -104,7 +105,7 @@ def none_to_measure(evidence: Evidence) -> Iterator[Found]:
 def small_split(evidence: Evidence) -> Iterator[Found]:
     """The reported split is so small that another draw of it could give rather different numbers.
 
-    Set a larger share of the data aside, or train with `--seeds`.
+    Set a larger share of the data aside, or train with `--folds`.
     """
     if (documents := len(evidence.main.examples)) < SMALLEST:
         yield f"{evidence.main.split} has {counted(documents, 'document')}", []
@@ -136,7 +137,8 @@ def mostly_unknown(evidence: Evidence) -> Iterator[Found]:
     Its F1 holds for the documents that somebody judged. Draw some of the others at random, and label them.
     """
     documents = evidence.manifest.training.get("documents", 0)
-    if unknown := [name for name, values in evidence.learnt.items() if 2 * values.get("unknown", 0) > documents]:
+    counts: dict[str, int] = evidence.manifest.training.get("unknown_counts", {})
+    if unknown := [name for name, count in counts.items() if 2 * count > documents]:
         yield "{labels}: unknown for more than half of the training documents", unknown
 
 

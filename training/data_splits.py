@@ -74,6 +74,11 @@ def folds(config: TrainConfig, data_dir: Path, number: int) -> list[Prepared]:
     schema, given = _read(config, data_dir)
     assert given["train"] is not None  # data.train is a required key
     examples = sampling.without_duplicates(given["train"])
+    if rare := [name for name, count in zip(schema.names, examples.positive.sum(axis=0), strict=True) if 0 < count < 3]:
+        raise UserError(
+            f"--folds: expected labels with at least 3 documents, for train, validation and test, found fewer of "
+            f"{', '.join(rare)}; leave them out, for example by labels.min_documents."
+        )
     fold_of = sampling.folds(examples, number, config.data_seed)
     sources = dict.fromkeys(SPLITS, tables.source(config, "train", data_dir))
     return [

@@ -40,10 +40,16 @@ class Evidence:
         return [entry for entry in self.manifest.training.get("history", []) if "eval_loss" in entry]
 
     @property
-    def learnt(self) -> dict[str, dict[str, Any]]:
-        """The data card's counts of each label in train; empty if the model was imported."""
-        splits = self.manifest.training.get("card", {}).get("splits", {})
-        return dict(splits.get("train", {}).get("labels", {}))
+    def learnt(self) -> dict[str, int]:
+        """The documents of each label that were trained on; empty if the model was imported."""
+        return dict(self.manifest.training.get("label_counts", {}))
+
+    @property
+    def of_training(self) -> bool:
+        """Whether the measurements are of splits of the training, of which its data card tells."""
+        known = {values.get("data_sha256") for values in self.manifest.metrics.values()}
+        refitted = "refitted" in self.manifest.training
+        return not refitted and {one.metrics["data_sha256"] for one in self.measurements} <= known
 
     @property
     def decision_config(self) -> DecisionConfig:
@@ -57,7 +63,12 @@ class Evidence:
         return {name: values["support"] for name, values in self.main.metrics["labels"].items()}
 
     def duplicates(self, *splits: str) -> int:
-        """Return the data card's number of exact and near duplicates between splits, such as `train-test`."""
+        """Return the data card's number of exact and near duplicates between splits, such as `train-test`.
+
+        It is 0 if other splits were measured than those of the card.
+        """
+        if not self.of_training:
+            return 0
         return sum(count for kind, where, count in self._pairs() if kind != "conflict" and where in splits)
 
     @property

@@ -15,7 +15,7 @@ def write(explanation: Explanation, directory: Path, tables: Path) -> None:
             run_id = manifest.training.get("run_id", "")
             label_tables.write(one, manifest.decision, tables, explanation.sources[one.split], run_id)
     with not_essential(tables / checks.FILE, again):
-        checks.write(tables, manifest, explanation.measurements, explanation.findings)
+        checks.write(tables, manifest, explanation.measurements, explanation.checked)
     with not_essential(directory / report.FILE, again):
         report.write(directory, explanation)
 
@@ -24,4 +24,4 @@ def show(explanation: Explanation) -> None:
     """Print the table of the main measurement, and the errors and warnings of the checks."""
     with not_essential("the table of results", explanation.again, step="printed"):
         label_tables.show(explanation.main)
-        checks.show(explanation.findings)
+        checks.show(explanation.checked.findings)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from models.trained_model import Manifest
 from training import checks, wrong_decisions
-from training.checks import Finding
+from training.checks import Checked
 from training.examples import Examples
 from training.measurement import Measurement
 from training.output_folder import not_essential
@@ -29,11 +29,9 @@ class Explanation:
         return self.measurements[-1]
 
     @cached_property
-    def findings(self) -> list[Finding]:
-        """What the checks find."""
-        with not_essential("the checks of the model", self.again, step="run"):
-            return checks.run(self.manifest, self.measurements)
-        return []
+    def checked(self) -> Checked:
+        """What the checks have found."""
+        return checks.run(self.manifest, self.measurements)
 
     @cached_property
     def wrong(self) -> dict[str, list[WrongDecision]]:

@@ -165,13 +165,12 @@ class _Trainer(Trainer):
         return _LongestFirst(eval_dataset.lengths.tolist())
 
 
-def tokens_of_updates(lengths: NDArray[np.int64], training: TrainingConfig) -> NDArray[np.int64]:
-    """Return the tokens of each update of the first epoch, with padding, from the lengths of the training texts."""
-    order = list(_ByLength(training.seed, training.batch_size * training.gradient_accumulation, lengths.tolist()))
-    batches = [
-        lengths[order[start : start + training.batch_size]] for start in range(0, len(order), training.batch_size)
-    ]
-    padded = np.array([len(batch) * batch.max() for batch in batches])
+def tokens_of_updates(train: TokenFile, training: TrainingConfig, devices: int = 1) -> NDArray[np.int64]:
+    """Return the tokens of each update of the first epoch, with padding, of all devices of this process together."""
+    size = training.batch_size * devices
+    order = list(_ByLength(training.seed, size * training.gradient_accumulation, train.lengths.tolist()))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    padded = np.array([train.parts[batch].sum() * train.longest[batch].max() for batch in batches])
     return np.add.reduceat(padded, np.arange(0, len(padded), training.gradient_accumulation))
 
 

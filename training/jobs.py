@@ -17,7 +17,7 @@ from training.config import TrainConfig
 from training.data_splits import Prepared
 from training.examples import Examples, Splits
 
-SIZES = {"quarter": 0.25, "half": 0.5, "all": 1.0}  # of a learning curve
+SIZES = {"quarter": 0.25, "half": 0.5}  # of a learning curve, before all
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def of_sizes(config: TrainConfig, prepared: Prepared, output: Path) -> list[Job]
     for name, share in SIZES.items():
         training = config.training.model_copy(update={"max_train_samples": max(1, round(share * most))})
         jobs.append(Job(config.model_copy(update={"training": training}), prepared, output / name))
-    return jobs
+    return [*jobs, Job(config, prepared, output / "all")]
 
 
 def of_seeds(config: TrainConfig, prepared: Prepared, output: Path, seeds: int) -> list[Job]:

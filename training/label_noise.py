@@ -106,7 +106,7 @@ def suspects(examples: Examples, probs: Floats, schema: LabelSchema) -> list[Sus
 
 
 def _claim(output: Path, examples: Examples, config: TrainConfig, folds: int) -> None:
-    settings = config.model_dump_json(exclude={"search"}) + examples.sha256() + str(folds)
+    settings = config.model_dump_json(exclude={"search"}) + examples.sha256() + f"{folds} stratified"
     identity = {"identity": hashlib.sha256(settings.encode()).hexdigest()}
     path = output / IDENTITY
     if output.exists() and any(output.iterdir()):

@@ -59,7 +59,7 @@ def write(measurement: Measurement, decision: Decision, directory: Path, data_pa
 
 @dataclass(frozen=True)
 class Scores:
-    """The decisions of a model on a split. Arrays are (documents, labels), without a binary task's negative label."""
+    """The decisions of a model on a split. Arrays are (documents, labels)."""
 
     ids: list[str]
     targets: Floats  # 1, 0, or NaN for an unknown label
@@ -83,7 +83,10 @@ def read_scores(directory: Path, split: str, labels: LabelSchema) -> Scores:
     predicted = [[cell == "1" for cell in table["predicted"]] for table in tables]
     keys = groups if any(groups) else list(map(str, range(len(ids))))
     numbers = np.unique(keys, return_inverse=True)[1]
-    return Scores(ids, np.array(targets, np.float32).T, np.array(predicted).T, numbers)
+    truth, given = np.array(targets, np.float32).T, np.array(predicted).T
+    if labels.task is Task.BINARY:  # the negative label has no table
+        truth, given = np.concatenate([1 - truth, truth], axis=1), np.concatenate([~given, given], axis=1)
+    return Scores(ids, truth, given, numbers)
 
 
 def _columns(path: Path) -> dict[str, list[str]]:

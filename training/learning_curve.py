@@ -43,14 +43,16 @@ def write(output: Path, models: Sequence[Path]) -> None:
     for name, row in (*labels.items(), ("macro-F1", macro_f1)):
         table.add_row(name, *(f"{value:.3f}" for value in row))
     terminal.print_table(table)
-    print(f"From half to all documents, macro-F1 {_verdict(gain)}")
+    print(f"From half to all documents, macro-F1 {_verdict(gain, split)}")
     print(f"the numbers: {output / FILE}")
 
 
-def _verdict(gain: paired.Difference) -> str:
+def _verdict(gain: paired.Difference, split: str = "test") -> str:
     interval = f"{gain.difference:+.3f} (95 % {gain.low:+.3f} to {gain.high:+.3f})"
     if gain.low > 0:
         return f"rose by {interval}: more labels would probably help."
     if gain.high < 0:
-        return f"fell by {interval}: look at the labels of the second half."
-    return f"changed by {interval}, which chance explains: twice as many labels may bring little."
+        return f"fell by {interval}."
+    return (
+        f"changed by {interval}, which the choice of the {split} documents may explain: more labels may bring little."
+    )

@@ -34,7 +34,9 @@ def measure(directory: Path, config: TrainConfig, output: Path | None) -> None:
     explain.show(explanation)
     by = config.data.split_by
     compared = subgroups.compare(measurement) if by else []
-    if by:
+    if by and not compared:
+        print(f"--by {by}: too few documents, or no two values with {subgroups.FEWEST} documents each.")
+    elif by:
         subgroups.show(compared, by)
     if output:
         output.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ GAIN = 0.01  # metric that one more epoch may bring
 def never_predicted(evidence: Evidence) -> Iterator[Found]:
     """Documents have the label, and none was given it.
 
-    Lower its threshold, or label more documents that have it.
+    Lower its threshold or `decision.abstain_below`, or label more documents that have it.
     """
     labels = evidence.main.metrics["labels"]
     if never := [name for name, values in labels.items() if values["support"] and not values["predicted"]]:
@@ -101,7 +101,7 @@ def threshold_does_not_hold(evidence: Evidence) -> Iterator[Found]:
 
 
 def bound_missed(evidence: Evidence) -> Iterator[Found]:
-    """The precision or recall that `decision.objective` asks for was not kept on other documents.
+    """The precision or recall that `decision.objective` asks for was not reached.
 
     Ask for a little more than you need, or set a larger share of the data aside for validation.
     """
@@ -154,7 +154,7 @@ def falls_on_test(evidence: Evidence) -> Iterator[Found]:
     Report test alone.
     """
     validation, main = evidence.validation, evidence.main
-    if validation is None or validation is main:
+    if validation is None or validation is main or main.metrics["labels_without_documents"]:
         return
     (low, _), (_, high) = (one.metrics["intervals"]["macro_f1"] for one in (validation, main))
     if low > high:

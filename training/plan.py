@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl
 
 from models import hardware
 from models import network as networks
@@ -22,7 +22,7 @@ from training.token_file import TokenFile
 UPDATES = 16  # updates that are made to learn their speed
 SECONDS = 120.0  # time after which no further update is made
 FORWARD = 1 / 3  # share of an update that computes the scores, which an evaluation does too (two more for gradients)
-KEPT = 2  # checkpoints that a training keeps
+KEPT = 3  # checkpoints on the disk: two that a training keeps, and the one that it writes
 COPIES = 3  # of each weight in a checkpoint: itself, and the two moments of AdamW
 
 
@@ -49,31 +49,41 @@ class _EnoughError(Exception):
 
 
 class _Stopwatch(TrainerCallback):
-    """Times updates, and ends the training after some. The first update warms up and is not counted."""
+    """Times updates, and ends the training after some."""
 
     def __init__(self) -> None:
-        self._times: list[float] = []
+        self.seconds: list[float] = []
         self._began = self._step_began = time.monotonic()
 
-    @property
-    def seconds(self) -> list[float]:
-        """The times of all updates but the first."""
-        return self._times[1:]
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the time that all updates may take."""
+        self._began = time.monotonic()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Note when an update began."""
         self._step_began = time.monotonic()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Count an update."""
+    def on_step_end(self, _args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
+        """Count an update, and leave out what would follow it."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.monotonic()
-        self._times.append(now - self._step_began)
-        if len(self.seconds) == UPDATES or now - self._began > SECONDS:
+        self.seconds.append(now - self._step_began)
+        control.should_evaluate = control.should_save = False
+        if len(self.seconds) > UPDATES or (len(self.seconds) > 1 and now - self._began > SECONDS):
             raise _EnoughError
+
+    def on_epoch_end(self, _args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
+        """Leave out the evaluation and the checkpoint."""
+        control.should_evaluate = control.should_save = False
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """End a training that has few updates."""
+        raise _EnoughError
 
 
 def measure(job: Job) -> Plan:
-    """Make some updates of a job, and return what all of it takes. Nothing is written.
+    """Make some updates of a job, and return what all of it takes. Nothing is written, and no tracker hears of it.
 
     Batches come in the order of the training, in which the longest text is first. So the memory is that of the largest
     batch. Time is taken to grow with the tokens of a batch.
@@ -81,7 +91,8 @@ def measure(job: Job) -> Plan:
     Raises:
         UserError: the base model cannot be trained.
     """
-    config = job.config
+    training = job.config.training.model_copy(update={"report_to": ()})
+    config = job.config.model_copy(update={"training": training})
     prepared = data_splits.limited(job.prepared, config)
     network = base_model.start(config, prepared.schema)
     stopwatch = _Stopwatch()
@@ -90,11 +101,12 @@ def measure(job: Job) -> Plan:
     train, validation = (
         TokenFile(part, network.tokenizer, config.text) for part in (prepared.splits.train, prepared.splits.validation)
     )
-    tokens = fit.tokens_of_updates(train.lengths, config.training)
-    timed = len(stopwatch.seconds)
-    pace = float(np.median(stopwatch.seconds / np.resize(tokens, timed + 1)[1:]))  # seconds a token
-    updates = int(len(tokens) * config.training.epochs)
-    every = config.training.evaluate_every or len(tokens)
+    tokens = fit.tokens_of_updates(train, training, max(torch.cuda.device_count(), 1))
+    paces = stopwatch.seconds / np.resize(tokens, len(stopwatch.seconds))  # seconds a token of each update
+    pace = float(np.median(paces[1:] if len(paces) > 1 else paces))  # the first one warms up
+    updates = int(len(tokens) * training.epochs)
+    evaluations = max(updates // (training.evaluate_every or len(tokens)), 1)
+    kept = evaluations if training.keep_epochs else KEPT
     parameters = 4 * networks.num_parameters(network.module)
     cuda = torch.cuda.is_available()
     return Plan(
@@ -102,14 +114,14 @@ def measure(job: Job) -> Plan:
         tokens=int(tokens.sum()),
         padding=float(1 - train.lengths.sum() / tokens.sum()),
         updates=updates,
-        seconds=float(pace * tokens.sum() * config.training.epochs),
-        evaluations=max(updates // every, 1),
-        evaluation_seconds=float(FORWARD * pace * validation.lengths.sum() * max(updates // every, 1)),
+        seconds=float(pace * tokens.sum() * training.epochs),
+        evaluations=evaluations,
+        evaluation_seconds=float(FORWARD * pace * validation.lengths.sum() * evaluations),
         memory_mib=hardware.peak_memory() >> 20,
         gpu_memory_mib=torch.cuda.max_memory_allocated() >> 20 if cuda else None,
-        disk_mib=int(KEPT * COPIES * parameters + 4 * (train.lengths.sum() + validation.lengths.sum())) >> 20,
+        disk_mib=int(kept * COPIES * parameters + 4 * (train.lengths.sum() + validation.lengths.sum())) >> 20,
         model_mib=parameters >> 20,
-        measured=timed,
+        measured=len(paces),
     )
 
 

@@ -11,6 +11,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0  # set by accelerate and torchrun
 
 
+def are_several() -> bool:
+    """Return whether this process is one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 @contextlib.contextmanager
 def only_first_speaks() -> Iterator[None]:
     """Silence the standard output of all processes but the first."""

@@ -34,7 +34,7 @@ def _content(explanation: Explanation) -> dict[str, Any]:
         "training": training,
         "config": config,
         "measurements": explanation.measurements,
-        "findings": explanation.findings,
+        "findings": explanation.checked.findings,
         "wrong": explanation.wrong,
         "main": main,
         "metrics": main.metrics,

@@ -21,7 +21,7 @@ def write(output: Path, models: Sequence[Path], differing: str) -> None:
     split = "test" if "test" in manifests[0].metrics else "validation"
     metrics = [manifest.metrics[split] for manifest in manifests]
     rows = {name: _spread([values[name] for values in metrics]) for name in AVERAGES}
-    labels = {name: _spread([values["labels"][name]["f1"] for values in metrics]) for name in manifests[0].labels.names}
+    labels = {name: _spread([_f1(values["labels"][name]) for values in metrics]) for name in manifests[0].labels.names}
     content = {"split": split, "models": [model.name for model in models], "metrics": rows, "labels": labels}
     path = output / f"{differing}s.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -35,6 +35,11 @@ def write(output: Path, models: Sequence[Path], differing: str) -> None:
         )
     terminal.print_table(table)
     print(f"the numbers: {path}")
+
+
+def _f1(values: dict[str, Any]) -> float | None:
+    """Return the F1 of a label, or None if no document has it."""
+    return float(values["f1"]) if values["support"] else None
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from models.labels import Task
+from models.names import for_terminal
 from training import label_tables, terminal
 from training.measurement import Measurement
 from training.paired import discoveries
 
 FEWEST = 30  # documents of a value that is looked at by itself; those of the others are joined
-FEWEST_LABELLED = 10  # documents that have a label or got it, for which the standard error holds
+FEWEST_LABELLED = 10  # documents that have a label or got it, below which nothing is said of the label
+ENOUGH = 200  # such documents for which the normal distribution holds; there is a permutation test for fewer
+PERMUTATIONS = 2_000
 OTHERS = "(others)"
 ALL = "(all labels)"  # stands for micro-F1
 
@@ -45,16 +48,13 @@ def compare(measurement: Measurement) -> list[Subgroup]:
     values = _values(measurement.examples.groups or [])
     names, hits, decisions = _counts(measurement)
     found: list[Subgroup] = []
+    chance = np.random.default_rng(0)
     for value in sorted(set(values.tolist())):
         inside = values == value
         for name, ours, due in zip(names, hits.T, decisions.T, strict=True):
             if min(np.count_nonzero(due[inside]), np.count_nonzero(due[~inside])) < FEWEST_LABELLED:
                 continue
-            (f1, error), (elsewhere, other_error) = (_ratio(ours[side], due[side]) for side in (inside, ~inside))
-            spread, difference = float(np.hypot(error, other_error)), f1 - elsewhere
-            p = float(2 * norm.sf(abs(difference) / spread)) if spread else float(difference == 0)
-            low, high = difference - 1.96 * spread, difference + 1.96 * spread
-            found.append(Subgroup(value, name, int(inside.sum()), f1, elsewhere, low, high, p))
+            found.append(Subgroup(value, name, int(inside.sum()), *_difference(ours, due, inside, chance)))
     held = discoveries([one.p for one in found]) if found else []
     return [Subgroup(**asdict(one) | {"holds_up": holds}) for one, holds in zip(found, held, strict=True)]
 
@@ -78,14 +78,40 @@ def _counts(measurement: Measurement) -> tuple[list[str], NDArray[Any], NDArray[
     return [ALL, *labels.names[shown]], hits, decisions
 
 
-def _ratio(above: NDArray[Any], below: NDArray[Any]) -> tuple[float, float]:
-    """Return the ratio of two sums over documents, and its standard error by linearisation.
+def _difference(
+    hits: NDArray[Any], decisions: NDArray[Any], inside: NDArray[np.bool_], chance: np.random.Generator
+) -> tuple[float, float, float, float, float]:
+    """Return F1 inside and elsewhere, the 95 % interval of their difference, and its p-value.
 
-    See Cochran, Sampling Techniques, 1977, chapter 6.
+    F1 is a ratio of two sums over documents. The interval is by linearisation with the spread of all documents
+    (Cochran, Sampling Techniques, 1977, chapter 6), so that a few that are all right do not look like certainty. For a
+    small group, the p-value is that of a permutation test among the documents that the label concerns.
     """
-    ratio, documents = above.sum() / below.sum(), len(below)
-    residuals = np.square(above - ratio * below).sum() * documents / max(documents - 1, 1)
-    return float(ratio), float(np.sqrt(residuals) / below.sum())
+    concerned = decisions > 0
+    hits, decisions, inside = hits[concerned], decisions[concerned], inside[concerned]
+    sizes = [(hits[side].sum(), decisions[side].sum()) for side in (inside, ~inside)]
+    f1, elsewhere = (float(above / below) for above, below in sizes)
+    residuals = hits - hits.sum() / decisions.sum() * decisions
+    errors = [residuals.std() * np.sqrt(side.sum()) / decisions[side].sum() for side in (inside, ~inside)]
+    spread, difference = float(np.hypot(*errors)), f1 - elsewhere
+    if inside.sum() >= ENOUGH:
+        p = float(2 * norm.sf(abs(difference) / spread)) if spread else 1.0
+    else:
+        drawn = _draws(len(hits), int(inside.sum()), chance)
+        above, below = hits[drawn].sum(axis=1), decisions[drawn].sum(axis=1)
+        shuffled = above / below - (hits.sum() - above) / (decisions.sum() - below)
+        p = float((1 + (np.abs(shuffled) >= abs(difference) - 1e-12).sum()) / (1 + PERMUTATIONS))
+    return f1, elsewhere, difference - 1.96 * spread, difference + 1.96 * spread, p
+
+
+def _draws(documents: int, size: int, chance: np.random.Generator) -> NDArray[np.int64]:
+    """Return sets of `size` of the documents (PERMUTATIONS, size).
+
+    A document may be drawn twice where there are many to draw from, which hardly matters then.
+    """
+    if documents > 20 * size:
+        return chance.integers(documents, size=(PERMUTATIONS, size))
+    return np.argpartition(chance.random((PERMUTATIONS, documents)), size - 1, axis=1)[:, :size]
 
 
 def show(found: Sequence[Subgroup], column: str) -> None:
@@ -101,7 +127,8 @@ def show(found: Sequence[Subgroup], column: str) -> None:
     terminal.print_table(table)
     for one in found:
         if one.holds_up and one.label != ALL:
-            print(f"{one.label}: F1 {one.f1:.3f} where {column} is {one.value}, {one.f1_elsewhere:.3f} elsewhere")
+            sentence = f"{one.label}: F1 {one.f1:.3f} where {column} is {one.value}, {one.f1_elsewhere:.3f} elsewhere"
+            print(for_terminal(sentence))
     if any(one.holds_up for one in found):
         print(
             "A star, or a line of its own, marks differences of which at most one in twenty is expected to be chance."

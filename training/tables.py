@@ -162,7 +162,11 @@ def _loaded(reader: str, path: str, options: dict[str, Any]) -> OwnRows:
     with tempfile.TemporaryDirectory(prefix="labelbeam_") as folder, warnings.catch_warnings():
         warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
         source = _decompressed(path, folder) if reader == "parquet" else path
-        return OwnRows(datasets.load_dataset(reader, data_files=source, split="train", cache_dir=folder, **options))
+        return OwnRows(
+            datasets.load_dataset(
+                reader, data_files=source, split="train", cache_dir=folder, keep_in_memory=False, **options
+            )
+        )
 
 
 def _give_memory_back() -> None:

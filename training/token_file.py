@@ -29,6 +29,8 @@ class TokenFile(Dataset[dict[str, Any]]):
         self._starts = np.cumsum(np.concatenate(lengths))  # of each part in the file, in tokens
         self._parts = np.cumsum(np.concatenate(counts))  # first part of each text
         self.lengths: NDArray[np.int64] = np.diff(self._starts[self._parts])  # tokens of each text
+        self.parts: NDArray[np.int64] = np.diff(self._parts)  # parts of each text
+        self.longest: NDArray[np.int64] = np.maximum.reduceat(np.diff(self._starts), self._parts[:-1])  # of its parts
 
     def __len__(self) -> int:
         return len(self.lengths)

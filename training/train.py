@@ -100,14 +100,15 @@ def _run(argv: Sequence[str] | None) -> None:
 
     from training import build, hub, jobs, plan, series, terminal, trackers
 
-    trackers.check(config.training)
-    if flags.push_to_hub:
+    if not flags.plan:
+        trackers.check(config.training)
+    if flags.push_to_hub and not flags.plan:
         hub.check(flags.push_to_hub)
     with processes.only_first_speaks():
         terminal.quiet_libraries()
         planned = series.plan(flags, config)
         if flags.plan:
-            plan.show(plan.measure(planned[0]), planned)
+            plan.show(plan.measure(planned[-1]), planned)  # the last one of a learning curve is the largest
             return
         pending = {job.output for job in jobs.pending(planned, flags.resume, flags.overwrite)}
         for job in planned:
@@ -135,7 +136,9 @@ def _check(flags: argparse.Namespace, config: TrainConfig) -> None:
         )
     if flags.folds and flags.prepared:
         raise UserError("--folds divides the files of data.train: leave out --prepared.")
-    if not flags.resume and not config.training.one_vs_rest and not given and processes.is_first():
+    if flags.plan and processes.are_several():
+        raise UserError("--plan: expected one process, found several; leave out accelerate.")
+    if not flags.plan and not flags.resume and not config.training.one_vs_rest and not given and processes.is_first():
         output_folder.check_free(flags.output, flags.overwrite)
 
 

@@ -17,7 +17,8 @@ FEWEST, MOST = 3, 20  # errors of a label, if it has so many
 LONGEST = 300  # characters that are shown of a text
 CLOSEST = 2  # training texts beside an error
 LEAST_SIMILAR = 0.1  # cosine below which two texts have hardly a word in common
-SEARCHED = 100_000  # training documents among which the closest are looked for
+SEARCHED = 20_000  # training documents among which the closest are looked for
+READ = 2_000  # characters of a text that are compared
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,10 @@ def _closest(texts: Sequence[str], train: Examples, names: Sequence[str]) -> lis
     chosen = np.arange(len(train))
     if len(train) > SEARCHED:
         chosen = np.sort(np.random.default_rng(0).choice(len(train), SEARCHED, replace=False))
-    words = HashingVectorizer(ngram_range=(1, 2), alternate_sign=False, norm=None, n_features=2**18)
+    words = HashingVectorizer(ngram_range=(1, 2), alternate_sign=False, norm=None, n_features=2**18, dtype=np.float32)
     weights = TfidfTransformer(sublinear_tf=True)
-    learnt = weights.fit_transform(words.transform(train.texts[int(place)] for place in chosen))
-    similarity: csr_matrix = weights.transform(words.transform(texts)) @ learnt.T
+    learnt = weights.fit_transform(words.transform(train.texts[int(place)][:READ] for place in chosen))
+    similarity: csr_matrix = weights.transform(words.transform(text[:READ] for text in texts)) @ learnt.T
     found = []
     for row in range(len(texts)):
         line = similarity.getrow(row)

@@ -60,20 +60,25 @@ class World:
         for split, targets in self.targets.items():
             examples = Examples.of(map(str, range(len(targets))), targets, list(map(str, range(len(targets)))))
             found.append(measure_split(split, examples, self.logits[split], LABELS, self.decision))
+        metrics = {one.split: one.metrics for one in found}
         training = {"documents": 1_000, **self.training}
-        return Manifest(labels=LABELS, text=TextRecipe(), decision=self.decision, training=training), found
+        manifest = Manifest(
+            labels=LABELS, text=TextRecipe(), decision=self.decision, training=training, metrics=metrics
+        )
+        return manifest, found
 
 
 def codes(world: World) -> set[str]:
-    return {finding.code for finding in checks.run(*world.measured())}
+    return {finding.code for finding in checks.run(*world.measured()).findings}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_world_where_all_is_well_passes_every_check(seed: int) -> None:
     """Chance alone is no finding."""
     world = World(seed=seed)
-    learnt = {name: {"documents": 500, "unknown": 3} for name in LABELS.names}
-    world.card(splits={"train": {"labels": learnt}}, duplicates={"exact train-test": 4})
+    world.training["label_counts"] = dict.fromkeys(LABELS.names, 500)
+    world.training["unknown_counts"] = dict.fromkeys(LABELS.names, 3)
+    world.card(duplicates={"exact train-test": 4})
     world.training["history"] = [{"eval_loss": 0.5, "eval_macro_f1": 0.6}, {"eval_loss": 0.4, "eval_macro_f1": 0.6}]
     world.training["config"] = {"data": {"drop_leaks": True}, "training": {"metric": "macro_f1"}}
     assert codes(world) == set()
@@ -87,8 +92,8 @@ def duplicates(name: str) -> Callable[[World], None]:
     return change
 
 
-def learnt(**values: int) -> Callable[[World], None]:
-    return lambda world: world.card(splits={"train": {"labels": {"red": {"documents": 500, "unknown": 0} | values}}})
+def learnt(key: str, count: int) -> Callable[[World], None]:
+    return lambda world: world.training.update({key: {"red": count}})
 
 
 def history(**values: list[float]) -> Callable[[World], None]:
@@ -140,8 +145,8 @@ CASES: list[tuple[str, Callable[[World], None]]] = [
     ("held_out_overlap", duplicates("near validation-test")),
     ("repeated_documents", duplicates("exact test-test")),
     ("contrary_labels", duplicates("conflict train-test")),
-    ("few_to_learn", learnt(documents=19)),
-    ("mostly_unknown", learnt(unknown=501)),
+    ("few_to_learn", learnt("label_counts", 19)),
+    ("mostly_unknown", learnt("unknown_counts", 501)),
     ("few_to_decide", lambda world: world.few("validation", 19)),
     ("few_to_measure", lambda world: world.few("test", 29)),
     ("none_to_measure", lambda world: world.few("test", 0)),
@@ -166,11 +171,43 @@ CASES: list[tuple[str, Callable[[World], None]]] = [
 def test_a_check_finds_what_it_looks_for(code: str, change: Callable[[World], None]) -> None:
     world = World()
     change(world)
-    (finding,) = [finding for finding in checks.run(*world.measured()) if finding.code == code]
+    (finding,) = [finding for finding in checks.run(*world.measured()).findings if finding.code == code]
     assert finding.severity == CODES[code]
     assert finding.link == f"docs/reference/checks.md#{code}"
     assert "{" not in finding.sentence.replace("{blue}", "")
     assert all(name in finding.sentence for name in finding.labels)
+
+
+def test_a_model_is_measured_on_what_it_was_trained_on() -> None:
+    world = World()
+    manifest, found = world.measured()
+    manifest.training["data_sha256"] = found[-1].metrics["data_sha256"]
+    (finding,) = [one for one in checks.run(manifest, found).findings if one.code == "leak"]
+    assert finding.sentence == "test is the data that the model was trained on"
+
+
+def test_what_the_data_card_says_of_other_splits_is_not_said_of_a_file() -> None:
+    world = World()
+    duplicates("exact test-test")(world)
+    manifest, found = world.measured()
+    other = World(seed=1).measured()[1][-1:]
+    assert [one.code for one in checks.run(manifest, found).findings] == ["repeated_documents"]
+    assert checks.run(manifest, other).findings == []
+
+
+def test_a_check_that_fails_is_said_to_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: Evidence) -> list[Any]:
+        raise ZeroDivisionError("not today")
+
+    world = World()
+    world.cut("test", 199)
+    monkeypatch.setitem(CHECKS, "error", (broken, *CHECKS["error"]))
+    checked = checks.run(*world.measured())
+    assert "small_split" in {finding.code for finding in checked.findings}
+    assert set(checked.codes) == CODES.keys()
+    assert "the check broken could not be run (ZeroDivisionError: not today)" in capsys.readouterr().err
 
 
 def test_every_check_has_a_case_and_says_what_to_do() -> None:
@@ -194,14 +231,14 @@ def test_programs_can_read_the_report(tmp_path: Path) -> None:
     world = World()
     world.few("test", 29)
     manifest, found = world.measured()
-    findings = checks.run(manifest, found)
-    checks.write(tmp_path / "evaluation", manifest, found, findings)
+    checked = checks.run(manifest, found)
+    checks.write(tmp_path / "evaluation", manifest, found, checked)
     content = json.loads((tmp_path / "evaluation" / "report.json").read_bytes())
     assert content["version"] == 1
     assert content["reported"] == "test"
     assert content["splits"] == {one.split: one.metrics for one in found}
     assert set(content["checked"]) == CODES.keys()
-    assert [check["code"] for check in content["checks"]] == [finding.code for finding in findings]
+    assert [check["code"] for check in content["checks"]] == [finding.code for finding in checked.findings]
     blue = content["labels"]["{blue}"]
     assert blue["support"] == 29
     assert blue["threshold"] == 0.5

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_a_plan_counts_what_the_training_then_does(
     found = re.search(r"for ([\d,]+) updates, by (\d+) of them", said)
     assert found
     assert int(found[1]) == steps
-    assert int(found[2]) == plan.UPDATES
+    assert int(found[2]) == min(plan.UPDATES + 1, steps)
     assert f"{manifest.training['documents']:,} documents" in said
     assert "for 2 evaluations" in said
     size = (tmp_path / "m" / "model.pth").stat().st_size
@@ -45,10 +47,17 @@ def test_several_models_are_planned_together(
 def test_the_padding_of_updates_is_counted() -> None:
     training = TrainingConfig(batch_size=4, gradient_accumulation=2, epochs=1)
     lengths = np.random.default_rng(0).integers(1, 60, 50)
-    found = fit.tokens_of_updates(lengths, training)
+    found = fit.tokens_of_updates(of_lengths(lengths), training)
     assert len(found) == 7  # 12 batches of 4 and one of 2, two batches an update
     assert lengths.sum() <= found.sum() <= 50 * 60
-    assert fit.tokens_of_updates(np.full(16, 9), training).tolist() == [72, 72]
+    assert fit.tokens_of_updates(of_lengths(np.full(16, 9)), training).tolist() == [72, 72]
+    assert fit.tokens_of_updates(of_lengths(np.full(16, 9)), training, devices=2).tolist() == [144]
+    windows = Mock(lengths=np.full(8, 24), parts=np.full(8, 3), longest=np.full(8, 10))
+    assert fit.tokens_of_updates(windows, training).tolist() == [240]
+
+
+def of_lengths(lengths: np.ndarray) -> Any:
+    return Mock(lengths=lengths, parts=np.ones_like(lengths), longest=lengths)
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (150, "2 min"), (9_000, "2.5 h")])

@@ -94,7 +94,10 @@ def test_a_learning_curve_tells_whether_more_labels_would_help(
     ("gain", "verdict"),
     [
         (Difference(0.5, 0.6, 0.05, 0.15, 0.001), "rose by +0.100 (95 % +0.050 to +0.150): more labels would"),
-        (Difference(0.5, 0.51, -0.01, 0.03, 0.3), "changed by +0.010 (95 % -0.010 to +0.030), which chance explains"),
+        (
+            Difference(0.5, 0.51, -0.01, 0.03, 0.3),
+            "changed by +0.010 (95 % -0.010 to +0.030), which the choice",
+        ),
         (Difference(0.6, 0.5, -0.15, -0.05, 0.001), "fell by -0.100"),
     ],
 )

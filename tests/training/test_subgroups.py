@@ -47,15 +47,37 @@ def test_chance_is_seldom_taken_for_a_difference() -> None:
     assert 0.92 < covered < 0.98
 
 
-def test_the_standard_error_is_that_of_the_bootstrap() -> None:
+@pytest.mark.parametrize("documents", [40, 500])
+def test_a_small_group_is_no_more_often_called_different_than_its_p_value_says(documents: int) -> None:
+    """The same model on both sides. A small group may be right by chance in all documents."""
+    chance = np.random.default_rng(documents)
+    found = []
+    for _ in range(200):
+        truth = chance.random(1_500) < 0.35
+        given = np.where(chance.random(1_500) < 0.92, truth, ~truth)
+        hits, decisions = 2 * (truth & given), truth.astype(int) + given
+        inside = np.arange(1_500) < documents
+        *_, low, high, p = subgroups._difference(hits, decisions, inside, chance)
+        found.append((p, low <= 0 <= high))
+    p_values, covered = np.array(found).T
+    assert (p_values < 0.05).mean() < 0.09
+    assert (p_values < 0.002).mean() < 0.015
+    assert covered.mean() > 0.88
+
+
+def test_the_interval_is_that_of_the_bootstrap() -> None:
     chance = np.random.default_rng(3)
-    hits = 2 * (chance.random(300) < 0.4)
-    decisions = hits + (chance.random(300) < 0.3)
-    ratio, error = subgroups._ratio(hits, decisions)
-    draws = chance.integers(300, size=(4_000, 300))
-    drawn = hits[draws].sum(axis=1) / decisions[draws].sum(axis=1)
-    assert ratio == pytest.approx(hits.sum() / decisions.sum())
-    assert error == pytest.approx(drawn.std(), rel=0.06)
+    truth = chance.random(2_000) < 0.4
+    given = np.where(chance.random(2_000) < 0.85, truth, ~truth)
+    hits, decisions, inside = 2 * (truth & given), truth.astype(int) + given, np.arange(2_000) < 800
+    first, second, low, high, _ = subgroups._difference(hits, decisions, inside, chance)
+    drawn = []
+    for _ in range(2_000):
+        sides = [chance.integers(0, 800, 800), chance.integers(800, 2_000, 1_200)]
+        one, other = (hits[rows].sum() / decisions[rows].sum() for rows in sides)
+        drawn.append(one - other)
+    assert first - second == pytest.approx(np.mean(drawn), abs=0.005)
+    assert high - low == pytest.approx(3.92 * np.std(drawn), rel=0.1)
 
 
 def test_a_column_with_one_value_has_nothing_to_compare(capsys: pytest.CaptureFixture[str]) -> None:
