@@ -76,10 +76,13 @@ def test_false_discoveries_are_held_by_hand() -> None:
     assert paired.discoveries([0.2, 0.3]) == [False, False]
 
 
-def test_two_trained_models(start: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("task", ["binary", "multi_label"])
+def test_two_trained_models(
+    task: str, start: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--set", "data.seed=0"]
-    assert start("multi_label", tmp_path / "a", *flags, "--set", "training.epochs=1") == 0
-    assert start("multi_label", tmp_path / "b", *flags) == 0
+    assert start(task, tmp_path / "a", *flags, "--set", "training.epochs=1") == 0
+    assert start(task, tmp_path / "b", *flags) == 0
     output = tmp_path / "out" / "found.json"
     capsys.readouterr()
     assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(output)]) == 0

@@ -352,3 +352,29 @@ def test_a_field_that_first_appears_after_the_first_chunk_is_read(
     monkeypatch.setattr(tables, "JSON_CHUNKS", (20_000, 20_000))
     with pytest.raises(UserError, match="rows.jsonl cannot be read as json"):
         read(settings(), tmp_path)
+
+
+def test_rows_can_be_read_at_once_from_several_places(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n, "text": str(n)} for n in range(2_500)])
+    rows = tables.read(str(tmp_path / "rows.jsonl"), settings())
+    assert not list(tmp_path.glob("**/*.arrow"))
+    one, other = rows.of(["n"]), rows.of(["text", "gone"])
+    pairs = [(next(one), next(other)) for _ in range(2_500)]
+    assert pairs[2_400] == ({"n": 2_400}, {"text": "2400"})
+    assert next(one, None) is None
+    assert len(list(rows.of(["n"]))) == 2_500
+
+
+def test_rows_are_read_whatever_the_library_keeps_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "IN_MEMORY_MAX_SIZE", 10**9)
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    assert len(read(settings(), tmp_path)) == len(ROWS)
+
+
+def test_a_group_that_is_missing_is_no_text(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": "red", "author": author} for text, author in (("a", "x"), ("b", None), ("b", None))]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    groups = read(settings(data={"split_by": "author"}), tmp_path).groups
+    assert groups is not None
+    assert groups[0] == "x"
+    assert groups[1] == groups[2] != "b"
