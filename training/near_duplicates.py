@@ -48,7 +48,12 @@ class Index:
         for start in range(0, len(texts), AT_ONCE):
             found = np.concatenate([self._places(shingles(text)) for text in texts[start : start + AT_ONCE]])
             self._counts += np.bincount(found, minlength=len(self._counts))
-        prefixes = [self._prefix(shingles(text)) for text in texts]
+        self._sizes = np.empty(len(texts), np.int32)
+        prefixes = []
+        for place, text in enumerate(texts):
+            elements = shingles(text)
+            self._sizes[place] = len(elements)
+            prefixes.append(self._prefix(elements))
         holders = np.repeat(np.arange(len(prefixes), dtype=np.int32), [len(prefix) for prefix in prefixes])
         elements = np.concatenate([np.zeros(0, np.int64), *prefixes])
         order = np.argsort(elements, kind="stable")
@@ -68,11 +73,16 @@ class Index:
         return best
 
     def _candidates(self, wanted: Shingles) -> Iterator[int]:
-        """Yield the positions of the texts that share an element of the prefix, in ascending order."""
+        """Yield the positions of the texts of a like size that share an element of the prefix, in ascending order.
+
+        Of two sets with a Jaccard similarity of at least t, the smaller has at least t times the size of the larger.
+        """
         prefix = self._prefix(wanted)
         first, after = (np.searchsorted(self._elements, prefix, side) for side in ("left", "right"))
         shared = np.flatnonzero(first < after)
-        yield from sorted({int(place) for i in shared for place in self._holders[first[i] : after[i]]})
+        places = np.unique(np.concatenate([self._holders[:0], *(self._holders[first[i] : after[i]] for i in shared)]))
+        smaller, larger = np.minimum(self._sizes[places], len(wanted)), np.maximum(self._sizes[places], len(wanted))
+        yield from places[smaller >= self._threshold * larger - 1e-9].tolist()
 
     def _prefix(self, elements: Shingles) -> Shingles:
         length = len(elements) - math.ceil(self._threshold * len(elements) - 1e-9) + 1
