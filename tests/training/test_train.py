@@ -224,7 +224,7 @@ def raises(*_: object, **__: object) -> None:
         ),
         (model_card, "write", r"README\.md could not be written .*the model is safe, and works without this card"),
         (label_tables, "show", r"the table of results could not be printed .*the model is safe"),
-        (checks, "run", r"the checks of the model could not be run .*the model is safe"),
+        (checks, "write", r"report\.json could not be written .*the model is safe"),
     ],
 )
 def test_no_model_is_lost_because_of_what_explains_it(
