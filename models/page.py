@@ -28,6 +28,11 @@ def render(template: Path, **content: Any) -> str:
     return environment.get_template(template.name).render(**content)
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return the beginning of a text, with an ellipsis if something is left out."""
+    return text if len(text) <= longest else f"{text[:longest].rstrip()}…"
+
+
 def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
 

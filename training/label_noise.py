@@ -135,10 +135,7 @@ def write(found: Sequence[Suspect], output: Path) -> None:
     """Write the sheet of all suspects, and the page of the most suspicious ones."""
     header = ("id", "label", "given", "score", "expected", "instead", "text")
     write_csv(output / SHEET, header, _rows(found))
-    shown = [
-        {"suspect": one, "text": one.text if len(one.text) <= LONGEST else f"{one.text[:LONGEST].rstrip()}…"}
-        for one in found[:MOST_SHOWN]
-    ]
+    shown = [{"suspect": one, "text": page.shortened(one.text, LONGEST)} for one in found[:MOST_SHOWN]]
     content = page.render(TEMPLATE, name=output.name, shown=shown, total=len(found))
     (output / PAGE).write_text(content, encoding="utf-8")
 

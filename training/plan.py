@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl
 
 from models import hardware
@@ -53,10 +54,12 @@ class _Stopwatch(TrainerCallback):
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.train: TokenFile | None = None  # the tokens that the training reads
         self._began = self._step_began = time.monotonic()
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, *_: Any, train_dataloader: DataLoader[Any], **__: Any) -> None:
         """Start the time that all updates may take."""
+        self.train = cast(TokenFile, train_dataloader.dataset)
         self._began = time.monotonic()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -98,9 +101,8 @@ def measure(job: Job) -> Plan:
     stopwatch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_EnoughError):
         fit.fit(network, prepared, config, Path(folder) / "checkpoints", [stopwatch])
-    train, validation = (
-        TokenFile(part, network.tokenizer, config.text) for part in (prepared.splits.train, prepared.splits.validation)
-    )
+    train, validation = stopwatch.train, TokenFile(prepared.splits.validation, network.tokenizer, config.text)
+    assert train is not None  # the training has begun
     tokens = fit.tokens_of_updates(train, training, max(torch.cuda.device_count(), 1))
     paces = stopwatch.seconds / np.resize(tokens, len(stopwatch.seconds))  # seconds a token of each update
     pace = float(np.median(paces[1:] if len(paces) > 1 else paces))  # the first one warms up

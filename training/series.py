@@ -7,6 +7,7 @@ from pathlib import Path
 from training import data_splits, jobs, learning_curve, spread
 from training.config import TrainConfig
 from training.jobs import Job
+from training.output_folder import not_essential
 
 
 def plan(flags: argparse.Namespace, config: TrainConfig) -> list[Job]:
@@ -30,9 +31,11 @@ def plan(flags: argparse.Namespace, config: TrainConfig) -> list[Job]:
 
 def conclude(flags: argparse.Namespace, models: Sequence[Path]) -> None:
     """Write and print what the finished models say together."""
-    if flags.seeds:
-        spread.write(flags.output, models, "seed")
-    if flags.folds:
-        spread.write(flags.output, models, "fold")
-    if flags.learning_curve:
-        learning_curve.write(flags.output, models)
+    again = "the models are safe, and the same command with --resume says it again"
+    with not_essential(f"what the models in {flags.output} tell together", again, step="said"):
+        if flags.seeds:
+            spread.write(flags.output, models, "seed")
+        if flags.folds:
+            spread.write(flags.output, models, "fold")
+        if flags.learning_curve:
+            learning_curve.write(flags.output, models)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
+from models import page
 from models.labels import Task
 from training.examples import Examples
 from training.measurement import Measurement
@@ -82,7 +83,7 @@ def _decision(measurement: Measurement, row: int, label: int, closest: tuple[Nei
     examples, names = measurement.examples, np.array(measurement.labels.names)
     return WrongDecision(
         id=examples.ids[row],
-        text=_shortened(examples.texts[row]),
+        text=page.shortened(examples.texts[row], LONGEST),
         truth=names[examples.positive[row]].tolist(),
         predicted=names[measurement.predicted[row]].tolist(),
         label=str(names[label]),
@@ -111,8 +112,4 @@ def _closest(texts: Sequence[str], train: Examples, names: Sequence[str]) -> lis
 
 def _neighbour(train: Examples, place: int, similarity: float, names: Sequence[str]) -> Neighbour:
     labels = [name for name, applies in zip(names, train.positive[place], strict=True) if applies]
-    return Neighbour(_shortened(train.texts[place]), labels, similarity)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()}…"
+    return Neighbour(page.shortened(train.texts[place], LONGEST), labels, similarity)

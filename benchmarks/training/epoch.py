@@ -121,7 +121,7 @@ def _trainer(network: Network, prepared: Prepared, config: TrainConfig, *, bf16:
         ).train()
 
 
-# How each trains, and its attention dropout: None is the encoder's own.
+# The function that trains each contestant, and its attention dropout. None keeps the dropout of the encoder.
 CONTESTANTS: dict[str, tuple[Train, float | None]] = {
     "labelbeam": (_ours, 0.0),
     "labelbeam, own dropout": (_ours, None),

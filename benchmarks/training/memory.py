@@ -11,7 +11,6 @@ import gc
 import json
 import lzma
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment
+from models import hardware
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 CONFIG = environment.ROOT / "training" / "configs" / "arxiv_subjects.toml"
@@ -110,7 +110,7 @@ def _measured(data_dir: Path, base: str) -> dict[str, Any]:
     config = config_file.load_config(CONFIG, overrides)
     began = time.monotonic()
     prepared = data_splits.prepare(config, data_dir)
-    found = {"prepared": _peak(), "prepare_seconds": round(time.monotonic() - began)}
+    found = {"prepared": hardware.peak_memory() >> 20, "prepare_seconds": round(time.monotonic() - began)}
     gc.collect()
     network = base_model.start(config, prepared.schema)
     began = time.monotonic()
@@ -119,16 +119,11 @@ def _measured(data_dir: Path, base: str) -> dict[str, Any]:
     characters = sum(map(len, prepared.splits.train.texts))
     return {
         **found,
-        "trained": _peak(),
+        "trained": hardware.peak_memory() >> 20,
         "fit_seconds": round(time.monotonic() - began),
         "documents": {name: len(part) for name, part in prepared.splits.items()},
         "characters": round(characters / len(prepared.splits.train)),
     }
-
-
-def _peak() -> int:
-    """Return the peak memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":

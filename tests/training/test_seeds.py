@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,10 @@ def test_a_learning_curve_tells_whether_more_labels_would_help(
     said = capsys.readouterr().out
     assert "From half to all documents, macro-F1" in said
     assert ("more labels would probably help" in said) == (found["gain"]["low"] > 0)
+
+    shutil.rmtree(output / "half" / "evaluation")  # as if its tables could not have been written
+    assert start("multi_label", output, "--set", "training.epochs=3", "--learning_curve", "--resume") == 0
+    assert "tell together could not be said (FileNotFoundError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
