@@ -60,7 +60,7 @@ def cut(train: Examples, names: Sequence[str], split: Split, seed: int) -> dict[
 
 
 def folds(examples: Examples, number: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold of each document, so that each label has its share of every fold.
+    """Return the fold of each document, so that each label has its share of every fold where it is the rarest of a key.
 
     Documents with the same key, and so the same text, share a fold. The keys of a stratum are dealt out in the order of
     their hashes.
