@@ -17,7 +17,7 @@ from training.measurement import Measurement
 from training.paired import discoveries
 
 FEWEST = 30  # documents of a value that is looked at by itself; those of the others are joined
-FEWEST_LABELLED = 10  # documents that have a label or got it, below which nothing is said of the label
+FEWEST_LABELLED = 10  # documents that have a label, below which nothing is said of it
 ENOUGH = 200  # such documents for which the normal distribution holds; there is a permutation test for fewer
 PERMUTATIONS = 2_000
 OTHERS = "(others)"
@@ -42,19 +42,19 @@ class Subgroup:
 def compare(measurement: Measurement) -> list[Subgroup]:
     """Return a comparison for each value of the examples' groups and each label, with micro-F1 first.
 
-    Labels with few documents on either side are left out. F1 depends on how frequent a label is, so that a difference
-    may be one of frequency alone.
+    A label that few documents have on either side is left out, because its F1 there would say nothing. F1 depends on
+    how frequent a label is, so that a difference may be one of frequency alone.
     """
     values = _values(measurement.examples.groups or [])
-    names, hits, decisions = _counts(measurement)
+    names, hits, decisions, due = _counts(measurement)
     found: list[Subgroup] = []
     chance = np.random.default_rng(0)
     for value in sorted(set(values.tolist())):
         inside = values == value
-        for name, ours, due in zip(names, hits.T, decisions.T, strict=True):
-            if min(np.count_nonzero(due[inside]), np.count_nonzero(due[~inside])) < FEWEST_LABELLED:
+        for name, right, decided, labelled in zip(names, hits.T, decisions.T, due.T, strict=True):
+            if min(labelled[inside].sum(), labelled[~inside].sum()) < FEWEST_LABELLED:
                 continue
-            found.append(Subgroup(value, name, int(inside.sum()), *_difference(ours, due, inside, chance)))
+            found.append(Subgroup(value, name, int(inside.sum()), *_difference(right, decided, inside, chance)))
     held = discoveries([one.p for one in found]) if found else []
     return [Subgroup(**asdict(one) | {"holds_up": holds}) for one, holds in zip(found, held, strict=True)]
 
@@ -65,17 +65,18 @@ def _values(groups: Sequence[str]) -> NDArray[Any]:
     return np.array([group if counts[group] >= FEWEST else OTHERS for group in groups])
 
 
-def _counts(measurement: Measurement) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
-    """Return names, twice the right decisions, and the labels given and due, both (documents, names)."""
+def _counts(measurement: Measurement) -> tuple[list[str], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return names, and twice the right labels, labels given and due, and labels due, all (documents, names)."""
     examples, labels = measurement.examples, measurement.labels
     shown = slice(1 if labels.task is Task.BINARY else 0, None)
     given = measurement.predicted & examples.known
     hits = 2 * (given & examples.positive).astype(np.int64)
     decisions = given.astype(np.int64) + examples.positive
-    hits, decisions = (
-        np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, shown]], axis=1) for counts in (hits, decisions)
+    hits, decisions, due = (
+        np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, shown]], axis=1)
+        for counts in (hits, decisions, examples.positive.astype(np.int64))
     )
-    return [ALL, *labels.names[shown]], hits, decisions
+    return [ALL, *labels.names[shown]], hits, decisions, due
 
 
 def _difference(
@@ -117,22 +118,20 @@ def _draws(documents: int, size: int, chance: np.random.Generator) -> NDArray[np
 def show(found: Sequence[Subgroup], column: str) -> None:
     """Print micro-F1 for each value, and the labels whose F1 differs."""
     table = terminal.new_table(f"micro-F1 by {column}")
-    for heading in (column, "documents", "F1", "elsewhere", "difference (95 %)"):
+    for heading in (column, "documents", "F1", "F1 - F1 elsewhere (95 %)", ""):
         table.add_column(heading, justify="left" if heading == column else "right")
     for one in found:
         if one.label == ALL:
-            mark = " *" if one.holds_up else ""
-            interval = f"{one.f1 - one.f1_elsewhere:+.3f} ({one.low:+.3f} to {one.high:+.3f}){mark}"
-            table.add_row(one.value, f"{one.documents:,}", f"{one.f1:.3f}", f"{one.f1_elsewhere:.3f}", interval)
+            interval = f"{one.f1 - one.f1_elsewhere:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+            mark = "*" if one.holds_up else ""
+            table.add_row(one.value, f"{one.documents:,}", f"{one.f1:.3f}", interval, mark)
     terminal.print_table(table)
     for one in found:
         if one.holds_up and one.label != ALL:
             sentence = f"{one.label}: F1 {one.f1:.3f} where {column} is {one.value}, {one.f1_elsewhere:.3f} elsewhere"
             print(for_terminal(sentence))
     if any(one.holds_up for one in found):
-        print(
-            "A star, or a line of its own, marks differences of which at most one in twenty is expected to be chance."
-        )
+        print("Of the differences with a star or a line of their own, at most one in twenty is expected to be chance.")
 
 
 def write(found: Sequence[Subgroup], path: Path) -> None:

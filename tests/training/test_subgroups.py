@@ -38,6 +38,17 @@ def test_a_year_in_which_a_label_is_worse_is_found() -> None:
     assert not found["2024", "green"].holds_up
 
 
+def test_a_label_that_only_one_value_has_is_not_compared() -> None:
+    """Elsewhere its F1 would be 0 whatever the model does."""
+    ids = list(map(str, range(200)))
+    groups = ["2020"] * 100 + ["2021"] * 100
+    targets = np.zeros((200, 3), np.float32)
+    targets[:50, 0] = targets[::2, 1] = 1
+    examples = Examples.of(ids, targets, ids, groups)
+    found = subgroups.compare(measure_split("test", examples, 4 * targets - 2 + 3 * (targets == 0), LABELS, DECISION))
+    assert {one.label for one in found} == {ALL, "green"}
+
+
 def test_chance_is_seldom_taken_for_a_difference() -> None:
     """Without any difference, at most one world in twenty should have a finding; intervals hold 0 as they should."""
     worlds = [subgroups.compare(world(seed, documents=600)) for seed in range(100)]
