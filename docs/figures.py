@@ -45,6 +45,7 @@ def figures() -> dict[str, str]:
     groups: dict[str, Callable[[], Figures]] = {
         "papers": papers,
         "comments": comments,
+        "papers_bf16": papers_bf16,
         "without_bf16": without_bf16,
         "kernels": kernels,
         "tiles": tiles,
@@ -179,6 +180,16 @@ def gpu() -> Figures:
 def _ends(values: Iterable[float]) -> str:
     found = sorted(values)
     return f"{found[0]:.1f} to {found[-1]:.1f}"
+
+
+def papers_bf16() -> Figures:
+    """Yield speeds on papers, with AVX512-BF16 and without AMX."""
+    of = result("throughput/papers_bf16_without_amx")["contestants"]
+    beam = of["Beam RunInference, batch 1"]
+    rates = [row["matrix_gflops"] for row in of.values()]
+    yield "rates", f"{min(rates):.0f} and {max(rates):.0f}"
+    yield "beam_share", f"{beam['share_of_matrix_rate']:.0%}"
+    yield "steady_of_beam", f"{of[END_TO_END]['steady_seconds'] / beam['seconds']:.2f}"
 
 
 def without_bf16() -> Figures:

@@ -30,7 +30,7 @@ def quality_table() -> Iterator[str]:
         trained = [f"{found['documents']['train']:,}", f"{found['model']['seconds'] / 60:.0f} min"]
         for of, values in quality_rows(found):
             rows.append([name, of, *values, *trained] if of == "macro" else ["", of, *values, "", ""])
-    numbers = ("precision", "recall", "baseline's F1", "trained on", "time")
+    numbers = ("at 0.5", "precision", "recall", "baseline's F1", "trained on", "time")
     yield from table(("configuration", "label", "F1 (95% interval)", *numbers), rows, right=numbers)
 
 
@@ -91,6 +91,11 @@ def _growth_rows() -> Iterator[list[str]]:
 
 def _mib(value: float) -> str:
     return f"{value:,.0f} MiB"
+
+
+def papers_bf16_table() -> Iterator[str]:
+    """Yield a row for each contestant on a processor with AVX512-BF16 and without AMX."""
+    yield from papers_table("throughput/papers_bf16_without_amx")
 
 
 def papers_avx2_table() -> Iterator[str]:
@@ -368,6 +373,7 @@ PARTS = {
     "quality": quality_table,
     "step": step_table,
     "papers": papers_table,
+    "papers_bf16": papers_bf16_table,
     "papers_avx2": papers_avx2_table,
     "wide": wide_table,
     "lengths_avx2": lengths_avx2_table,

@@ -1,12 +1,13 @@
 """Builds the network from its configuration; `forward` returns raw logits for every architecture."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
+from models import bag  # noqa: F401  (transformers knows the architecture from this import on)
 from models.trained_model import Pooling
 
 # Every load passes this. With None, its default, transformers asks on the terminal whether to run a model's own code,
@@ -76,6 +77,13 @@ def from_pretrained(
         return StockClassifier(AutoModelForSequenceClassification.from_pretrained(base_model, config=config, **options))
     encoder = AutoModel.from_pretrained(base_model, config=config, **options)
     return PooledClassifier(encoder, pooling, config.num_labels)
+
+
+def encoder(network: nn.Module) -> PreTrainedModel:
+    """Return the part of the network that reads the tokens, without its head."""
+    if isinstance(network, StockClassifier):
+        return cast(PreTrainedModel, network.model.base_model)
+    return cast(PooledClassifier, network).encoder
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from models import hardware, weights
+from models import hardware, trained_model, weights
 from models import network as networks
 from models.trained_model import Manifest
 from training import (
@@ -27,11 +27,13 @@ from training import (
     measurement,
     model_card,
     processes,
+    students,
     terminal,
     trackers,
 )
 from training.base_model import Network
 from training.callbacks import DivergedError
+from training.data_splits import Prepared
 from training.examples import Examples, Splits
 from training.explanation import Explanation
 from training.jobs import Job
@@ -49,7 +51,7 @@ def build(job: Job) -> None:
     torch.manual_seed(config.training.seed)
     prepared = data_splits.limited(job.prepared, config)
     _print_counts(prepared.splits)
-    network = base_model.start(config, prepared.schema)
+    network = _start(job, prepared)
     jobs.claim_checkpoints(job)
     try:
         fitted = fit.fit(network, prepared, config, job.checkpoints)
@@ -69,6 +71,13 @@ def build(job: Job) -> None:
     explain.show(explanation)
     parameters = networks.num_parameters(network.module)
     print(f"{parameters:,} parameters, trained in {fitted.seconds:,.0f} s: {job.output}")
+
+
+def _start(job: Job, prepared: Prepared) -> Network:
+    """Return the network before its first update."""
+    if job.teacher:
+        return students.start(job.config, weights.load(job.teacher), prepared.splits.train.texts)
+    return base_model.start(job.config, prepared.schema)
 
 
 def _measure(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> tuple[Manifest, list[Measurement]]:
@@ -141,6 +150,7 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
     return {
         "run_id": uuid.uuid4().hex[:12],
         "identity": job.identity_sha256,
+        "teacher": trained_model.fingerprint(job.teacher) if job.teacher else None,
         "config": job.config.model_dump(mode="json", exclude={"search"}),
         "documents": len(examples),
         "label_counts": dict(zip(job.prepared.schema.names, counts, strict=True)),

@@ -6,6 +6,7 @@
 [model]     the base model and its pooling
 [training]  epochs, learning rates, checkpoints, seed, precision
 [decision]  what the thresholds are for
+[student]   the kind and the size of the network that training.distill makes
 [search]    the settings that training.sweep tries
 
 training.config_file reads such a file and explains what is wrong in it.
@@ -275,6 +276,8 @@ class TrainingConfig(Section):
     warmup_ratio: float = Field(0.1, ge=0, lt=1)  # share of the updates during which the learning rate rises
     # dropout of the attention weights; the encoder's own if not set, and 0 makes training on a CPU faster
     attention_dropout: float | None = Field(None, ge=0, lt=1)
+    # whether the backward pass computes activations again instead of keeping them: less memory, and more time
+    gradient_checkpointing: bool = False
     max_grad_norm: float = Field(1.0, gt=0)  # norm to which gradients are clipped
     # weights of the labels in the loss: true for higher weights of rare labels, or a table label = weight
     class_weights: bool | dict[str, float] = False
@@ -316,6 +319,19 @@ class DecisionConfig(Section):
     def _known(cls, text: str) -> str:
         Objective.parse(text)
         return text
+
+
+class StudentConfig(Section):
+    """The small network that training.distill trains on the probabilities of a teacher."""
+
+    # layers: the teacher with some of its layers; static: an embedding for each of its tokens, without any layer;
+    # ngrams: hashed n-grams of words. The last two add up what they find, wherever it stands in the text
+    kind: Literal["layers", "static", "ngrams"] = "layers"
+    layers: int | None = Field(None, ge=1)  # layers that are kept, evenly spaced; half of the teacher's if not set
+    dimensions: int = Field(256, ge=1)  # numbers of an embedding, for static and ngrams
+    words: int = Field(50_000, ge=1)  # most frequent words that ngrams knows; all others are alike
+    ngrams: int = Field(2, ge=1, le=5)  # words of the longest n-grams; 1 for words alone
+    buckets: int = Field(1 << 18, ge=1, le=1 << 24)  # embeddings that all n-grams of two words and more share
 
 
 class Range(Section):
@@ -369,6 +385,7 @@ class TrainConfig(Section):
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
     decision: DecisionConfig = DecisionConfig()
+    student: StudentConfig | None = None
     search: SearchConfig | None = None
 
     @property

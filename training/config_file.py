@@ -82,14 +82,18 @@ def load(flags: argparse.Namespace) -> TrainConfig:
     """Return the configuration that the flags of `add_flags` name, or that they make up together with the data.
 
     Raises:
-        UserError: as for `load_config`, or there is neither a configuration nor --data, --text and --label.
+        UserError: as for `load_config`, or it describes a student, or there is neither a configuration nor --data,
+            --text and --label.
     """
     if flags.config is not None:
         beside = [f"--{name}" for name in ("data", "text", "label", "task", "base") if getattr(flags, name)]
         if beside:
             raise UserError(f"{', '.join(beside)}: expected no configuration beside, found {flags.config}; use --set.")
         if flags.config.suffix != ".json":
-            return load_config(flags.config, flags.set)
+            config = load_config(flags.config, flags.set)
+            if config.student:
+                raise UserError(f"{flags.config}: [student] is for `python -m training.distill`; remove the section.")
+            return config
     missing = [f"--{name}" for name in ("data", "text", "label") if not getattr(flags, name)]
     if flags.config is None and missing:
         what = "CONFIG.toml, or --data, --text and --label" if len(missing) == 3 else f"{', '.join(missing)} too"
@@ -134,13 +138,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises:
         UserError: the file is missing or not TOML, or an override has no `=`; else a line for each wrong key or value.
     """
+    return parse_config(read_toml(path), overrides, source=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file, which need not be a whole configuration.
+
+    Raises:
+        UserError: the file is missing or not TOML.
+    """
     if not path.is_file():
         raise UserError(f"{path}: expected a TOML configuration, found no file; training/configs/ has examples.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
-    return parse_config(content, overrides, source=str(path))
 
 
 def parse_config(content: dict[str, Any], overrides: Sequence[str] = (), *, source: str) -> TrainConfig:

@@ -25,6 +25,8 @@ class Examples:
     ids: list[str]  # origin of each example, as FILE:ROW
     groups: list[str] | None = None  # the rows' values of `data.split_by`, which stay in one split; else texts do
     skipped: dict[str, int] = field(default_factory=dict)  # number of rows left out, by reason
+    # a teacher's probabilities (documents, labels), which the loss takes in place of the targets
+    taught: NDArray[np.float32] | None = None
 
     @classmethod
     def of(
@@ -51,9 +53,16 @@ class Examples:
         """Whether it is known if a label applies, as booleans (documents, labels)."""
         return ~np.isnan(self.targets)
 
+    @property
+    def learnt(self) -> NDArray[np.float32]:
+        """What the loss compares with (documents, labels): the teacher's probabilities where there are some."""
+        return self.targets if self.taught is None else self.taught
+
     def sha256(self) -> str:
         """Return a hash of texts and targets, which tells on which data a metric was measured."""
         digest = hashlib.sha256(self.targets.tobytes())
+        if self.taught is not None:
+            digest.update(self.taught.tobytes())
         for text in self.texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
@@ -65,7 +74,8 @@ class Examples:
         skipped = dict(self.skipped)
         if reason and len(indices) < len(self):
             skipped[reason] = skipped.get(reason, 0) + len(self) - len(indices)
-        return Examples(self.texts.take(indices), self.targets[indices], ids, groups, skipped)
+        taught = None if self.taught is None else self.taught[indices]
+        return Examples(self.texts.take(indices), self.targets[indices], ids, groups, skipped, taught)
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:
@@ -78,7 +88,8 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
     ids = [document for part in parts for document in part.ids]
     grouped = any(part.groups is not None for part in parts)
     groups = [key for part in parts for key in part.keys] if grouped else None
-    return Examples(texts, targets, ids, groups, skipped)
+    taught = np.concatenate([part.learnt for part in parts]) if any(part.taught is not None for part in parts) else None
+    return Examples(texts, targets, ids, groups, skipped, taught)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def fit(
     fused = arguments.device.type in ("cpu", "cuda")  # on a CPU, it takes a seventh of the default's time per update
     clock, progress = callbacks.Clock(), callbacks.Progress(training.metric)
     train = TokenFile(splits.train, tokenizer, config.text)
+    if training.gradient_checkpointing:
+        networks.encoder(network.module).gradient_checkpointing_enable()
     with _tensorboard_files(checkpoints):
         trainer = _Trainer(
             schema,
@@ -258,7 +260,7 @@ def _label_weights(examples: Examples, schema: LabelSchema, training: TrainingCo
 
 def _optimizer(network: nn.Module, training: TrainingConfig, *, fused: bool) -> torch.optim.Optimizer:
     """Return AdamW with a learning rate for the head, and no decay of biases and normalisation weights."""
-    encoder = {id(parameter) for parameter in _encoder(network).parameters()}
+    encoder = {id(parameter) for parameter in networks.encoder(network).parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         groups.setdefault((id(parameter) not in encoder, parameter.ndim >= 2), []).append(parameter)
@@ -274,12 +276,6 @@ def _optimizer(network: nn.Module, training: TrainingConfig, *, fused: bool) -> 
         ],
         fused=fused,
     )
-
-
-def _encoder(network: nn.Module) -> nn.Module:
-    if isinstance(network, networks.StockClassifier):
-        return cast(nn.Module, network.model.base_model)
-    return cast(networks.PooledClassifier, network).encoder
 
 
 def _collate(batch: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:

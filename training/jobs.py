@@ -27,6 +27,7 @@ class Job:
     config: TrainConfig
     prepared: Prepared
     output: Path
+    teacher: Path | None = None  # directory of the trained model that a student is made from
 
     @property
     def checkpoints(self) -> Path:
@@ -42,8 +43,9 @@ class Job:
     def identity(self) -> str:
         """Return a text that is equal for trainings that would give the same model."""
         splits = [examples.sha256() for _, examples in self.prepared.splits.items()]
+        teacher = {"teacher": trained_model.fingerprint(self.teacher)} if self.teacher else {}
         config = self.config.model_dump(mode="json", exclude={"search"})
-        return json.dumps({"config": config, "labels": self.prepared.schema.names, "splits": splits})
+        return json.dumps({"config": config, "labels": self.prepared.schema.names, "splits": splits} | teacher)
 
     @property
     def identity_sha256(self) -> str:

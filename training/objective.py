@@ -10,19 +10,20 @@ from models.labels import Task
 def loss(
     logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the mean loss of a batch, for logits and 0/1 targets (documents, labels) and optional weights (labels).
+    """Return the mean loss of a batch, for logits and targets (documents, labels) and optional weights (labels).
 
-    For multi_label it is the binary cross-entropy of each label, with the weights on its positives. A label whose
-    target is NaN has no part in it. Otherwise it is the
-    cross-entropy over the labels. Label smoothing moves the targets towards even odds: by half of it for multi_label,
-    else by an equal part for each label.
+    A target is 0 or 1, or the probability that a teacher gives. For multi_label the loss is the binary cross-entropy of
+    each label, with the weights on its positives. A label whose target is NaN has no part in it. Otherwise it is the
+    cross-entropy over the labels, and a document counts by the weight of its labels. Label smoothing moves the targets
+    towards even odds: by half of it for multi_label, else by an equal part for each label.
     """
     if task is Task.MULTI_LABEL:
         known = ~targets.isnan()
         smooth = targets.nan_to_num() * (1 - label_smoothing) + label_smoothing / 2
         losses = functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="none")
         return (losses * known).sum() / known.sum().clamp(min=1)
-    return functional.cross_entropy(logits, targets.argmax(dim=1), weight=weights, label_smoothing=label_smoothing)
+    losses = functional.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=label_smoothing)
+    return losses.mean() if weights is None else losses.sum() / (targets * weights).sum()
 
 
 def label_weights(targets: Tensor, task: Task) -> Tensor:

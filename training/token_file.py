@@ -18,7 +18,7 @@ class TokenFile(Dataset[dict[str, Any]]):
     """The examples of a split, as the token ids of each text's parts and its targets."""
 
     def __init__(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, recipe: TextRecipe) -> None:
-        self._targets = examples.targets
+        self._targets = examples.learnt
         self._spool = Spool()
         lengths, counts = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
         for parts, starts in measurement.read_some(tokenizer, examples.texts, recipe):

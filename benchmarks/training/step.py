@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import environment
+from models import network as networks
 from models.labels import LabelSchema, Task
 from training import base_model
 from training.config_file import parse_config
@@ -26,7 +27,7 @@ def main() -> None:
     """Take turns between the two, so that a machine whose speed drifts favours neither."""
     result: dict[str, Any] = {**environment.describe(), "base": BASE, "batch": BATCH, "rounds": ROUNDS, "rows": []}
     for tokens in (64, 128, 256):
-        contestants = {name: _Updates(dropout, tokens) for name, dropout in (("own", None), ("none", 0.0))}
+        contestants = {name: Updates(dropout, tokens) for name, dropout in (("own", None), ("none", 0.0))}
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(ROUNDS):
             for name, updates in contestants.items():
@@ -37,10 +38,10 @@ def main() -> None:
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
-class _Updates:
+class Updates:
     """A network in training whose updates can be timed."""
 
-    def __init__(self, attention_dropout: float | None, tokens: int) -> None:
+    def __init__(self, attention_dropout: float | None, tokens: int, *, checkpointing: bool = False) -> None:
         torch.manual_seed(0)
         schema = LabelSchema(task=Task.MULTI_LABEL, names=("a", "b", "c", "d"))
         settings = {} if attention_dropout is None else {"attention_dropout": attention_dropout}
@@ -52,6 +53,8 @@ class _Updates:
             "training": settings,
         }
         self._network = base_model.start(parse_config(content, source="benchmark"), schema).module.train()
+        if checkpointing:
+            networks.encoder(self._network).gradient_checkpointing_enable()
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=1e-5, fused=True)
         self._tokens = torch.randint(1000, 20000, (BATCH, tokens))
         self._mask = torch.ones_like(self._tokens)

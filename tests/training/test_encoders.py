@@ -17,12 +17,13 @@ from transformers import PreTrainedTokenizerFast
 
 from inference import run
 from inference.classifier import Classifier
+from models import network as networks
 from models import weights
 from models.decision import probabilities
 from models.errors import ModelError
 from tests.tiny import tiny_tokenizer
 from tests.training.conftest import toy_rows
-from training import measurement
+from training import distill, measurement, students
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")]
 
@@ -182,6 +183,14 @@ def test_an_encoder_goes_the_whole_way(
         run.main(["--model", str(tmp_path / "m"), "--input", str(rows), "--output", str(tmp_path / "out.jsonl")]) == 0
     )
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(texts)
+    for kind in ("layers", "static"):  # it can be a teacher
+        (tmp_path / "student.toml").write_text(f"[student]\nkind = '{kind}'\n")
+        config = distill.config_of(tmp_path / "m", tmp_path / "student.toml", [])
+        student = students.start(config, loaded, [])
+        assert getattr(networks.encoder(student.module).config, "num_hidden_layers", 0) == (kind == "layers")
+        logits = measurement.score(student.module, student.tokenizer, texts, loaded.manifest.text)
+        assert logits.shape == expected.shape
+        assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("name", ["Longformer", "MPNet", "XLM-RoBERTa"])
