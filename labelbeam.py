@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": ("training.evaluate", "measure a trained model on labelled files"),
     "compare_models": ("training.compare", "say whether one trained model is better than another"),
     "decide": ("training.decide", "fit a model's thresholds and calibration to labelled files"),
-    "distill": ("training.distill", "train a small, fast model on what a large one says of unlabelled texts"),
+    "distill": ("training.distill", "train a small model on what a large one says of texts"),
     "sweep": ("training.sweep", "search for better training settings"),
     "import": ("training.to_state_dict", "turn a classifier of the Hugging Face hub into a trained model"),
     "peek": ("inference.peek", "look at a sample of a corpus"),

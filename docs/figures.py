@@ -135,6 +135,10 @@ def comments() -> Figures:
     steady = work["documents"] / of[END_TO_END]["steady_seconds"]
     yield "steady", f"{steady:,.0f}"
     yield "steady_over_loop", f"{steady / of[OURS]['docs_per_second']:.2f}"
+    many = {name: row["docs_per_second"] for name, row in result("throughput/comments_200k")["contestants"].items()}
+    yield "many", f"{many[END_TO_END]:.0f}"
+    yield "many_loop", f"{many[OURS]:.0f}"
+    yield "many_over_loop", f"{many[END_TO_END] / many[OURS]:.2f}"
 
 
 def _range(row: dict[str, Any]) -> str:

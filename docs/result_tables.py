@@ -50,7 +50,7 @@ def papers_table(name: str = "throughput/papers") -> Iterator[str]:
     """Yield a row for each contestant, the fastest first."""
     found = result(name)
     fastest_first = sorted(found["contestants"].items(), key=lambda item: -item[1]["docs_per_second"])
-    speed = f"docs/s (range of {found['rounds']} rounds)"
+    speed = f"docs/s (range of {found['rounds']} rounds)" if found["rounds"] > 1 else "docs/s"
     numbers = (speed, "share of matrix rate", "same labels", "CPU ms a document", "peak memory")
     documents = found["workload"]["documents"]
     rows = ([name, *contestant_cells(row, documents)] for name, row in fastest_first)

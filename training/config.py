@@ -324,14 +324,15 @@ class DecisionConfig(Section):
 class StudentConfig(Section):
     """The small network that training.distill trains on the probabilities of a teacher."""
 
-    # layers: the teacher with some of its layers; static: an embedding for each of its tokens, without any layer;
-    # ngrams: hashed n-grams of words. The last two add up what they find, wherever it stands in the text
+    # layers: the teacher with some of its layers; static: an embedding for each of its tokens, which begins as what the
+    # teacher makes of it; ngrams: embeddings of words and of hashed n-grams. The last two take the mean over a text
     kind: Literal["layers", "static", "ngrams"] = "layers"
     layers: int | None = Field(None, ge=1)  # layers that are kept, evenly spaced; half of the teacher's if not set
     dimensions: int = Field(256, ge=1)  # numbers of an embedding, for static and ngrams
     words: int = Field(50_000, ge=1)  # most frequent words that ngrams knows; all others are alike
     ngrams: int = Field(2, ge=1, le=5)  # words of the longest n-grams; 1 for words alone
-    buckets: int = Field(1 << 18, ge=1, le=1 << 24)  # embeddings that all n-grams of two words and more share
+    # embeddings that all n-grams of two words and more share; each takes part in every update, so more are slower
+    buckets: int = Field(1 << 18, ge=1, le=1 << 24)
 
 
 class Range(Section):

@@ -33,7 +33,7 @@ def cells(row: dict[str, Any], documents: int) -> list[str]:
     """Return speed with its range, share of the matrix rate, agreement with fp32, CPU time and memory."""
     low, high = row["range"]
     same = f"{row['same_labels']:.2%}" if "same_labels" in row else ""
-    speed = f"{row['docs_per_second']:.1f} ({low:.1f} to {high:.1f})"
+    speed = f"{row['docs_per_second']:.1f}" + (f" ({low:.1f} to {high:.1f})" if low < high else "")
     cpu = f"{row['cpu_seconds'] / documents * 1000:,.1f}" if "cpu_seconds" in row else ""
     return [speed, f"{row['share_of_matrix_rate']:.0%}", same, cpu, f"{row['peak_memory_mib']:,.0f} MiB"]
 
