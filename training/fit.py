@@ -79,7 +79,7 @@ def fit(
     clock, progress = callbacks.Clock(), callbacks.Progress(training.metric)
     train = TokenFile(splits.train, tokenizer, config.text)
     if training.gradient_checkpointing:
-        networks.encoder(network.module).gradient_checkpointing_enable()
+        checkpoint_gradients(network.module)
     with _tensorboard_files(checkpoints):
         trainer = _Trainer(
             schema,
@@ -105,6 +105,23 @@ def fit(
     passes = float(trainer.state.epoch or 0)
     tokens = int(train.lengths.sum())
     return Fitted(tokens, passes, clock.seconds, trainer.state.log_history, best, clock.epochs, clock.saving)
+
+
+def checkpoint_gradients(network: nn.Module) -> None:
+    """Let the backward pass compute the activations of each layer again, so that they take no memory meanwhile.
+
+    Raises:
+        UserError: the encoder cannot do that.
+    """
+    encoder = networks.encoder(network)
+    if not encoder.supports_gradient_checkpointing:
+        raise UserError(
+            "training.gradient_checkpointing: expected an encoder that supports it, "
+            f"{encoder.config.model_type} does not; remove the key."
+        )
+    new_name = hasattr(encoder, "activation_checkpointing_enable")  # in later versions of transformers 5
+    enable = encoder.activation_checkpointing_enable if new_name else encoder.gradient_checkpointing_enable
+    enable()
 
 
 @contextlib.contextmanager

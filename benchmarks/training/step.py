@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks import environment
-from models import network as networks
 from models.labels import LabelSchema, Task
-from training import base_model
+from training import base_model, fit
 from training.config_file import parse_config
 
 RESULT = Path(__file__).parent / "results" / "step.json"
@@ -54,7 +53,7 @@ class Updates:
         }
         self._network = base_model.start(parse_config(content, source="benchmark"), schema).module.train()
         if checkpointing:
-            networks.encoder(self._network).gradient_checkpointing_enable()
+            fit.checkpoint_gradients(self._network)
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=1e-5, fused=True)
         self._tokens = torch.randint(1000, 20000, (BATCH, tokens))
         self._mask = torch.ones_like(self._tokens)

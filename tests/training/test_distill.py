@@ -164,6 +164,7 @@ def test_texts_that_cannot_be_labelled_leave_no_student(
         ("[training]\nepochs = 1\n", "expected a section [student], found none"),
         ("[student]\nkind = 'layers'\nlayers = 3\n", "expected at most the teacher's 2, found 3"),
         ("[student]\nkind = 'half'\n", "student.kind"),
+        ("[student]\nkind = 'static'\n[training]\ngradient_checkpointing = true\n", "labelbeam_bag does not"),
         ("[labels]\nnames = ['red', 'blue']\nignore = ['green']\n[student]\n", "expected the teacher's labels"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import T5Config
 
 from models import network as networks
@@ -51,6 +52,31 @@ def test_the_head_learns_at_its_own_rate_and_starts_at_its_own_bias(pooling: Poo
     assert sum(map(len, groups.values())) == len(list(network.parameters()))
     base_model.set_head_bias(network, -3.0)
     assert dict(network.named_parameters())[f"{head}.bias"].tolist() == [-3.0] * 4
+
+
+@pytest.mark.parametrize("pooling", ["mean", "stock"])
+def test_gradient_checkpointing_changes_no_weight(
+    pooling: str, tmp_path: Path, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations are computed twice, with the same dropout."""
+    passes: list[int] = []
+    attention = transformers.models.bert.modeling_bert.BertSelfAttention
+    forward = attention.forward
+
+    def counted(*given: Any, **named: Any) -> Any:
+        passes.append(1)
+        return forward(*given, **named)
+
+    monkeypatch.setattr(attention, "forward", counted)
+    states = []
+    for setting in ("false", "true"):
+        flags = ("--set", "training.epochs=1", f"training.gradient_checkpointing={setting}", "training.precision=fp32")
+        assert start("multi_label", tmp_path / setting, *flags, pooling=pooling) == 0
+        states.append((weights.load(tmp_path / setting).network.state_dict(), len(passes)))
+        passes.clear()
+    (plain, once), (checkpointed, twice) = states
+    assert all(torch.equal(tensor, checkpointed[name]) for name, tensor in plain.items())
+    assert twice > once
 
 
 def test_attention_dropout_reaches_every_layer_of_the_encoder(tmp_path: Path, start: Callable[..., int]) -> None:
