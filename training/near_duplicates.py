@@ -19,6 +19,7 @@ _UNSPACED = (  # blocks of Unicode: Thai, Lao, Tibetan, Myanmar, Khmer, kana, id
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+")
 WORDS = 3
 AT_ONCE = 4_096  # texts whose shingles are counted together
+SHARED = 8  # elements that two prefixes must share; with fewer, more texts that are not alike are compared
 MOST_COUNTS = 1 << 24  # counts of shingles that are kept; shingles beyond that share them
 
 
@@ -33,10 +34,11 @@ def shingles(text: str) -> Shingles:
 class Index:
     """Texts that can be looked up by similarity.
 
-    Two sets with a Jaccard similarity of at least t share one of the first n - ceil(t n) + 1 of their n elements, in
-    any common order. Only these elements are looked up, and no pair is missed. This is the prefix filter of Bayardo et
-    al., Scaling Up All Pairs Similarity Search, WWW 2007. The rarest elements come first, so few texts share them. It
-    does no harm that several elements may share a count.
+    Two sets with a Jaccard similarity of at least t share k of the first n - ceil(t n) + k of their n elements, in any
+    common order, for k up to ceil(t n). Only these elements are looked up, and no pair is missed. This is the prefix
+    filter of Bayardo et al., Scaling Up All Pairs Similarity Search, WWW 2007, with the longer prefixes of Wang et al.,
+    Can We Beat the Prefix Filtering?, SIGMOD 2012. The rarest elements come first, so few texts share them. It does no
+    harm that several elements may share a count.
 
     The index holds a few elements of each text and no shingles, which take more memory than the texts.
     """
@@ -73,19 +75,22 @@ class Index:
         return best
 
     def _candidates(self, wanted: Shingles) -> Iterator[int]:
-        """Yield the positions of the texts of a like size that share an element of the prefix, in ascending order.
+        """Yield the positions of the texts of a like size that share enough of the prefix, in ascending order.
 
         Of two sets with a Jaccard similarity of at least t, the smaller has at least t times the size of the larger.
         """
         prefix = self._prefix(wanted)
         first, after = (np.searchsorted(self._elements, prefix, side) for side in ("left", "right"))
         shared = np.flatnonzero(first < after)
-        places = np.unique(np.concatenate([self._holders[:0], *(self._holders[first[i] : after[i]] for i in shared)]))
+        holders = np.concatenate([self._holders[:0], *(self._holders[first[i] : after[i]] for i in shared)])
+        places, found = np.unique(holders, return_counts=True)
         smaller, larger = np.minimum(self._sizes[places], len(wanted)), np.maximum(self._sizes[places], len(wanted))
-        yield from places[smaller >= self._threshold * larger - 1e-9].tolist()
+        due = np.minimum(np.ceil(self._threshold * smaller - 1e-9), SHARED)
+        yield from places[(smaller >= self._threshold * larger - 1e-9) & (found >= due)].tolist()
 
     def _prefix(self, elements: Shingles) -> Shingles:
-        length = len(elements) - math.ceil(self._threshold * len(elements) - 1e-9) + 1
+        overlap = math.ceil(self._threshold * len(elements) - 1e-9)
+        length = len(elements) - overlap + min(overlap, SHARED)
         return elements[np.argsort(self._counts[self._places(elements)], kind="stable")[:length]]
 
     def _places(self, elements: Shingles) -> NDArray[np.int64]:
