@@ -145,7 +145,7 @@ setup(
     packages=find_packages(include=["models*", "training*", "inference*"]),
     package_data={
         "models": ["templates/*"],
-        "training": ["configs/*.toml", "templates/*"],
+        "training": ["configs/*.toml", "configs/students/*.toml", "templates/*"],
         "inference": ["*.txt"],
         "inference.cost": ["*.toml"],
         "inference.runs": ["templates/*"],

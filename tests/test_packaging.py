@@ -114,7 +114,7 @@ def providers(name: str) -> set[str]:
 def test_wheel_holds_the_three_packages_and_their_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
     code = {str(path.relative_to(ROOT)) for path in source_files()}
-    kinds = ("configs/*.toml", "cost/*.toml", "beam_flags.txt", "**/templates/*")
+    kinds = ("configs/**/*.toml", "cost/*.toml", "beam_flags.txt", "**/templates/*")
     data = {path for package in PACKAGES for kind in kinds for path in (ROOT / package).glob(kind)}
     front_door = {"labelbeam.py", "labelbeam.pth"}
     image = {f"inference/dataflow/image/{name}" for name in image_context.SOURCES}

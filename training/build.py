@@ -92,13 +92,14 @@ def _measure(job: Job, network: Network, splits: Splits, fitted: fit.Fitted) -> 
     measurements = [
         measurement.measure_split(name, part, logits[name], schema, decision) for name, part in held_out.items()
     ]
+    from_nothing = config.student is not None and config.student.kind == "ngrams"
     manifest = Manifest(
         labels=schema,
         text=config.text,
         decision=decision,
         pooling=config.model.pooling,
-        base_model=config.model.base,
-        base_revision=config.model.revision,
+        base_model="" if from_nothing else config.model.base,
+        base_revision=None if from_nothing else config.model.revision,
         metrics={one.split: one.metrics for one in measurements},
         training=_record(job, splits.train, fitted),
         versions=_versions(),
@@ -150,7 +151,7 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
     return {
         "run_id": uuid.uuid4().hex[:12],
         "identity": job.identity_sha256,
-        "teacher": trained_model.fingerprint(job.teacher) if job.teacher else None,
+        "teacher": _teacher(job),
         "config": job.config.model_dump(mode="json", exclude={"search"}),
         "documents": len(examples),
         "label_counts": dict(zip(job.prepared.schema.names, counts, strict=True)),
@@ -167,6 +168,14 @@ def _record(job: Job, examples: Examples, fitted: fit.Fitted) -> dict[str, Any]:
         "peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
         "history": fitted.history,
     }
+
+
+def _teacher(job: Job) -> dict[str, Any] | None:
+    """Return the name and the hash of a student's teacher, and the number of documents that it labelled."""
+    if job.teacher is None:
+        return None
+    name, sha256 = trained_model.model_name(job.teacher), trained_model.fingerprint(job.teacher)
+    return {"name": name, "sha256": sha256, **job.prepared.card["taught"]}
 
 
 def _versions() -> dict[str, str]:

@@ -324,15 +324,21 @@ class DecisionConfig(Section):
 class StudentConfig(Section):
     """The small network that training.distill trains on the probabilities of a teacher."""
 
-    # layers: the teacher with some of its layers; static: an embedding for each of its tokens, which begins as what the
-    # teacher makes of it; ngrams: embeddings of words and of hashed n-grams. The last two take the mean over a text
+    # layers is the teacher with some of its layers. static has an embedding for each of its tokens. ngrams has
+    # embeddings of words, and of hashed n-grams
     kind: Literal["layers", "static", "ngrams"] = "layers"
     layers: int | None = Field(None, ge=1)  # layers that are kept, evenly spaced; half of the teacher's if not set
     dimensions: int = Field(256, ge=1)  # numbers of an embedding, for static and ngrams
     words: int = Field(50_000, ge=1)  # most frequent words that ngrams knows; all others are alike
     ngrams: int = Field(2, ge=1, le=5)  # words of the longest n-grams; 1 for words alone
     # embeddings that all n-grams of two words and more share; each takes part in every update, so more are slower
-    buckets: int = Field(1 << 18, ge=1, le=1 << 24)
+    buckets: int = Field(1 << 18, ge=1)
+
+    @model_validator(mode="after")
+    def _hashes_are_exact(self) -> Self:
+        if self.ngrams * self.buckets > 1 << 24:  # OpenVINO divides whole numbers in fp32
+            raise ValueError(f"ngrams times buckets is at most {1 << 24:,}, found {self.ngrams * self.buckets:,}")
+        return self
 
 
 class Range(Section):

@@ -64,6 +64,13 @@ def _across(
             yield Duplicate(kind, round(similarity, 4), document, split, others.ids[place], other_splits[place])
 
 
+def repeats(examples: Examples, splits: Splits, threshold: float) -> set[str]:
+    """Return the ids of examples whose text a validation or test document has, or nearly has."""
+    held_out = concatenate([splits.validation, splits.test])
+    names = ["held out"] * len(held_out)
+    return {pair.id for pair in _across(examples, "taught", held_out, names, threshold)}
+
+
 def _repeated(examples: Examples, split: str) -> Iterator[Duplicate]:
     """Return documents whose text and labels occur earlier in the same split.
 

@@ -59,7 +59,7 @@ class Examples:
         return self.targets if self.taught is None else self.taught
 
     def sha256(self) -> str:
-        """Return a hash of texts and targets, which tells on which data a metric was measured."""
+        """Return a hash of texts, targets and what a teacher says, which tells on which data a metric was measured."""
         digest = hashlib.sha256(self.targets.tobytes())
         if self.taught is not None:
             digest.update(self.taught.tobytes())

@@ -77,8 +77,8 @@ def _page(name: str, manifest: Manifest) -> Iterator[str]:
     fields = f"{'field' if len(manifest.text.fields) == 1 else 'fields'} {', '.join(manifest.text.fields)}"
     cleaning = f"after the cleaning steps {', '.join(manifest.text.cleaning)}" if manifest.text.cleaning else "as it is"
     yield (
-        f"The base model is {manifest.base_model or 'unknown'}. The classifier reads up to {manifest.text.most_tokens} "
-        f"tokens of the {fields}, {cleaning}.\n"
+        f"{_origin(manifest)}. The classifier reads up to {manifest.text.most_tokens} tokens of the {fields}, "
+        f"{cleaning}.\n"
     )
     yield "## Use\n"
     yield "```\npython -m inference.run --model DIR < documents.jsonl > labelled.jsonl"
@@ -89,6 +89,16 @@ def _page(name: str, manifest: Manifest) -> Iterator[str]:
         yield from _training(manifest)
     yield "## Limits\n"
     yield from (f"- {limit}" for limit in _limits(manifest))
+
+
+def _origin(manifest: Manifest) -> str:
+    """Return a sentence on the model that this one was made from."""
+    if teacher := manifest.training.get("teacher"):
+        kind = manifest.training["config"]["student"]["kind"]
+        return (
+            f"This is a student of the model {teacher['name']} (SHA-256 {teacher['sha256'][:12]}…), of the kind {kind}"
+        )
+    return f"The base model is {manifest.base_model or 'unknown'}"
 
 
 def _results(manifest: Manifest) -> Iterator[str]:
@@ -138,6 +148,8 @@ def _training(manifest: Manifest) -> Iterator[str]:
         f"batch size {settings['batch_size']}, learning rate {settings['learning_rate']:g} and seed "
         f"{settings['seed']}.\n"
     )
+    if teacher := training.get("teacher"):
+        yield f"The teacher gave the labels of {teacher['documents']:,} of these documents.\n"
     counts = training["label_counts"].items()
     yield f"Training documents per label: {', '.join(f'{label} {count:,}' for label, count in counts)}.\n"
     yield f"Versions: {', '.join(f'{package} {version}' for package, version in manifest.versions.items())}.\n"

@@ -7,18 +7,21 @@ ngrams   embeddings of words and hashed n-grams of them, with a tokenizer of its
 
 import copy
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from models import network as networks
+from models import weights
 from models.bag import BagConfig
 from models.errors import UserError
 from models.weights import TrainedModel
+from training import base_model
 from training.base_model import Network
 from training.config import StudentConfig, TrainConfig
 
@@ -38,14 +41,33 @@ def start(config: TrainConfig, teacher: TrainedModel, texts: Iterable[str]) -> N
     student = config.student
     assert student is not None  # training.distill asks for it
     if student.kind == "layers":
-        return _with_layers(teacher, student.layers)
+        return _with_layers(teacher, student.layers, config.training.attention_dropout)
     labels = dict(enumerate(teacher.manifest.labels.names))
-    if student.kind == "static":
-        return _static(teacher, student, labels)
-    return _ngrams(student, texts, labels)
+    made = _static(teacher, student, labels) if student.kind == "static" else _ngrams(student, texts, labels)
+    if config.training.head_bias is not None:
+        base_model.set_head_bias(made.module, config.training.head_bias)
+    return made
 
 
-def _with_layers(teacher: TrainedModel, count: int | None) -> Network:
+def check(config: TrainConfig, teacher: Path) -> None:
+    """Refuse a student that the teacher cannot have, by its configuration alone.
+
+    Raises:
+        UserError: it has too many layers, or reads more tokens than its encoder.
+    """
+    student = config.student
+    if student is None or student.kind != "layers":
+        return
+    encoder = AutoConfig.from_pretrained(teacher, **networks.NO_CODE)
+    readable = weights.positions(encoder)
+    if readable and config.text.max_tokens > readable:
+        raise UserError(f"text.max_tokens: expected at most the teacher's {readable}, found {config.text.max_tokens}.")
+    total = getattr(encoder, "num_hidden_layers", 0)
+    if (student.layers or 0) > total:
+        raise UserError(f"student.layers: expected at most the teacher's {total}, found {student.layers}.")
+
+
+def _with_layers(teacher: TrainedModel, count: int | None, attention_dropout: float | None) -> Network:
     """Return a copy of the teacher with `count` of its layers, or half of them, evenly spaced from the first one on."""
     encoder = networks.encoder(teacher.network)
     config: PretrainedConfig = copy.deepcopy(encoder.config)
@@ -59,13 +81,13 @@ def _with_layers(teacher: TrainedModel, count: int | None) -> Network:
             f"type {config.model_type}; take 'static' or 'ngrams'."
         )
     count = max(1, total // 2) if count is None else count
-    if count > total:
-        raise UserError(f"student.layers: expected at most the teacher's {total}, found {count}.")
     kept = [place * total // count for place in range(count)]
     for name, value in config.to_dict().items():
         if isinstance(value, list) and len(value) == total:  # such as the kind of each layer
             setattr(config, name, [value[place] for place in kept])
     config.num_hidden_layers = count
+    if attention_dropout is not None:
+        base_model.set_attention_dropout(config, attention_dropout)
     network = networks.from_config(config, teacher.manifest.pooling)
     network.load_state_dict(_renumbered(teacher.network.state_dict(), f"{places[0]}.", kept))
     return Network(config, teacher.tokenizer, network)
@@ -151,7 +173,7 @@ def _words(texts: Iterable[str], most: int) -> PreTrainedTokenizerBase:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = WordLevelTrainer(
-        vocab_size=most, min_frequency=2, special_tokens=[PADDING, UNKNOWN, START], show_progress=False
+        vocab_size=most + 3, min_frequency=2, special_tokens=[PADDING, UNKNOWN, START], show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     start = (START, tokenizer.token_to_id(START))

@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality.students --data_dir DATA --models models/trained --texts 12000
 
-The teacher is trained by training/configs/arxiv_subjects.toml, unless it is in --models already. It labels papers that
-it was not trained on, and each configuration in training/configs/students/ learns from that. The speed is that of
-scoring test papers in memory, without a start; the models take turns.
+The teacher is trained by training/configs/arxiv_subjects.toml, unless it is in --models already. It labels papers, and
+each configuration in training/configs/students/ learns from those that it was neither trained nor measured on. The
+speed is that of scoring test papers in memory, without a start. The models take turns.
 """
 
 import argparse
