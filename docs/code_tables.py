@@ -38,7 +38,8 @@ TYPES = {
     r"^bool": "boolean",
     r" \| ": " or ",
 }
-EXAMPLE = re.compile(r"^ *(?:python -m|labelbeam) .*(?:\n *(?:python -m|labelbeam) .*)*", re.MULTILINE)
+# Lines that begin with a command, and those that continue one after a backslash.
+EXAMPLE = re.compile(r"^ *(?:python -m|labelbeam) .*(?:(?<=\\)\n.*|\n *(?:python -m|labelbeam) .*)*", re.MULTILINE)
 Cells = Iterable[str]
 
 

@@ -34,6 +34,24 @@ def quality_table() -> Iterator[str]:
     yield from table(("configuration", "label", "F1 (95% interval)", *numbers), rows, right=numbers)
 
 
+def long_texts_table() -> Iterator[str]:
+    """Yield macro-F1 for each way of reading long texts."""
+    rows = (
+        [row["name"], "{:.3f} ({:.3f} to {:.3f})".format(row["macro_f1"], *row["interval"])]
+        for row in result("quality/long_texts")["rows"]
+    )
+    yield from table(("what is read", "macro-F1 (95% interval)"), rows)
+
+
+def memory_table() -> Iterator[str]:
+    """Yield the peak memory of a training by its number of papers."""
+    rows = [
+        [f"{row['papers']:,}", _mib(row["prepared"]), _mib(row["trained"])] for row in result("training/memory")["rows"]
+    ]
+    numbers = ("after the preparation", "after tokens and two updates")
+    yield from table(("papers", *numbers), rows, numbers)
+
+
 def step_table() -> Iterator[str]:
     """Yield the seconds of an update by length."""
     rows = (
@@ -371,7 +389,9 @@ def engines_table() -> Iterator[str]:
 PARTS = {
     "engines": engines_table,
     "quality": quality_table,
+    "long_texts": long_texts_table,
     "step": step_table,
+    "memory": memory_table,
     "papers": papers_table,
     "papers_bf16": papers_bf16_table,
     "papers_avx2": papers_avx2_table,

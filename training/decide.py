@@ -1,4 +1,4 @@
-"""Fit the decision of a trained or imported model to labelled files, and leave its weights alone.
+r"""Fit the decision of a trained or imported model to labelled files, and leave its weights alone.
 
     python -m training.decide --model models/trained/irony --data mine.csv --test held_out.csv \
         --objective "precision >= 0.9"

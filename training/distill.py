@@ -1,4 +1,4 @@
-"""Train a small, fast model on what a large one says of unlabelled texts.
+r"""Train a small, fast model on what a large one says of unlabelled texts.
 
     python -m training.distill --teacher models/trained/subjects --texts 'corpus/*.jsonl.gz' --data_dir data \
         --student training/configs/students/half.toml --output models/trained/subjects_half
