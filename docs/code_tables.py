@@ -221,3 +221,8 @@ PARTS: dict[str, Any] = {
     "schema": schema,
     "model": manifest,
 }
+
+
+def mib(value: float) -> str:
+    """Return a number of MiB as text."""
+    return f"{value:,.0f} MiB"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.table import rows as quality_rows
 from benchmarks.throughput.table import cells as contestant_cells
-from docs.code_tables import table
-from docs.figures import CONFIGURATIONS, OURS, RIVAL, result
+from docs.code_tables import mib, table
+from docs.figures import OURS, RIVAL, result
+from docs.training_tables import checkpointing_table, long_texts_table, memory_table, quality_table, step_table
 from inference.cost.pricing import Prices, Work, bill, load_prices
 
 ENGINES = Path(__file__).with_name("engines.json")  # written by `pytest --record`
@@ -20,48 +20,6 @@ CORPORA = {  # corpora of the cost benchmark, as the table calls them, and their
     "compressed": ("compressed: the mixed one in three `.gz` files", 8_250),
     "two models": ("two models on half of the mixed one; the second, a MiniLM-L6, reads 128 tokens", 4_125),
 }
-
-
-def quality_table() -> Iterator[str]:
-    """Yield a row for each configuration, and one for each label if there are few."""
-    rows = []
-    for name in CONFIGURATIONS:
-        found = result(f"quality/{name}")
-        trained = [f"{found['documents']['train']:,}", f"{found['model']['seconds'] / 60:.0f} min"]
-        for of, values in quality_rows(found):
-            rows.append([name, of, *values, *trained] if of == "macro" else ["", of, *values, "", ""])
-    numbers = ("at 0.5", "precision", "recall", "baseline's F1", "trained on", "time")
-    yield from table(("configuration", "label", "F1 (95% interval)", *numbers), rows, right=numbers)
-
-
-def long_texts_table() -> Iterator[str]:
-    """Yield macro-F1 for each way of reading long texts."""
-    rows = (
-        [row["name"], "{:.3f} ({:.3f} to {:.3f})".format(row["macro_f1"], *row["interval"])]
-        for row in result("quality/long_texts")["rows"]
-    )
-    yield from table(("what is read", "macro-F1 (95% interval)"), rows)
-
-
-def memory_table() -> Iterator[str]:
-    """Yield the peak memory of a training by its number of papers."""
-    rows = [
-        [f"{row['papers']:,}", _mib(row["prepared"]), _mib(row["trained"])] for row in result("training/memory")["rows"]
-    ]
-    numbers = ("after the preparation", "after tokens and two updates")
-    yield from table(("papers", *numbers), rows, numbers)
-
-
-def step_table() -> Iterator[str]:
-    """Yield the seconds of an update by length."""
-    rows = (
-        [str(row["tokens"]), _seconds(row["own"]), _seconds(row["none"])] for row in result("training/step")["rows"]
-    )
-    yield from table(("tokens", "the encoder's own dropout, 0.1", "none"), rows)
-
-
-def _seconds(row: dict[str, float]) -> str:
-    return f"{row['median']:.1f} s ({row['lowest']:.1f} to {row['highest']:.1f})"
 
 
 def papers_table(name: str = "throughput/papers") -> Iterator[str]:
@@ -97,18 +55,14 @@ def _growth_rows() -> Iterator[list[str]]:
         each = f", {threads} thread{'s' * (threads > 1)} each" if processes > 1 else f", {threads} threads"
         name = f"{processes} process{'es' * (processes > 1)}{each if threads * processes > 1 else ', 1 thread'}"
         seconds, speeds = ([str(row[key]) for row in rows] for key in ("seconds", "steady_docs_per_second"))
-        yield [name, ", ".join(seconds), ", ".join(speeds), _mib(max(row["peak_memory_mib"] for row in rows))]
+        yield [name, ", ".join(seconds), ", ".join(speeds), mib(max(row["peak_memory_mib"] for row in rows))]
     seconds = result("throughput/scaling_models")["found"]["seconds"]
     yield ["five binary models in one run", f"{seconds['five_at_once']:.1f}", "", ""]
     yield ["the same five models, one run each", f"{seconds['five_runs']:.1f}", "", ""]
     yield ["one model with five labels", f"{seconds['five_labels_in_one_model']:.1f}", "", ""]
     for row in result("throughput/scaling_size")["found"]:
         name = f"{row['documents']:,} short texts, a tiny model"
-        yield [name, str(row["seconds"]), f"{row['steady_docs_per_second']:,.0f}", _mib(row["peak_memory_mib"])]
-
-
-def _mib(value: float) -> str:
-    return f"{value:,.0f} MiB"
+        yield [name, str(row["seconds"]), f"{row['steady_docs_per_second']:,.0f}", mib(row["peak_memory_mib"])]
 
 
 def papers_bf16_table() -> Iterator[str]:
@@ -274,7 +228,7 @@ def first_table() -> Iterator[str]:
             if key in of["now"]:
                 what = name if case == "ready" else f"{name}, {unit}"
                 times = [f"{of[clone][key]:.1f} s" for clone in ("now", "before")]
-                rows.append([what, *times, *(_mib(of[clone]["peak_mib"]) for clone in ("now", "before"))])
+                rows.append([what, *times, *(mib(of[clone]["peak_mib"]) for clone in ("now", "before"))])
     before = found["before"]
     yield from table(
         ("what", "now", f"at {before}", "peak memory", f"at {before}"),
@@ -291,7 +245,7 @@ def shapes_table() -> Iterator[str]:
         rows.setdefault((row["shape"], row["mib"]), {})[row["commit"]] = row
     numbers = ("MiB of text", "seconds", "CPU seconds", "peak memory", f"seconds at {found['before']}", "CPU seconds")
     cells = (
-        [shape, str(size), *_run_cells(by["now"]), _mib(by["now"]["peak_mib"]), *_run_cells(by.get("before"))]
+        [shape, str(size), *_run_cells(by["now"]), mib(by["now"]["peak_mib"]), *_run_cells(by.get("before"))]
         for (shape, size), by in rows.items()
     )
     yield from table(("text", *numbers), cells, numbers)
@@ -329,7 +283,7 @@ def simulate_table() -> Iterator[str]:
             f"{row['documents'] / 1e6:,.0f} million",
             *(f"{row[key]:,}" for key in ("slices", "labels", "list_mib")),
             *(f"{row[key]:.1f}" for key in ("listing_seconds", "summary_seconds")),
-            _mib(row["peak_mib"]),
+            mib(row["peak_mib"]),
         ]
         for row in result("scale/simulate")["rows"]
     )
@@ -358,7 +312,7 @@ def _line_rows(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
                 )
             case "labels":
                 name = f"14,000 documents and 1,212 labels: {now['format']}, --scores {now['scores']}"
-                yield [name, *(f"{each['seconds']:.1f} s, {_mib(each['peak_mib'])}" for each in (now, before))]
+                yield [name, *(f"{each['seconds']:.1f} s, {mib(each['peak_mib'])}" for each in (now, before))]
             case "metrics":
                 yield from (
                     [f"{kind} of 1,212 labels in training", f"{now[kind]:.1f} s", f"{before[kind]:.1f} s"]
@@ -392,6 +346,7 @@ PARTS = {
     "long_texts": long_texts_table,
     "step": step_table,
     "memory": memory_table,
+    "checkpointing": checkpointing_table,
     "papers": papers_table,
     "papers_bf16": papers_bf16_table,
     "papers_avx2": papers_avx2_table,

@@ -32,6 +32,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG.toml",
         help="configuration, as in training/configs/; a .json file has the names of transformers' run_glue.py",
     )
+    add_data_flags(parser)
+    group = parser.add_argument_group("without a configuration")
+    group.add_argument("--data", nargs="+", metavar="FILE", help="labelled files, of which validation and test are cut")
+    group.add_argument("--text", nargs="+", metavar="COLUMN", help="columns that make up the text")
+    group.add_argument("--label", metavar="COLUMN", help="column of the labels")
+    group.add_argument(
+        "--task", choices=[task.value for task in Task], help="kind of the labels (default: by the data)"
+    )
+    group.add_argument("--base", metavar="NAME", help=f"base model: hub name or folder (default: {BASE})")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name the data of a configuration, and changes to it: --data_dir, --set."""
     parser.add_argument(
         "--data_dir", type=Path, default=Path(), metavar="DIR", help="folder of the data files (default: .)"
     )
@@ -43,14 +56,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="values for keys of the configuration, such as training.epochs=1; --training.epochs=1 says the same",
     )
-    group = parser.add_argument_group("without a configuration")
-    group.add_argument("--data", nargs="+", metavar="FILE", help="labelled files, of which validation and test are cut")
-    group.add_argument("--text", nargs="+", metavar="COLUMN", help="columns that make up the text")
-    group.add_argument("--label", metavar="COLUMN", help="column of the labels")
-    group.add_argument(
-        "--task", choices=[task.value for task in Task], help="kind of the labels (default: by the data)"
-    )
-    group.add_argument("--base", metavar="NAME", help=f"base model: hub name or folder (default: {BASE})")
 
 
 def parse_flags(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:

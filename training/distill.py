@@ -51,26 +51,12 @@ def make_parser() -> Parser:
         metavar="CONFIG.toml",
         help="configuration of the student, as in training/configs/students/",
     )
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="folder of the teacher's labelled data files (default: .)",
-    )
+    config_file.add_data_flags(parser)
     parser.add_argument(
         "--prepared",
         type=Path,
         metavar="DIR",
         help="folder written by training.prepare that the teacher was trained on",
-    )
-    parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="values for keys of the configuration, such as student.layers=2 or training.epochs=1",
     )
     parser.add_argument(
         "--output", type=output_folder.folder, required=True, metavar="DIR", help="directory of the student"
@@ -90,12 +76,13 @@ def _run(argv: Sequence[str] | None) -> None:
     if flags.texts and processes.are_several():
         raise UserError("--texts: expected one process, found several; label the texts first, and give the --run.")
 
+    from models import weights
     from training import build, data_splits, jobs, students, teaching, terminal, trackers
 
     trackers.check(config.training)
     with processes.only_first_speaks():
         terminal.quiet_libraries()
-        students.check(config, flags.teacher)
+        students.check(config, weights.load(flags.teacher))
         if flags.prepared:
             prepared = data_splits.read(flags.prepared, config)
         else:

@@ -7,14 +7,13 @@ ngrams   embeddings of words and hashed n-grams of them, with a tokenizer of its
 
 import copy
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from models import network as networks
 from models import weights
@@ -49,37 +48,44 @@ def start(config: TrainConfig, teacher: TrainedModel, texts: Iterable[str]) -> N
     return made
 
 
-def check(config: TrainConfig, teacher: Path) -> None:
-    """Refuse a student that the teacher cannot have, by its configuration alone.
+def check(config: TrainConfig, teacher: TrainedModel) -> None:
+    """Refuse a student that the teacher cannot have.
 
     Raises:
-        UserError: it has too many layers, or reads more tokens than its encoder.
+        UserError: the teacher has no such layers, or reads fewer tokens.
     """
     student = config.student
     if student is None or student.kind != "layers":
         return
-    encoder = AutoConfig.from_pretrained(teacher, **networks.NO_CODE)
+    encoder = networks.encoder(teacher.network).config
     readable = weights.positions(encoder)
     if readable and config.text.max_tokens > readable:
         raise UserError(f"text.max_tokens: expected at most the teacher's {readable}, found {config.text.max_tokens}.")
-    total = getattr(encoder, "num_hidden_layers", 0)
-    if (student.layers or 0) > total:
-        raise UserError(f"student.layers: expected at most the teacher's {total}, found {student.layers}.")
+    _list_of_layers(teacher)
+    if (student.layers or 0) > encoder.num_hidden_layers:
+        raise UserError(
+            f"student.layers: expected at most the teacher's {encoder.num_hidden_layers}, found {student.layers}."
+        )
+
+
+def _list_of_layers(teacher: TrainedModel) -> str:
+    """Return the name of the module that holds the layers of the encoder."""
+    config = networks.encoder(teacher.network).config
+    total = getattr(config, "num_hidden_layers", 0)
+    modules = teacher.network.named_modules()
+    names = [name for name, part in modules if isinstance(part, nn.ModuleList) and len(part) == total]
+    if len(names) != 1:
+        raise UserError(
+            f"student.kind 'layers': expected a teacher with one list of layers, found {len(names)} in an encoder of "
+            f"type {config.model_type}; take 'static' or 'ngrams'."
+        )
+    return names[0]
 
 
 def _with_layers(teacher: TrainedModel, count: int | None, attention_dropout: float | None) -> Network:
     """Return a copy of the teacher with `count` of its layers, or half of them, evenly spaced from the first one on."""
-    encoder = networks.encoder(teacher.network)
-    config: PretrainedConfig = copy.deepcopy(encoder.config)
-    total = getattr(config, "num_hidden_layers", 0)
-    places = [
-        name for name, part in teacher.network.named_modules() if isinstance(part, nn.ModuleList) and len(part) == total
-    ]
-    if len(places) != 1:
-        raise UserError(
-            f"student.kind 'layers': expected a teacher with one list of layers, found {len(places)} in an encoder of "
-            f"type {config.model_type}; take 'static' or 'ngrams'."
-        )
+    config: PretrainedConfig = copy.deepcopy(networks.encoder(teacher.network).config)
+    prefix, total = f"{_list_of_layers(teacher)}.", config.num_hidden_layers
     count = max(1, total // 2) if count is None else count
     kept = [place * total // count for place in range(count)]
     for name, value in config.to_dict().items():
@@ -89,7 +95,7 @@ def _with_layers(teacher: TrainedModel, count: int | None, attention_dropout: fl
     if attention_dropout is not None:
         base_model.set_attention_dropout(config, attention_dropout)
     network = networks.from_config(config, teacher.manifest.pooling)
-    network.load_state_dict(_renumbered(teacher.network.state_dict(), f"{places[0]}.", kept))
+    network.load_state_dict(_renumbered(teacher.network.state_dict(), prefix, kept))
     return Network(config, teacher.tokenizer, network)
 
 

@@ -1,5 +1,8 @@
 """Reads what a teacher says of unlabelled texts, from a finished run with all scores and the text fields."""
 
+import hashlib
+import io
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -139,40 +142,38 @@ def _some_rows(folder: Path, identity: str, slices: int) -> Iterator[list[dict[s
     Raises:
         UserError: a receipt is missing, or a file is not as its receipt says.
     """
-    found = [_sealed(path) for path in sorted((folder / "receipts").glob("*.json"))]
-    receipts = [receipt for receipt in found if receipt and receipt["run"] == identity]
-    if len(receipts) != slices:
+    written: list[dict[str, str]] = []  # SHA-256 of the files of each slice
+    for path in sorted((folder / "receipts").glob("*.json")):
+        receipt = _sealed(path)
+        if receipt and receipt["run"] == identity:
+            written.append(receipt["sha256"])
+    if len(written) != slices:
         raise UserError(
-            f"{folder}: expected {slices:,} receipts, found {len(receipts):,}; the command that labelled it makes the "
+            f"{folder}: expected {slices:,} receipts, found {len(written):,}; the command that labelled it makes the "
             "others again."
         )
-    for receipt in receipts:
-        for name, sha256 in receipt["sha256"].items():
-            path = folder / name
-            if path.parent.name != "predictions":
-                continue
-            if not path.is_file() or trained_model.sha256(path) != sha256:
-                raise UserError(
-                    f"{path}: expected the file that its receipt names, found another or none; `labelbeam verify "
-                    f"{folder}` says more."
-                )
-            yield from _rows_of(path)
+    for files in written:
+        for name, sha256 in files.items():
+            if name.startswith("predictions/"):
+                yield from _rows_of(folder / name, sha256)
 
 
-def _rows_of(path: Path) -> Iterator[list[dict[str, Any]]]:
+def _rows_of(path: Path, sha256: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a slice from the very bytes that were compared with its receipt."""
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(
+            f"{path}: expected the file that its receipt names, found another or none; `labelbeam verify "
+            f"{path.parents[1]}` says more."
+        )
     if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(io.BytesIO(content)) as file:
             if file.metadata.num_rows:
                 yield from (batch.to_pylist() for batch in file.iter_batches(ROWS_AT_ONCE))
         return
-    some = []
-    with path.open("rb") as lines:
-        for line in lines:
-            some.append(orjson.loads(line))
-            if len(some) == ROWS_AT_ONCE:
-                yield some
-                some = []
-    yield some
+    lines = io.BytesIO(content)
+    while some := list(itertools.islice(lines, ROWS_AT_ONCE)):
+        yield [orjson.loads(line) for line in some]
 
 
 def _targets(taught: NDArray[np.float32], manifest: Manifest) -> NDArray[np.float32]:
