@@ -1,6 +1,7 @@
-"""Distils students of each kind from a teacher of arXiv subjects; writes results/students.json.
+r"""Distils students of each kind from a teacher of arXiv subjects; writes results/students.json.
 
-    python -m benchmarks.quality.students --data_dir DATA --models models/trained --texts 12000
+    python -m benchmarks.quality.students --data_dir DATA --models models/trained --texts 12000 \
+        --set text.max_tokens=128
 
 The teacher is trained by training/configs/arxiv_subjects.toml, unless it is in --models already. It labels papers, and
 each configuration in training/configs/students/ learns from those that it was neither trained nor measured on. The
@@ -40,11 +41,13 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=12_000, help="papers for the teacher to label")
     parser.add_argument("--speed_on", type=int, default=1_000, help="test papers to score for the speed")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--set", nargs="+", default=[], help="settings of the teacher, such as text.max_tokens=128")
     flags = parser.parse_args()
     terminal.quiet_libraries()
     teacher = flags.models / CONFIG.stem
     if not teacher.exists():
-        _run(train.main, [CONFIG, "--data_dir", flags.data_dir, "--output", teacher])
+        given = ["--data_dir", flags.data_dir, "--output", teacher]
+        _run(train.main, [CONFIG, *given, *(["--set", *flags.set] if flags.set else [])])
     texts = flags.models / f"unlabelled_{flags.texts}.jsonl"
     if not texts.exists():
         _write(texts, flags.data_dir, flags.texts)
@@ -61,6 +64,7 @@ def main() -> None:
     result = {
         **environment.describe(),
         "texts": flags.texts,
+        "settings": flags.set,
         "models": {name: row | {"docs_per_second": speeds[name]} for name, row in rows.items()},
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
