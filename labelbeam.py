@@ -31,6 +31,7 @@ COMMANDS = {
     "report": ("inference.report", "draw the report of a run"),
     "verify": ("inference.verify", "check every line and file of a run against its receipts"),
     "compare": ("inference.compare", "show which labels differ between two runs"),
+    "audit": ("inference.audit", "count a label in a corpus from a few labels given by hand"),
     "delta": ("inference.delta", "find the documents to relabel since an earlier run"),
     "collect": ("inference.collect", "write the labels of a whole corpus into one folder"),
     "export": ("inference.export", "write a run and its input as one table"),

@@ -28,7 +28,13 @@ class BeamParser(Parser):
         """
         flags, beam_flags, problems = self.parse_known(argv, known_to_beam())
         refuse(problems)
-        return flags, beam_flags
+        return flags, [*beam_flags, *vars(flags).pop("beam_flags", ())]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Do for argparse, which calls this for the flags of a subcommand, what `parse_with_beam` does."""
+        flags, beam_flags = self.parse_with_beam(args)
+        vars(flags).update({**vars(namespace or argparse.Namespace()), "beam_flags": beam_flags})
+        return flags, []
 
 
 @cache

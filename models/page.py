@@ -1,6 +1,7 @@
 """Renders self-contained pages with one style; all text is escaped, so none can run as code.
 
-Each page also has a content security policy, with which a browser runs no script and asks no other host.
+Each page also has a content security policy, with which a browser asks no other host, and runs no script but one whose
+hash the policy names.
 """
 
 from pathlib import Path

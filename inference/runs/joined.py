@@ -5,7 +5,7 @@ One slice is in memory at a time.
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from inference.corpus import counting, slices
@@ -70,11 +70,16 @@ class JoinedRun:
             SourceError: the input has changed since it was labelled, or cannot be read.
             UserError: a file of the run is gone or has changed, or its rows do not fit the lines.
         """
+        yield from (row for _, row in self.rows_of(self._receipts))
+
+    def rows_of(self, names: Collection[str]) -> Iterator[tuple[str, Row]]:
+        """Yield what `rows` yields for some slices, each row with the name of its slice."""
         fields = [*self.fields, self._options["id_field"]] if self.fields else ()
         with _Reader(self._options["slice_bytes"]) as reader:
             for piece in self._slices:
-                lines = ((part, line) for part in piece.parts for line in reader.lines(part, fields))
-                yield from self._rows_of_slice(lines, self._receipts[piece.name])
+                if piece.name in names:
+                    lines = ((part, line) for part in piece.parts for line in reader.lines(part, fields))
+                    yield from ((piece.name, row) for row in self._rows_of_slice(lines, self._receipts[piece.name]))
 
     def _rows_of_slice(self, lines: Iterator[tuple[Part, Line]], receipt: Receipt) -> Iterator[Row]:
         predictions = sink.read_slice(receipt, self.run)

@@ -11,6 +11,7 @@ from inference.runs.lock import LOCK, TASKS
 
 RUN, SCHEMA, REPORT = "run.json", "schema.json", "report.html"
 CLAIMS = "claims"  # of a run that is shared between tasks
+AUDITS = "audits"  # estimates of the audits of a run, which its report shows
 FILES = (LOCK, RUN, SCHEMA, REPORT, summary.SUMMARY, slice_list.SLICES)
 # The folders of a run, and the pattern of the names in each. A run deletes only files with these names.
 FOLDERS = {
@@ -21,6 +22,7 @@ FOLDERS = {
     slice_list.COPIES: slices.COPY,
     sink.ATTEMPTS: rf"{slices.NAME}\.[0-9a-f]{{8}}",
     TASKS: r"[0-9a-f]{32}",
+    AUDITS: r"audit-[0-9a-f]{8}\.json",
     CLAIMS: rf"({slices.NAME}|slices|summary)\.[0-9a-f]{{8}}\.\d{{3}}",
 }
 PARTIAL = rf"\.[0-9a-f]{{32}}{re.escape(storage.PART_SUFFIX)}"  # end of the name of a local file that is being written

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from inference.corpus import storage
-from inference.runs import drift, receipts, run_folder, sink, summary
-from inference.runs.own_files import REPORT
+from inference.runs import drift, own_files, receipts, run_folder, sink, summary
+from inference.runs.own_files import AUDITS, REPORT
 from inference.runs.progress import duration
 from inference.runs.receipts import Receipt
 from inference.scoring import tally
@@ -50,11 +52,23 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
         "failures": _failures(read, output),
         "speed": speed(read),
         "paid": paid,
+        "audits": _audits(output, description["run"]),
         "bins": BINS,
     }
     path = storage.join(output, REPORT)
     storage.write_file(path, page.render(TEMPLATE, **content).encode())
     return path
+
+
+def _audits(output: str, run: str) -> list[dict[str, Any]]:
+    """Return the estimates of the audits of a run, with the highest bar of each chart."""
+    folder = storage.join(output, AUDITS)
+    names = sorted(name for name in own_files.of(output, AUDITS) if name.endswith(".json"))
+    found = [orjson.loads(storage.read_file(storage.join(folder, name))) for name in names]
+    for audit in found:
+        for row in audit["labels"].values():
+            row["most"] = max((max(one["naive"], one["count"]["high"]) for one in row["groups"]), default=0)
+    return [audit for audit in found if audit["run"] == run]
 
 
 def _share_done(run: dict[str, Any], read: Sequence[Receipt]) -> float:

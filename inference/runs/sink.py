@@ -225,13 +225,22 @@ def read_slice(receipt: Receipt, output: str) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the file is gone or has changed.
     """
-    content = _content(receipt, PREDICTIONS, output)
-    if _path(receipt, PREDICTIONS).endswith(".parquet"):
+    yield from rows_of(_path(receipt, PREDICTIONS), _content(receipt, PREDICTIONS, output))
+
+
+def rows_of(path: str, content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the rows in the content of a file of predictions."""
+    if path.endswith(".parquet"):
         for batch in pq.ParquetFile(io.BytesIO(content)).iter_batches(ROWS_AT_ONCE):
             yield from batch.to_pylist()
         return
     for line in io.BytesIO(content):
         yield orjson.loads(line)
+
+
+def recorded_predictions(receipt: Receipt, output: str) -> tuple[str, str]:
+    """Return the path of a slice's predictions, and the SHA-256 that its receipt recorded."""
+    return _recorded(receipt, PREDICTIONS, output)[:2]
 
 
 def read_id_hashes(receipt: Receipt, output: str) -> bytes:
