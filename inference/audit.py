@@ -148,7 +148,8 @@ def _show(drawn: "Audit", found: dict[str, Any]) -> None:
     from models.console import PlainConsole
 
     console = PlainConsole()
-    console.print(_table(found["labels"]))
+    console.print(_counts(found["labels"]))
+    console.print(_quality(found["labels"]))
     for label, kappa in found.get("kappa", {}).items():
         console.print(f"{label}: the two coders agree with kappa {kappa:.2f}")
     for label, row in found["labels"].items():
@@ -158,24 +159,31 @@ def _show(drawn: "Audit", found: dict[str, Any]) -> None:
             console.print(f"{label}: {note}", soft_wrap=True)
 
 
-def _table(labels: dict[str, Any]) -> "Table":
+def _counts(labels: dict[str, Any]) -> "Table":
     from rich.table import Table
 
-    table = Table()
-    table.add_column("label")
-    for name in ("model's count", "count", "95 % interval", "share", "precision", "recall"):
+    table = Table("label")
+    for name in ("model's count", "count", "95 % interval", "share of documents"):
         table.add_column(name, justify="right")
     for label, row in labels.items():
-        count = row["count"]
-        table.add_row(
-            label,
-            f"{row['naive']:,}",
-            f"{count['value']:,.0f}",
-            f"{count['low']:,.0f} to {count['high']:,.0f}",
-            f"{row['share']['value']:.2%}",
-            *(_interval(row[name]) for name in ("precision", "recall")),
-        )
+        share = f"{row['share']['value']:.2%}"
+        table.add_row(label, f"{row['naive']:,}", *_count(row["count"]), share)
     return table
+
+
+def _quality(labels: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table("label")
+    for name in ("precision of the model", "recall of the model"):
+        table.add_column(name, justify="right")
+    for label, row in labels.items():
+        table.add_row(label, *(_interval(row[name]) for name in ("precision", "recall")))
+    return table
+
+
+def _count(count: dict[str, float]) -> tuple[str, str]:
+    return f"{count['value']:,.0f}", f"{count['low']:,.0f} to {count['high']:,.0f}"
 
 
 def _interval(interval: dict[str, float] | None) -> str:
@@ -190,14 +198,7 @@ def _groups(label: str, by: str, groups: Sequence[dict[str, Any]]) -> "Table":
     for name in ("documents", "model's count", "count", "95 % interval"):
         table.add_column(name, justify="right")
     for row in groups:
-        count = row["count"]
-        table.add_row(
-            row["group"],
-            f"{row['documents']:,}",
-            f"{row['naive']:,}",
-            f"{count['value']:,.0f}",
-            f"{count['low']:,.0f} to {count['high']:,.0f}",
-        )
+        table.add_row(row["group"], f"{row['documents']:,}", f"{row['naive']:,}", *_count(row["count"]))
     return table
 
 

@@ -5,20 +5,24 @@ times the mean of y - p over those drawn, where y is 1 if a document has the lab
 scores are. Särndal, Swensson and Wretman (1992), "Model Assisted Survey Sampling", chapter 6, describe it.
 
 Its interval is the wider of two. The first is normal, with the variance of y - p within the strata; it counts one more
-document that varies as the scores say, so that a stratum in which all drawn agree is not taken as certain. The second
-draws the share of each stratum from a Beta distribution, whose prior is worth one document with the mean score. It is
-not symmetric, which fits rare labels. `benchmarks/audit` measures how often the truth lies inside.
+document that varies as the scores say, so that a stratum in which all drawn agree is not taken as certain. Its quantile
+is that of a t distribution with as many degrees of freedom as documents of the rarer kind were drawn. The second draws
+the share of each stratum from a Beta distribution around the mean score. It is not symmetric, which fits rare labels.
+`benchmarks/audit` measures how often the truth lies inside.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 DRAWS = 4_000  # draws from the Beta distributions
-PRIOR = 1.0  # documents that the scores are worth in an interval
+EXTRA = 1.0  # documents that vary as the scores say, beside those drawn of a stratum
+WORTH_OF_PART = 2.0  # documents that the scores of a group are worth, beside those drawn of it
+LEAST_SHARE = 1e-6  # least share that is thought possible, and least distance from 1
+FEWEST_DEGREES = 4  # fewest degrees of freedom of the normal interval, which are the documents drawn of the rarer kind
 LEVEL = 0.95
 QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 Z = float(stats.norm.ppf(QUANTILES[1]))
@@ -81,38 +85,56 @@ def estimate(labelled: Labelled, seed: int = 0) -> Estimate:
     rng = np.random.default_rng(seed)
     naive = int(labelled.documents[:, :, 1].sum())
     given = labelled.applies.astype(np.float64)
-    total = _total(labelled)
     by_decision = _simulate(
         labelled, labelled.documents.sum(axis=1), labelled.expected.sum(axis=1), labelled.applies, rng
     )
     found, all_with = by_decision[1], by_decision.sum(axis=0)
-    count = _within(_wider(_normal(labelled, total, np.ones(len(labelled.truth))), all_with), labelled)
+    total = _total(labelled)
     hits = float(labelled.expected[:, :, 1].sum()) + _correction(labelled, given)
     precision = recall = None
     if naive:
-        normal = _normal(labelled, hits, given).over(naive)
-        precision = _share(_wider(normal, found / naive))
+        precision = _share(_wider(_normal(labelled, hits, given).over(naive), found / naive))
     if total > 0:
         share = float(np.clip(hits / total, 0, 1))
         normal = _normal(labelled, 0.0, given - share).over(total)
         shares = found / np.maximum(all_with, 1e-9)
         recall = _share(_wider(Interval(share, share + normal.low, share + normal.high), shares))
     positives = int(labelled.truth.sum())
+    count = _count(labelled, all_with)
     return Estimate(int(labelled.sizes.sum()), naive, count, precision, recall, positives)
 
 
 def by_group(labelled: Labelled, count: float, seed: int = 0) -> list[Interval]:
     """Return the count of each group. They add up to `count`, the count of the whole population.
 
-    A few documents are drawn of each group, so that a group's share of a stratum begins at the stratum's own, shifted
-    as the group's scores are. That is worth one document of the group.
+    A group with strata of its own is estimated from them alone. Otherwise few documents are drawn of a group, so that
+    its share of a stratum begins at the stratum's own, shifted as the scores of the group are. That is worth one
+    document of the group.
     """
     rng = np.random.default_rng(seed)
-    simulated = _simulate(labelled, labelled.documents.sum(axis=2), labelled.expected.sum(axis=2), labelled.group, rng)
+    by_part = labelled.documents.sum(axis=2)
+    simulated = _simulate(labelled, by_part, labelled.expected.sum(axis=2), labelled.group, rng)
+    if ((by_part > 0).sum(axis=1) == 1).all():
+        return [_count(_only(labelled, group), draws) for group, draws in enumerate(simulated)]
     means = simulated.mean(axis=1)
     scale = count / means.sum() if means.sum() else 1.0
     low, high = np.quantile(simulated, QUANTILES, axis=1) * scale
     return [Interval(*map(float, one)) for one in zip(means * scale, low, high, strict=True)]
+
+
+def _only(labelled: Labelled, group: int) -> Labelled:
+    """Return the part of a sample that belongs to a group with strata of its own."""
+    strata, drawn = labelled.documents[:, group].sum(axis=1) > 0, labelled.group == group
+    number = np.cumsum(strata) - 1
+    return Labelled(
+        labelled.documents[strata],
+        labelled.expected[strata],
+        number[labelled.stratum[drawn]],
+        labelled.group[drawn],
+        labelled.applies[drawn],
+        labelled.score[drawn],
+        labelled.truth[drawn],
+    )
 
 
 def expected_half_width(
@@ -130,6 +152,12 @@ def most_in_stratum(drawn: int, positives: int) -> float:
     return 1.0 if positives == drawn else float(stats.beta.ppf(QUANTILES[1], positives + 1, drawn - positives))
 
 
+def _count(labelled: Labelled, draws: NDArray[np.float64]) -> Interval:
+    """Return the count of the documents with the label; `draws` are simulated ones."""
+    normal = _normal(labelled, _total(labelled), np.ones(len(labelled.truth)))
+    return _within(_wider(normal, draws), labelled)
+
+
 def _total(labelled: Labelled) -> float:
     return float(labelled.expected.sum()) + _correction(labelled, np.ones(len(labelled.truth)))
 
@@ -145,11 +173,13 @@ def _normal(labelled: Labelled, value: float, factor: NDArray[np.float64]) -> In
     sizes, drawn, strata = labelled.sizes, labelled.drawn, len(labelled.documents)
     residuals = factor * (labelled.truth - labelled.score)
     means = np.bincount(labelled.stratum, residuals, strata) / np.maximum(drawn, 1)
-    squares = np.bincount(labelled.stratum, (residuals - means[labelled.stratum]) ** 2, strata)
+    squares = np.bincount(labelled.stratum, (residuals - means[labelled.stratum]) ** 2, strata).astype(np.float64)
     as_scored = factor**2 * labelled.score * (1 - labelled.score)
-    squares = squares + PRIOR * np.bincount(labelled.stratum, as_scored, strata) / np.maximum(drawn, 1)
-    of_stratum = squares / np.maximum(drawn - 1 + PRIOR, 1)
-    half = Z * float(np.sqrt((sizes * (sizes - drawn) / np.maximum(drawn, 1) * of_stratum).sum()))
+    squares += EXTRA * np.bincount(labelled.stratum, as_scored, strata) / np.maximum(drawn, 1)
+    of_stratum = squares / np.maximum(drawn - 1 + EXTRA, 1)
+    rarer = min(labelled.truth.sum(), len(labelled.truth) - labelled.truth.sum())
+    quantile = float(stats.t.ppf(QUANTILES[1], max(rarer, FEWEST_DEGREES)))
+    half = quantile * float(np.sqrt((sizes * (sizes - drawn) / np.maximum(drawn, 1) * of_stratum).sum()))
     return Interval(value, value - half, value + half)
 
 
@@ -186,13 +216,27 @@ def _of_stratum(
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Return draws of the documents with the label in each part of one stratum, (parts, DRAWS)."""
-    mean = max(expected.sum() / documents.sum(), 1e-6)
-    shift = (positives.sum() + PRIOR * mean) / (drawn.sum() + PRIOR) / mean
-    prior = np.clip(expected / documents * shift, 1e-6, 1 - 1e-6)
-    alpha = PRIOR * prior + positives
-    beta = PRIOR * (1 - prior) + drawn - positives
-    shares = rng.beta(alpha[:, None], beta[:, None], (len(documents), DRAWS))
+    prior = (expected / documents)[:, None]
+    if len(documents) == 1:
+        shares = _beta(prior, np.inf, drawn[:, None], positives[:, None], rng)
+    else:  # the parts share what is known of their stratum
+        mean = expected.sum(keepdims=True) / documents.sum()
+        rate = _beta(mean[:, None], np.inf, drawn.sum(), positives.sum(), rng)
+        prior = prior * rate / np.maximum(mean, LEAST_SHARE)
+        shares = _beta(prior, WORTH_OF_PART, drawn[:, None], positives[:, None], rng)
     return positives[:, None] + rng.binomial((documents - drawn)[:, None], shares)
+
+
+def _beta(
+    prior: NDArray[np.float64], most: float, drawn: Any, positives: Any, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return draws of shares, (shares, DRAWS), that were thought to be `prior`, (shares, 1 or DRAWS).
+
+    The prior is worth as many documents as hold one of the rarer kind, and `most` at most.
+    """
+    mean = np.clip(prior, LEAST_SHARE, 1 - LEAST_SHARE)
+    worth = np.minimum(1 / np.minimum(mean, 1 - mean), most)
+    return rng.beta(worth * mean + positives, worth * (1 - mean) + drawn - positives, (len(prior), DRAWS))
 
 
 def _wider(normal: Interval, draws: NDArray[np.float64]) -> Interval:

@@ -19,7 +19,8 @@ from models.errors import UserError
 
 BINS = 2_000  # parts of the range of scores, finer near 0 and 1: a stratum is a range of them
 LEAST = 10  # fewest documents drawn of a stratum that has as many
-MOST, MOST_BY_GROUP = 10, 5  # most ranges of scores of a label, without groups and with them
+MOST = 10  # most ranges of scores of a label
+OWN_RANGES = 4  # fewest ranges of a label that make strata within a group
 AT_RANDOM = 0.1  # share of the sample that is drawn without regard to the scores
 EVERY = None  # group of a stratum that holds documents of all groups
 
@@ -102,8 +103,8 @@ def histogram(block: Block, weights: Sequence[float]) -> Totals:
 def design(counted: Totals, weights: Sequence[float], size: int) -> Design:
     """Return strata for a sample of `size` documents, from what `histogram` counted over all documents.
 
-    The strata lie within the groups if each group can get two for each label. Otherwise they hold documents of every
-    group.
+    The strata lie within the groups if each group can get OWN_RANGES for each label. Otherwise they hold documents of
+    every group.
 
     Raises:
         UserError: the size allows fewer than LEAST documents for each label, or exceeds the population.
@@ -118,14 +119,14 @@ def design(counted: Totals, weights: Sequence[float], size: int) -> Design:
     if size > documents:
         raise UserError(f"--size: expected at most the {documents:,} documents of the run, found {size:,}.")
     groups = sorted(counted)
-    within = len(groups) > 1 and size >= 4 * LEAST * len(weights) * len(groups)
+    within = len(groups) > 1 and size >= OWN_RANGES * 2 * LEAST * len(weights) * len(groups)
     rooms = len(weights) * (len(groups) if within else 1)
     if size < LEAST * rooms:
         raise UserError(
             f"--size {size:,}: expected at least {LEAST * rooms:,}, {LEAST} for each label; audit fewer labels, or "
             "give a larger size."
         )
-    ranges = max(min(size // (2 * LEAST * rooms), MOST if len(groups) == 1 else MOST_BY_GROUP), 1)
+    ranges = max(min(size // (2 * LEAST * rooms), MOST), 1)
     found, spreads = [], []
     for group, label, bins in _histograms(cells, groups if within else [EVERY], len(weights)):
         importance = np.stack([bins[:, 0], bins[:, 1:] @ np.asarray(weights) / SCALE**2], axis=1)
