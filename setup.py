@@ -147,6 +147,7 @@ setup(
         "models": ["templates/*"],
         "training": ["configs/*.toml", "configs/students/*.toml", "templates/*"],
         "inference": ["*.txt"],
+        "inference.audits": ["templates/*"],
         "inference.cost": ["*.toml"],
         "inference.runs": ["templates/*"],
     },

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 import labelbeam
+from inference.audits.audit_folder import Audit
 from inference.corpus.records import bigquery_schema, predictions_schema
 from inference.runs.lineage import Delta
 from inference.runs.receipts import Receipt, SliceTotals
@@ -148,6 +149,11 @@ def delta() -> Iterator[str]:
     yield from table(("key", "meaning"), _meanings(own_fields(Delta)))
 
 
+def audit() -> Iterator[str]:
+    """Yield the keys of `audit.json`."""
+    yield from table(("key", "meaning"), _meanings(own_fields(Audit)))
+
+
 def summary() -> Iterator[str]:
     """Yield the names of a summary's sums."""
     names = [name for kind in _ours(SliceTotals) for name in own_fields(kind)]
@@ -217,6 +223,7 @@ PARTS: dict[str, Any] = {
     "checks": checks,
     "receipt": receipt,
     "delta": delta,
+    "audit_json": audit,
     "summary": summary,
     "schema": schema,
     "model": manifest,

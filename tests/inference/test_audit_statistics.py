@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
+from benchmarks.audit.worlds import World
 from inference.audits import drawing, estimates, population, strata
 from inference.audits.drawing import Merge, OfFile, Result
 from inference.audits.estimates import Labelled
 from inference.audits.population import SCALE, Population, Question, RowFile
-from inference.audits.strata import Design
 from inference.runs.lineage import Labels
 from models.errors import UserError
 
@@ -124,45 +124,10 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         drawing.plan(source, 39)
 
 
-class World:
-    """Documents with scores and labels, and a design for them."""
-
-    def __init__(self, scores: Scores, truth: NDArray[np.bool_], size: int, groups: int = 1) -> None:
-        self.scores = np.rint(scores * SCALE).astype(np.int64)
-        self.truth = truth
-        self.group = np.arange(len(scores)) % groups
-        block = population.Block(
-            0,
-            [""] * len(scores),
-            [str(group) for group in self.group],
-            self.scores[:, None],
-            (scores >= min(0.5, 8 * scores.mean()))[:, None],
-        )
-        self.applies = block.applies[:, 0].astype(np.int64)
-        self.design: Design = strata.design(strata.histogram(block, (1.0,)), (1.0,), size)
-        self.stratum = self.design.strata_of(block)
-        shape = (len(self.design.strata), groups, 2)
-        place = np.ravel_multi_index((self.stratum, self.group, self.applies), shape)
-        self.documents = np.bincount(place, minlength=int(np.prod(shape))).reshape(shape)
-        self.expected = np.bincount(place, self.scores / SCALE, int(np.prod(shape))).astype(np.float64).reshape(shape)
-
-    def audit(self, rng: np.random.Generator) -> Labelled:
-        """Draw a sample, and label it by the truth."""
-        drawn = np.concatenate(
-            [
-                rng.choice(np.flatnonzero(self.stratum == number), stratum.drawn, replace=False)
-                for number, stratum in enumerate(self.design.strata)
-            ]
-        )
-        return Labelled(
-            self.documents,
-            self.expected,
-            self.stratum[drawn],
-            self.group[drawn],
-            self.applies[drawn],
-            self.scores[drawn] / SCALE,
-            self.truth[drawn].astype(np.float64),
-        )
+def make_world(scores: Scores, truth: NDArray[np.bool_], size: int, groups: int = 1) -> World:
+    """Return documents whose model gives the label to high scores; groups take turns."""
+    applies = (scores >= min(0.5, 8 * scores.mean())).astype(np.int64)
+    return World(np.rint(scores * SCALE).astype(np.int64), truth, applies, np.arange(len(scores)) % groups, size)
 
 
 @functools.cache
@@ -177,7 +142,7 @@ def _world(mean: float, tilt: float, size: int, groups: int = 1) -> World:
     scores = _scores(mean)
     odds = tilt * scores / (1 - scores + 1e-12)
     truth = np.random.default_rng(6).random(len(scores)) < odds / (1 + odds)
-    return World(scores, truth, size, groups)
+    return make_world(scores, truth, size, groups)
 
 
 @pytest.mark.parametrize("tilt", [1.0, 0.4, 2.0])
@@ -234,19 +199,19 @@ def test_groups_add_up_and_their_intervals_hold_the_truth(tilt: float, size: int
 def test_outcomes_add_up_to_the_count() -> None:
     world = _world(0.1, 2.0, 300)
     labelled = world.audit(np.random.default_rng(1))
-    outcomes = world.expected.sum() - labelled.score.sum() + labelled.outcomes().sum()
+    outcomes = labelled.expected.sum() - labelled.score.sum() + labelled.outcomes().sum()
     assert outcomes == pytest.approx(estimates.estimate(labelled).count.value)
 
 
 def test_a_sample_of_everything_knows_the_truth() -> None:
     scores = np.random.default_rng(3).random(60)
     truth = np.random.default_rng(4).random(60) < 0.5
-    found = estimates.estimate(World(scores, truth, 60).audit(np.random.default_rng(0)))
+    found = estimates.estimate(make_world(scores, truth, 60).audit(np.random.default_rng(0)))
     assert found.count == (truth.sum(), truth.sum(), truth.sum())
 
 
 def test_no_document_with_the_label() -> None:
-    found = estimates.estimate(World(_scores(0.013), np.zeros(20_000, bool), 400).audit(np.random.default_rng(0)))
+    found = estimates.estimate(make_world(_scores(0.013), np.zeros(20_000, bool), 400).audit(np.random.default_rng(0)))
     assert found.count.low == 0
     assert found.count.value < found.count.high < 200
     assert found.precision

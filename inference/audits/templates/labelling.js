@@ -48,7 +48,7 @@ function show() {
 function button(key, label, chosen, number) {
   const made = document.createElement("button");
   made.textContent = key ? `${key}  ${label}` : label;
-  made.className = chosen ? "tag true" : "tag";
+  made.className = chosen ? "true" : "";
   made.setAttribute("aria-pressed", String(Boolean(chosen)));
   made.addEventListener("click", () => choose(number));
   return made;
