@@ -6,9 +6,12 @@ r"""Count a label in a whole corpus, without the bias of the model, from a few h
 `draw` takes a sample of a finished run, which was labelled with --scores all. More documents are drawn where the model
 is less sure. Label them on the page label.html, which needs no network, or in the sheet. `estimate` then says how many
 documents of the corpus have the label, with an interval, beside the model's own count.
+With --for training, `draw` takes the documents that are most worth a label instead, and `rows` writes the labelled ones
+for `data.more` of a training.
 Every flag of Apache Beam can follow `draw`. With --runner, Beam reads the rows; otherwise this process does.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,8 @@ from models import paths
 from models.errors import UserError, exit_code
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from inference.audits.audit_folder import Audit
@@ -33,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> BeamParser:
     """Return the parser of `inference.audit`."""
     parser = BeamParser("python -m inference.audit", __doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="draw|estimate")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="draw|estimate|rows")
     draw = commands.add_parser("draw", description="Draw a sample of a run for coders.")
     draw.add_argument("run", type=paths.anywhere, metavar="RUN", help="folder of a finished run")
     draw.add_argument(
@@ -59,21 +64,17 @@ def make_parser() -> BeamParser:
         help="format of the sheet, for a spreadsheet or a labelling tool; may be repeated (default: csv)",
     )
     draw.add_argument("--output", type=paths.anywhere, metavar="DIR", help="new folder of the audit")
+    draw.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("estimate", "training"),
+        default="estimate",
+        help="what the labels are for: counts, or the next training (default: estimate)",
+    )
     draw.add_argument("--plan", action="store_true", help="the width of the intervals to expect, and no draw")
     add_json(draw)
     estimate = commands.add_parser("estimate", description="Estimate counts from the labels of the coders.")
-    estimate.add_argument("audit", type=paths.anywhere, metavar="AUDIT", help="folder of the audit")
-    estimate.add_argument(
-        "--labelled",
-        type=paths.anywhere,
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="sheet, or export of a labelling tool; given twice for two coders",
-    )
-    estimate.add_argument(
-        "--agreed", type=paths.anywhere, metavar="FILE", help="sheet of the rows on which two coders disagreed, settled"
-    )
+    _add_sheets(estimate)
     estimate.add_argument(
         "--outcomes",
         type=paths.anywhere,
@@ -81,12 +82,30 @@ def make_parser() -> BeamParser:
         help="file for an unbiased outcome of every document, .csv or .parquet (default: none)",
     )
     add_json(estimate)
+    rows = commands.add_parser("rows", description="Write the labelled documents for data.more of a training.")
+    _add_sheets(rows)
+    rows.add_argument("--to", type=paths.anywhere, required=True, metavar="FILE.jsonl", help="new file of JSON lines")
     return parser
+
+
+def _add_sheets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("audit", type=paths.anywhere, metavar="AUDIT", help="folder of the audit")
+    parser.add_argument(
+        "--labelled",
+        type=paths.anywhere,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="sheet, or export of a labelling tool; given twice for two coders",
+    )
+    parser.add_argument(
+        "--agreed", type=paths.anywhere, metavar="FILE", help="sheet of the rows on which two coders disagreed, settled"
+    )
 
 
 def _main(argv: Sequence[str]) -> None:
     flags, beam_flags = make_parser().parse_with_beam(argv)
-    (_draw if flags.command == "draw" else _estimate)(flags, beam_flags)
+    {"draw": _draw, "estimate": _estimate, "rows": _rows}[flags.command](flags, beam_flags)
 
 
 def _draw(flags: Any, beam_flags: Sequence[str]) -> None:
@@ -109,14 +128,18 @@ def _draw(flags: Any, beam_flags: Sequence[str]) -> None:
         for label, width in widths.items() if not flags.json else ():
             print(f"{label}: about ±{width:,.0f} of {documents:,} documents (±{width / documents:.2%})")
         return
-    request = Request(flags.size, flags.seed, flags.fields, tuple(dict.fromkeys(flags.formats or ["csv"])))
+    request = Request(
+        flags.purpose, flags.size, flags.seed, flags.fields, tuple(dict.fromkeys(flags.formats or ["csv"]))
+    )
     drawn, files = audit.draw(source, request, flags.output, fold)
     if flags.json:
         print_json({"audit": drawn.name, "drawn": len(drawn.documents), "files": files})
         return
-    print(f"{drawn.name}: {len(drawn.documents):,} documents drawn, of {len(drawn.strata)} strata")
+    how = f"drawn, of {len(drawn.strata)} strata" if flags.purpose == "estimate" else "chosen"
+    print(f"{drawn.name}: {len(drawn.documents):,} documents {how}")
     print("\n".join(f"  {path}" for path in files))
-    print(f"then: python -m inference.audit estimate {flags.output} --labelled FILE")
+    then = "estimate" if flags.purpose == "estimate" else "rows"
+    print(f"then: python -m inference.audit {then} {flags.output} --labelled FILE{' --to FILE' * (then == 'rows')}")
 
 
 def _estimate(flags: Any, beam_flags: Sequence[str]) -> None:
@@ -125,13 +148,7 @@ def _estimate(flags: Any, beam_flags: Sequence[str]) -> None:
 
     storage.configure(beam_flags)
     drawn = audit_folder.read(flags.audit)
-    if len(flags.labelled) > 2:
-        raise UserError(f"--labelled: expected the sheets of one coder or two, found {len(flags.labelled)}.")
-    coders = [judging.read(drawn, path) for path in flags.labelled]
-    agreed = judging.read(drawn, flags.agreed, whole=False) if flags.agreed else {}
-    if not flags.agreed and judging.rows_at_odds(drawn, coders):
-        judging.write_at_odds(drawn, coders, flags.audit)
-    truth = judging.truth_of(drawn, judging.settle(drawn, coders, agreed))
+    coders, truth = _judged(flags, drawn)
     found = audit.estimate(drawn, truth)
     if len(coders) == 2:
         found["kappa"] = judging.agreement(drawn, coders)
@@ -142,6 +159,37 @@ def _estimate(flags: Any, beam_flags: Sequence[str]) -> None:
         print_json(found)
     else:
         _show(drawn, found)
+
+
+def _judged(flags: Any, drawn: "Audit") -> tuple[list[dict[str, frozenset[str]]], "NDArray[np.bool_]"]:
+    """Return the answers of each coder, and those on which all agree, (documents, labels)."""
+    from inference.audits import judging
+
+    if len(flags.labelled) > 2:
+        raise UserError(f"--labelled: expected the sheets of one coder or two, found {len(flags.labelled)}.")
+    coders = [judging.read(drawn, path) for path in flags.labelled]
+    agreed = judging.read(drawn, flags.agreed, whole=False) if flags.agreed else {}
+    if not flags.agreed and judging.rows_at_odds(drawn, coders):
+        judging.write_at_odds(drawn, coders, flags.audit)
+    return coders, judging.truth_of(drawn, judging.settle(drawn, coders, agreed))
+
+
+def _rows(flags: Any, beam_flags: Sequence[str]) -> None:
+    import orjson
+
+    from inference.audits import audit, audit_folder
+    from inference.corpus import storage
+
+    storage.configure(beam_flags)
+    drawn = audit_folder.read(flags.audit)
+    if not flags.to.endswith(".jsonl"):
+        raise UserError(f"--to {flags.to}: expected a name that ends in .jsonl; name another.")
+    if storage.exists(flags.to):
+        raise UserError(f"--to {flags.to}: expected a new file, found one; name another.")
+    _, truth = _judged(flags, drawn)
+    rows = list(audit.training_rows(drawn, audit_folder.papers(flags.audit), truth))
+    storage.write_file(flags.to, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    print(f"{len(rows):,} rows: {flags.to}")
 
 
 def _show(drawn: "Audit", found: dict[str, Any]) -> None:

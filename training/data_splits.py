@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from models.errors import UserError
 from models.labels import LabelSchema, Task
-from training import base_model, data, data_card, duplicates, frozen_splits, sampling, tables
+from training import base_model, data, data_card, duplicates, frozen_splits, more_documents, sampling, tables
 from training.config import TrainConfig
 from training.duplicates import Duplicate
 from training.examples import SPLITS, Examples, Splits
@@ -105,6 +105,7 @@ def _prepared(
 ) -> Prepared:
     """Drop leaks from train and sample it, once the splits are cut."""
     _check_not_empty(splits, config)
+    splits = replace(splits, train=more_documents.joined(splits.train, config, data_dir, schema))
     pairs = duplicates.find(splits, config.data.near_duplicate)
     if config.data.drop_leaks:
         leaked = duplicates.leaked(pairs)

@@ -1,20 +1,21 @@
 """Draws an audit into a folder, and estimates counts from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.audits import audit_folder, drawing, estimates, findings, population, sheets, texts
-from inference.audits.audit_folder import Audit, AuditDocument
-from inference.audits.drawing import Fold
+from inference.audits import audit_folder, drawing, estimates, findings, population, sheets, texts, worth
+from inference.audits.audit_folder import Audit, AuditDocument, Purpose
+from inference.audits.drawing import Drawn, Fold, Sample
 from inference.audits.estimates import Labelled
 from inference.audits.population import SCALE, Population
 from inference.audits.sheets import Paper
 from inference.audits.strata import Design
 from inference.runs import drift
+from models.decision import thresholds_of
 from models.errors import UserError
 from models.labels import Task
 from models.trained_model import Manifest
@@ -24,6 +25,7 @@ from models.trained_model import Manifest
 class Request:
     """What is asked of a draw."""
 
+    purpose: Purpose
     size: int
     seed: int
     fields: tuple[str, ...]  # input fields that coders see; none for those that the model read
@@ -38,24 +40,28 @@ def draw(source: Population, request: Request, output: str, fold: Fold) -> tuple
         SourceError: the input has changed since it was labelled, or cannot be read.
     """
     audit_folder.refuse_used(output)
-    recipe = texts.recipe_of(source, request.fields)
-    sample = drawing.draw(source, request.size, request.seed, fold)
-    found = [sheets.shown(text) for text in texts.of_drawn(source, sample.drawn, recipe)]
-    asked = source.question
-    name = audit_folder.name_of(source.identity, asked.model, asked.labels, asked.by, request.size, request.seed)
-    order = np.random.default_rng(request.seed).permutation(len(found)).tolist()
-    papers = [Paper(f"{name}-{number:0{len(str(len(order)))}}", found[place]) for number, place in enumerate(order, 1)]
-    drawn = [sample.drawn[place] for place in order]
+    recipe, asked = texts.recipe_of(source, request.fields), source.question
     model = next(model for model in source.labels.models if model["name"] == asked.model)
     manifest = drift.manifest_of(model["path"])
+    if request.purpose == "training":
+        drawn, shown = worth.choose(source, request.size, _thresholds(source, model, manifest), recipe, fold)
+        sample = Sample(Design((), ()), drawn, {})
+    else:
+        sample = drawing.draw(source, request.size, request.seed, fold)
+        shown = [sheets.shown(text) for text in texts.of_drawn(source, sample.drawn, recipe)]
+    name = audit_folder.name_of(source.identity, asked.model, asked.labels, asked.by, *vars(request).values())
+    order = np.random.default_rng(request.seed).permutation(len(shown)).tolist()
+    papers = [Paper(f"{name}-{number:0{len(str(len(order)))}}", shown[place]) for number, place in enumerate(order, 1)]
     audit = Audit(
         format_version=audit_folder.FORMAT_VERSION,
         name=name,
+        purpose=request.purpose,
         source=source.source,
         run=source.labels.description.get("run"),
         population=source.identity,
         model=model,
         labels=list(asked.labels),
+        all_labels=list(manifest.labels.names) if manifest else [],
         exclusive=manifest is not None and manifest.labels.task is not Task.MULTI_LABEL,
         by=asked.by,
         fields=list(recipe.fields),
@@ -63,22 +69,31 @@ def draw(source: Population, request: Request, output: str, fold: Fold) -> tuple
         weights=list(sample.design.weights),
         strata=list(sample.design.strata),
         cells=sample.cells,
-        documents=[
-            AuditDocument(
-                row=paper.row,
-                id=one.id,
-                file=one.file,
-                place=one.row,
-                stratum=one.stratum,
-                group=one.group,
-                scores=one.scores,
-                applies=one.applies,
-                text_sha256=audit_folder.text_hash(paper.text),
-            )
-            for paper, one in zip(papers, drawn, strict=True)
-        ],
+        documents=[_document(paper, sample.drawn[place]) for paper, place in zip(papers, order, strict=True)],
     )
     return audit, audit_folder.write(audit, papers, output, request.formats)
+
+
+def _document(paper: Paper, one: Drawn) -> AuditDocument:
+    return AuditDocument(
+        row=paper.row,
+        id=one.id,
+        file=one.file,
+        place=one.row,
+        stratum=one.stratum,
+        group=one.group,
+        scores=one.scores,
+        applies=one.applies,
+        text_sha256=audit_folder.text_hash(paper.text),
+    )
+
+
+def _thresholds(source: Population, model: dict[str, str], manifest: Manifest | None) -> list[float]:
+    """Return the score from which each audited label applies; 0.5 where the highest score decides."""
+    if manifest is None:
+        raise UserError(f"{model['path']}: expected the model of the run, whose thresholds count, found none.")
+    thresholds = thresholds_of(manifest.labels, manifest.decision)
+    return [thresholds.get(label, 0.5) for label in source.question.labels]
 
 
 def half_widths(design: Design, labels: Sequence[str]) -> dict[str, float]:
@@ -104,7 +119,16 @@ def population_of(audit: Audit) -> Population:
 
 
 def estimate(audit: Audit, truth: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return what `estimates.json` holds, from whether each document of the sample has each label."""
+    """Return what `estimates.json` holds, from whether each document of the sample has each label.
+
+    Raises:
+        UserError: the documents were chosen for training.
+    """
+    if audit.purpose != "estimate":
+        raise UserError(
+            f"{audit.name}: expected documents that were drawn by chance, found those chosen for training; draw an "
+            "audit without --for training."
+        )
     manifest = drift.manifest_of(audit.model["path"])
     return {
         "format_version": audit_folder.FORMAT_VERSION,
@@ -118,6 +142,19 @@ def estimate(audit: Audit, truth: NDArray[np.bool_]) -> dict[str, Any]:
             for place, label in enumerate(audit.labels)
         },
     }
+
+
+def training_rows(audit: Audit, papers: Sequence[Paper], truth: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
+    """Yield the labelled documents as rows for `data.more` of a training."""
+    ids = {one.row: one.id for one in audit.documents}
+    binary = audit.exclusive and len(audit.all_labels) == 2
+    for paper, has in zip(papers, truth, strict=True):
+        labels = [label for label, yes in zip(audit.labels, has, strict=True) if yes]
+        unknown = [label for label in audit.all_labels if label not in audit.labels]
+        if binary:  # a document that is not the one is the other
+            labels = labels or [label for label in audit.all_labels if label != audit.labels[0]]
+            unknown = []
+        yield {"id": ids[paper.row], "text": paper.text, "labels": labels, "unknown": unknown}
 
 
 def labelled_of(audit: Audit, truth: NDArray[np.bool_], place: int) -> Labelled:

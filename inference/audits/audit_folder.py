@@ -7,7 +7,7 @@ scores and decisions of the model.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -23,6 +23,7 @@ from models.errors import UserError
 AUDIT, PAPERS, PAGE = "audit.json", "papers.json", "label.html"
 ESTIMATES, AT_ODDS = "estimates.json", "at_odds.csv"
 FORMAT_VERSION = 1
+Purpose = Literal["estimate", "training"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Audit:
 
     format_version: int  # 1
     name: str  # name of the audit, with which its rows begin
+    purpose: Purpose  # estimate, or training, from which nothing is estimated
     source: str  # folder of the run
     run: str | None  # identity of the run; None for a delta with nothing to label
     population: str  # hash of all rows of the run
     model: dict[str, str]  # name, path and SHA-256 of the model
     labels: list[str]  # labels that are audited
+    all_labels: list[str]  # all labels of the model; none if it was not there
     exclusive: bool  # whether a document has at most one label
     by: str | None  # field whose values are the groups
     fields: list[str]  # input fields that coders see

@@ -373,6 +373,39 @@ def test_the_report_of_the_run_shows_the_audit(run: Path) -> None:
     assert (run / "report.html").read_text().count('class="audit"') == 1
 
 
+def test_documents_for_training_are_those_next_to_the_threshold(run: Path, colours: Path) -> None:
+    folder = draw(run, "--for", "training", "--size", 20)
+    margins = {one["id"]: abs(one["scores"][0] / 1e6 - 0.5) for one in documents(folder)}
+    everything = draw(run, "--size", 300)
+    others = [abs(one["scores"][0] / 1e6 - 0.5) for one in documents(everything) if one["id"] not in margins]
+    assert len(margins) == 20
+    assert sum(margins.values()) / 20 < sum(others) / len(others) / 2
+    texts = [set(row["text"].split()) for row in read_sheet(folder / "sheet.csv")]
+    assert len({tuple(sorted(text)) for text in texts}) > 10
+    beam = draw(run, "--for", "training", "--size", 20, "--runner", "DirectRunner")
+    assert documents(beam) == documents(folder)
+
+
+def test_nothing_is_estimated_from_documents_for_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = draw(run, "--for", "training", "--size", 20)
+    assert not estimate(folder, "--labelled", fill(folder), expect=2)
+    assert "found those chosen for training" in capsys.readouterr().err
+
+
+def test_labelled_documents_become_rows_for_a_training(run: Path, tmp_path: Path) -> None:
+    folder = draw(run, "--for", "training", "--size", 20)
+    path = tmp_path / "more.jsonl"
+    command = ["rows", folder, "--labelled", fill(folder), "--to", path]
+    assert audit.main(list(map(str, command))) == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 20
+    for row in rows:
+        assert row["labels"] == (["red"] if truth(row["id"])["red"] else [])
+        assert row["unknown"] == ["green", "blue"]
+    assert audit.main(list(map(str, command))) == 2  # the file is there
+    assert audit.main(list(map(str, [*command[:-1], tmp_path / "more.csv"]))) == 2
+
+
 @pages.needs_browser
 def test_fifty_documents_are_labelled_by_key(run: Path, tmp_path: Path) -> None:
     """The page remembers its state when it is loaded again, and its file is a sheet of the audit."""
