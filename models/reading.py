@@ -25,7 +25,7 @@ class Reading:
             ModelError: the tokenizer truncates a sample text in another way than at one side.
         """
         empty, one_letter = tokenizer.ids(["", "a"])
-        before = next((i for i, (x, y) in enumerate(zip(empty, one_letter, strict=False)) if x != y), 0)
+        before = next((i for i, (x, y) in enumerate(zip(empty, one_letter, strict=False)) if x != y), len(empty))
         self._recipe = recipe
         self._before, self._after = before, len(empty) - before
         self._room = recipe.max_tokens - len(empty)  # tokens of the text itself in a part

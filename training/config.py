@@ -99,7 +99,7 @@ class DataConfig(Section):
     train: Strings = Field(min_length=1)  # training files or globs, relative to --data_dir; with dataset, its splits
     validation: Strings = ()  # validation files or globs; if there are none, data.split cuts them from data.train
     test: Strings = ()  # test files or globs; if there are none, data.split cuts them from data.train
-    more: Strings = ()  # files of `labelbeam audit rows`, or globs; their documents join the training split alone
+    more: Strings = ()  # files or globs of rows that an audit wrote; their documents join the training split alone
     dataset: str | None = None  # Hugging Face dataset to read instead of files: a hub name, or a folder in --data_dir
     subset: str | None = None  # subset of the dataset, which the hub also calls its configuration
     label_files: LabelFiles = LabelFiles()

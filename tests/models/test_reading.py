@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from models import tokenizing
 from models.reading import Reading
@@ -78,3 +79,22 @@ def test_logits_of_windows_are_pooled_by_text() -> None:
 def test_no_more_of_a_text_is_encoded_than_needed(recipe: TextRecipe, most: int, needed: int | None) -> None:
     reading = Reading(PLAIN, recipe)
     assert (reading.most_tokens, reading.needed_tokens) == (most, needed)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("[CLS] $A", [CLS, *range(100, 107)]),  # special tokens before the text alone
+        ("$A [SEP]", [*range(100, 107), SEP]),
+        ("$A", list(range(100, 108))),
+    ],
+)
+def test_special_tokens_may_stand_at_one_side(template: str, expected: list[int]) -> None:
+    plain = tiny_tokenizer()
+    plain.backend_tokenizer.post_processor = TemplateProcessing(
+        single=template, special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    reading = Reading(tokenizing.of(plain), TextRecipe(max_tokens=8))
+    text = [*[CLS] * ("[CLS]" in template), *range(100, 120), *[SEP] * ("[SEP]" in template)]
+    found, _ = reading.parts(Tokens.of([text]))
+    assert found.ids.tolist() == expected
