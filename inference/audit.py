@@ -2,6 +2,8 @@ r"""Count a label in a whole corpus, without the bias of the model, from a few h
 
     python -m inference.audit draw runs/ai --label robotics --by month --size 400 --output audits/robotics
     python -m inference.audit estimate audits/robotics --labelled audits/robotics/sheet.csv
+    python -m inference.audit draw runs/ai --label robotics --for training --output audits/next
+    python -m inference.audit rows audits/next --labelled audits/next/sheet.csv --to data/next.jsonl
 
 `draw` takes a sample of a finished run, which was labelled with --scores all. More documents are drawn where the model
 is less sure. Label them on the page label.html, which needs no network, or in the sheet. `estimate` then says how many
@@ -39,7 +41,9 @@ def make_parser() -> BeamParser:
     """Return the parser of `inference.audit`."""
     parser = BeamParser("python -m inference.audit", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="draw|estimate|rows")
-    draw = commands.add_parser("draw", description="Draw a sample of a run for coders.")
+    draw = commands.add_parser(
+        "draw", help="draw a sample of a run for coders", description="Draw a sample of a run for coders."
+    )
     draw.add_argument("run", type=paths.anywhere, metavar="RUN", help="folder of a finished run")
     draw.add_argument(
         "--label", action="append", required=True, metavar="LABEL", help="label to count; may be repeated"
@@ -73,7 +77,11 @@ def make_parser() -> BeamParser:
     )
     draw.add_argument("--plan", action="store_true", help="the width of the intervals to expect, and no draw")
     add_json(draw)
-    estimate = commands.add_parser("estimate", description="Estimate counts from the labels of the coders.")
+    estimate = commands.add_parser(
+        "estimate",
+        help="estimate counts from their labels",
+        description="Estimate counts from the labels of the coders.",
+    )
     _add_sheets(estimate)
     estimate.add_argument(
         "--outcomes",
@@ -82,7 +90,11 @@ def make_parser() -> BeamParser:
         help="file for an unbiased outcome of every document, .csv or .parquet (default: none)",
     )
     add_json(estimate)
-    rows = commands.add_parser("rows", description="Write the labelled documents for data.more of a training.")
+    rows = commands.add_parser(
+        "rows",
+        help="write the labelled documents for a training",
+        description="Write the labelled documents for data.more of a training.",
+    )
     _add_sheets(rows)
     rows.add_argument("--to", type=paths.anywhere, required=True, metavar="FILE.jsonl", help="new file of JSON lines")
     return parser
@@ -116,9 +128,15 @@ def _draw(flags: Any, beam_flags: Sequence[str]) -> None:
     options = storage.configure(beam_flags)
     if not (flags.output or flags.plan):
         raise UserError("--output is required; name a new folder, or add --plan.")
+    if flags.plan and flags.purpose == "training":
+        raise UserError("--plan: expected an audit for counts, found --for training; nothing is estimated from it.")
+    given = {word.partition("=")[0] for word in beam_flags}
+    if "--runner" in given and not flags.output:
+        raise UserError("--output is required with --runner; workers hand their results over in it.")
+    if options.get_all_options()["runner"] == "DataflowRunner" and "--sdk_container_image" not in given:
+        raise UserError("--sdk_container_image is required; name the image that `labelbeam container build` made.")
     source = population.find(flags.run, flags.model, flags.label, flags.by)
-    with_beam = any(word.partition("=")[0] == "--runner" for word in beam_flags)
-    fold = passes.Passes(options, flags.output) if with_beam and flags.output else drawing.in_order
+    fold = passes.Passes(options, flags.output) if "--runner" in given else drawing.in_order
     if flags.plan:
         design = drawing.plan(source, flags.size, fold)
         documents = sum(stratum.documents for stratum in design.strata)
@@ -154,11 +172,11 @@ def _estimate(flags: Any, beam_flags: Sequence[str]) -> None:
         found["kappa"] = judging.agreement(drawn, coders)
     if flags.outcomes:
         found["outcomes"] = outcomes.write(drawn, audit.population_of(drawn), truth, flags.outcomes)
-    reporting.keep(drawn, found, flags.audit)
     if flags.json:
         print_json(found)
     else:
         _show(drawn, found)
+    reporting.keep(drawn, found, flags.audit)
 
 
 def _judged(flags: Any, drawn: "Audit") -> tuple[list[dict[str, frozenset[str]]], "NDArray[np.bool_]"]:
@@ -168,7 +186,7 @@ def _judged(flags: Any, drawn: "Audit") -> tuple[list[dict[str, frozenset[str]]]
     if len(flags.labelled) > 2:
         raise UserError(f"--labelled: expected the sheets of one coder or two, found {len(flags.labelled)}.")
     coders = [judging.read(drawn, path) for path in flags.labelled]
-    agreed = judging.read(drawn, flags.agreed, whole=False) if flags.agreed else {}
+    agreed = judging.read(drawn, flags.agreed, "--agreed") if flags.agreed else {}
     if not flags.agreed and judging.rows_at_odds(drawn, coders):
         judging.write_at_odds(drawn, coders, flags.audit)
     return coders, judging.truth_of(drawn, judging.settle(drawn, coders, agreed))

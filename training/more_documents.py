@@ -1,7 +1,7 @@
 """Reads documents that were labelled after the others, and lets them join the training documents alone.
 
-`labelbeam audit rows` writes such files: a text as it was shown, the labels that apply, and the labels that nobody was
-asked about.
+`labelbeam audit rows` writes such files: a text as it was shown, the labels that apply, and those that were asked for.
+All others are unknown.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from training import tables
 from training.config import TrainConfig
 from training.examples import Examples, concatenate
 
-COLUMNS = ("id", "text", "labels", "unknown")
+COLUMNS = ("id", "text", "labels", "asked")
 
 
 def joined(train: Examples, config: TrainConfig, data_dir: Path, schema: LabelSchema) -> Examples:
@@ -47,7 +47,7 @@ def _read(known: set[str], config: TrainConfig, data_dir: Path, schema: LabelSch
                 )
             for number, row in enumerate(rows.of(COLUMNS), 1):
                 text = config.text.clean(row["text"])
-                target = _target(row["labels"] or [], row["unknown"] or [], schema, f"data.more, {name}, row {number}")
+                target = _target(row["labels"] or [], row["asked"] or [], schema, f"data.more, {name}, row {number}")
                 reason = "in train already" if text in known else "label unknown" if target is None else None
                 if target is None or reason:
                     skipped[str(reason)] += 1
@@ -63,15 +63,16 @@ def _read(known: set[str], config: TrainConfig, data_dir: Path, schema: LabelSch
     return examples
 
 
-def _target(labels: list[str], unknown: list[str], schema: LabelSchema, source: str) -> NDArray[np.float32] | None:
+def _target(labels: list[str], asked: list[str], schema: LabelSchema, source: str) -> NDArray[np.float32] | None:
     """Return the target of a document; None if its one label is not known."""
-    if strange := sorted({*labels, *unknown} - set(schema.names)):
+    known = np.array([name in asked for name in schema.names])
+    if not known.any():
         raise UserError(
-            f"{source}: expected the labels {', '.join(schema.names)}, found {strange[0]!r}; mend the row, or leave "
-            "the file out."
+            f"{source}: expected a row that was asked for one of {', '.join(schema.names)}, found one for "
+            f"{', '.join(asked) or 'none'}; leave the file out."
         )
     target = np.array([name in labels for name in schema.names], np.float32)
     if schema.task is Task.MULTI_LABEL:
-        target[[name in unknown for name in schema.names]] = np.nan
+        target[~known] = np.nan
         return target
     return target if target.sum() == 1 else None

@@ -95,7 +95,7 @@ def _rounds(way: str, rows: list[Row], seed: int, work: Path, flags: argparse.Na
         more.append(f"round{number}.jsonl")
         if way == "random":
             chosen = rest[: flags.each]
-            named = [{**row, "labels": [row["label"]], "unknown": []} for row in chosen]
+            named = [{**row, "labels": [row["label"]], "asked": list(NAMES)} for row in chosen]
             _write(work / more[-1], named)
             taken = {row["id"] for row in chosen}
         else:

@@ -1,5 +1,6 @@
 """Draws an audit into a folder, and estimates counts from it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ from inference.audits.population import SCALE, Population
 from inference.audits.sheets import Paper
 from inference.audits.strata import Design
 from inference.runs import drift
+from inference.scoring import model_files
 from models.decision import thresholds_of
-from models.errors import UserError
+from models.errors import ModelError, UserError
 from models.labels import Task
 from models.trained_model import Manifest
 
@@ -40,9 +42,12 @@ def draw(source: Population, request: Request, output: str, fold: Fold) -> tuple
         SourceError: the input has changed since it was labelled, or cannot be read.
     """
     audit_folder.refuse_used(output)
-    recipe, asked = texts.recipe_of(source, request.fields), source.question
+    if f"{output}/".startswith(f"{source.source}/") or f"{os.path.abspath(output)}/".startswith(f"{source.source}/"):
+        raise UserError(f"--output {output}: expected a folder outside of the run, found one in it; name another.")
+    asked = source.question
     model = next(model for model in source.labels.models if model["name"] == asked.model)
-    manifest = drift.manifest_of(model["path"])
+    manifest = _manifest(model, source.labels.options)
+    recipe = texts.recipe_of(source, manifest, request.fields)
     if request.purpose == "training":
         drawn, shown = worth.choose(source, request.size, _thresholds(source, model, manifest), recipe, fold)
         sample = Sample(Design((), ()), drawn, {})
@@ -57,14 +62,17 @@ def draw(source: Population, request: Request, output: str, fold: Fold) -> tuple
         name=name,
         purpose=request.purpose,
         source=source.source,
+        predicted=source.predicted,
         run=source.labels.description.get("run"),
         population=source.identity,
         model=model,
+        precision=source.labels.options["precision"],
         labels=list(asked.labels),
-        all_labels=list(manifest.labels.names) if manifest else [],
+        all_labels=list(source.all_labels),
         exclusive=manifest is not None and manifest.labels.task is not Task.MULTI_LABEL,
         by=asked.by,
         fields=list(recipe.fields),
+        as_read=not request.fields,
         seed=request.seed,
         weights=list(sample.design.weights),
         strata=list(sample.design.strata),
@@ -93,7 +101,20 @@ def _thresholds(source: Population, model: dict[str, str], manifest: Manifest | 
     if manifest is None:
         raise UserError(f"{model['path']}: expected the model of the run, whose thresholds count, found none.")
     thresholds = thresholds_of(manifest.labels, manifest.decision)
+    if manifest.labels.task is Task.BINARY:
+        negative, positive = manifest.labels.names
+        thresholds[negative] = 1 - thresholds[positive]
     return [thresholds.get(label, 0.5) for label in source.question.labels]
+
+
+def _manifest(model: dict[str, str], options: dict[str, Any]) -> Manifest | None:
+    """Return the manifest of the model that labelled the run; None if it is gone, or another is in its place."""
+    try:
+        if model_files.fingerprint(model["path"], options["precision"]) == model["sha256"]:
+            return drift.manifest_of(model["path"])
+    except (ModelError, OSError):
+        pass
+    return None
 
 
 def half_widths(design: Design, labels: Sequence[str]) -> dict[str, float]:
@@ -129,11 +150,12 @@ def estimate(audit: Audit, truth: NDArray[np.bool_]) -> dict[str, Any]:
             f"{audit.name}: expected documents that were drawn by chance, found those chosen for training; draw an "
             "audit without --for training."
         )
-    manifest = drift.manifest_of(audit.model["path"])
+    manifest = _manifest(audit.model, {"precision": audit.precision})
     return {
         "format_version": audit_folder.FORMAT_VERSION,
         "audit": audit.name,
         "run": audit.run,
+        "predicted": audit.predicted,
         "model": audit.model["name"],
         "by": audit.by,
         "drawn": len(audit.documents),
@@ -145,16 +167,25 @@ def estimate(audit: Audit, truth: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def training_rows(audit: Audit, papers: Sequence[Paper], truth: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
-    """Yield the labelled documents as rows for `data.more` of a training."""
+    """Yield the labelled documents as rows for `data.more` of a training.
+
+    Raises:
+        UserError: coders saw other fields than the model reads.
+    """
+    if not audit.as_read:
+        raise UserError(
+            f"{audit.name}: expected documents with the fields that the model reads, found those with "
+            f"{', '.join(audit.fields)} alone; draw an audit without --fields."
+        )
     ids = {one.row: one.id for one in audit.documents}
-    binary = audit.exclusive and len(audit.all_labels) == 2
+    other_of_two = audit.exclusive and len(audit.all_labels) == 2 and len(audit.labels) == 1
     for paper, has in zip(papers, truth, strict=True):
         labels = [label for label, yes in zip(audit.labels, has, strict=True) if yes]
-        unknown = [label for label in audit.all_labels if label not in audit.labels]
-        if binary:  # a document that is not the one is the other
-            labels = labels or [label for label in audit.all_labels if label != audit.labels[0]]
-            unknown = []
-        yield {"id": ids[paper.row], "text": paper.text, "labels": labels, "unknown": unknown}
+        asked = audit.labels
+        if other_of_two:  # a document that is not the one is the other
+            asked = audit.all_labels
+            labels = labels or [label for label in asked if label != audit.labels[0]]
+        yield {"id": ids[paper.row], "text": paper.text, "labels": labels, "asked": asked}
 
 
 def labelled_of(audit: Audit, truth: NDArray[np.bool_], place: int) -> Labelled:

@@ -17,10 +17,11 @@ from inference.audits.population import MISSING, SCALE
 from inference.audits.sheets import Paper
 from inference.audits.strata import Stratum
 from inference.corpus import storage
+from inference.runs import lineage
 from models import seals
 from models.errors import UserError
 
-AUDIT, PAPERS, PAGE = "audit.json", "papers.json", "label.html"
+AUDIT, PAPERS, PAGE, STUDIO = "audit.json", "papers.json", "label.html", "label_studio.xml"
 ESTIMATES, AT_ODDS = "estimates.json", "at_odds.csv"
 FORMAT_VERSION = 1
 Purpose = Literal["estimate", "training"]
@@ -50,13 +51,16 @@ class Audit:
     purpose: Purpose  # estimate, or training, from which nothing is estimated
     source: str  # folder of the run
     run: str | None  # identity of the run; None for a delta with nothing to label
+    predicted: int  # documents that the run itself labelled
     population: str  # hash of all rows of the run
     model: dict[str, str]  # name, path and SHA-256 of the model
+    precision: str  # precision that the run asked for, which tells a model's SHA-256
     labels: list[str]  # labels that are audited
-    all_labels: list[str]  # all labels of the model; none if it was not there
+    all_labels: list[str]  # all labels of the model
     exclusive: bool  # whether a document has at most one label
     by: str | None  # field whose values are the groups
     fields: list[str]  # input fields that coders see
+    as_read: bool  # whether the model read these fields
     seed: int  # seed of the random numbers
     weights: list[float]  # weight of each label in the choice of the strata
     strata: list[Stratum]  # group, label, range of scores, documents and documents drawn of each stratum
@@ -66,12 +70,20 @@ class Audit:
     @property
     def groups(self) -> list[str]:
         """Return the values of the grouping field, sorted."""
-        return sorted({group for by_group in self.cells.values() for group in by_group})
+        return sorted({group for by_group in self.cells.values() for group in by_group}, key=_order)
 
     def probability(self, document: AuditDocument) -> float:
         """Return the probability with which a document was drawn."""
         stratum = self.strata[document.stratum]
         return stratum.drawn / stratum.documents
+
+
+def _order(group: str) -> tuple[bool, float, str]:
+    """Return by what groups are sorted: numbers by their value, before all others."""
+    try:
+        return False, float(group), group
+    except ValueError:
+        return True, 0.0, group
 
 
 def name_of(*parts: object) -> str:
@@ -85,20 +97,23 @@ def text_hash(text: str) -> str:
 
 
 def refuse_used(folder: str) -> None:
-    """Refuse the folder of another audit.
+    """Refuse a folder that holds anything but what a stopped draw wrote.
 
     Raises:
-        UserError: the folder holds one.
+        UserError: it holds an audit or other files.
     """
-    if storage.exists(storage.join(folder, AUDIT)):
-        raise UserError(f"--output {folder}: expected a new folder, found an audit in it; name another.")
+    names = lineage.contents(folder)
+    own = {PAPERS, PAGE, STUDIO, *(name for name, _ in sheets.FORMATS.values())}
+    if AUDIT in names or (foreign := next((name for name in names if name not in own), None)):
+        what = "an audit" if AUDIT in names else repr(foreign)
+        raise UserError(f"--output {folder}: expected a new folder, found {what} in it; name another.")
 
 
 def write(audit: Audit, papers: Sequence[Paper], folder: str, formats: Sequence[str]) -> list[str]:
     """Write the files for the coders, and then `audit.json`. Return the paths for the coders."""
     contents = {sheets.FORMATS[name][0]: sheets.FORMATS[name][1](papers, audit.labels) for name in formats}
     if "label_studio" in formats:
-        contents["label_studio.xml"] = sheets.label_studio_config(audit.labels, exclusive=audit.exclusive)
+        contents[STUDIO] = sheets.label_studio_config(audit.labels, exclusive=audit.exclusive)
     contents[PAGE] = labelling_page.make(audit.name, papers, audit.labels, exclusive=audit.exclusive)
     paths = []
     for name, content in contents.items():

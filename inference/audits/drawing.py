@@ -2,7 +2,7 @@
 
 A pass turns each file into a small result, and the results are merged in any order. Within a stratum, each subset of
 the wanted number of documents is equally likely: those with the smallest of random numbers, which depend on the seed,
-the content of the file, and the row.
+the content and the place of the file, and the row.
 """
 
 import functools
@@ -95,7 +95,7 @@ def _tally(file: RowFile, question: Question, count: Callable[[Block], Totals]) 
 def _draw_of_file(file: RowFile, question: Question, design: Design, seed: int) -> Result:
     cells: Totals = {}
     drawn: dict[str, list[list[Any]]] = {}
-    numbers = np.random.Philox(np.random.SeedSequence([seed, int(file.sha256, 16)]))  # its bits are the same everywhere
+    numbers = np.random.Philox(np.random.SeedSequence([seed, int(file.sha256, 16), file.number]))
     for block in population.blocks(file, question):
         of_document = design.strata_of(block)
         tally.add_to(cells, _cells(block, of_document))

@@ -94,7 +94,7 @@ def estimate(labelled: Labelled, seed: int = 0) -> Estimate:
     precision = recall = None
     if naive:
         precision = _share(_wider(_normal(labelled, hits, given).over(naive), found / naive))
-    if total > 0:
+    if total > 0 and labelled.truth.any():
         share = float(np.clip(hits / total, 0, 1))
         normal = _normal(labelled, 0.0, given - share).over(total)
         shares = found / np.maximum(all_with, 1e-9)
@@ -115,11 +115,30 @@ def by_group(labelled: Labelled, count: float, seed: int = 0) -> list[Interval]:
     by_part = labelled.documents.sum(axis=2)
     simulated = _simulate(labelled, by_part, labelled.expected.sum(axis=2), labelled.group, rng)
     if ((by_part > 0).sum(axis=1) == 1).all():
-        return [_count(_only(labelled, group), draws) for group, draws in enumerate(simulated)]
-    means = simulated.mean(axis=1)
-    scale = count / means.sum() if means.sum() else 1.0
-    low, high = np.quantile(simulated, QUANTILES, axis=1) * scale
-    return [Interval(*map(float, one)) for one in zip(means * scale, low, high, strict=True)]
+        found = np.array([_count(_only(labelled, group), draws) for group, draws in enumerate(simulated)])
+    else:
+        means = simulated.mean(axis=1)
+        scale = count / means.sum() if means.sum() else 1.0
+        found = np.stack([means, *np.quantile(simulated, QUANTILES, axis=1)], axis=1) * scale
+    groups = len(found)
+    least = np.bincount(labelled.group, labelled.truth, groups).astype(np.float64)
+    most = (by_part.sum(axis=0) - np.bincount(labelled.group, 1 - labelled.truth, groups)).astype(np.float64)
+    values = _adding_up(found[:, 0], least, most, count)
+    low, high = (np.clip(column, least, most) for column in found[:, 1:].T)
+    rows = zip(values, np.minimum(low, values), np.maximum(high, values), strict=True)
+    return [Interval(*map(float, row)) for row in rows]
+
+
+def _adding_up(
+    values: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64], total: float
+) -> NDArray[np.float64]:
+    """Return values that add up to a total within their limits, as near to the same multiple as these allow."""
+    values = np.maximum(values, 1e-9)
+    low, high = 0.0, max(float((most / values).max()), 1.0)
+    for _ in range(200):
+        factor = (low + high) / 2
+        low, high = (factor, high) if np.clip(values * factor, least, most).sum() < total else (low, factor)
+    return np.clip(values * high, least, most)
 
 
 def _only(labelled: Labelled, group: int) -> Labelled:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from inference.audits import estimates
 from inference.audits.estimates import Estimate, Labelled
 from models.trained_model import Manifest
 
+LOW = 0.01  # mean score of a stratum up to which its scores are low
 FEWEST = 10  # documents with the label below which an interval rests on few
 
 
@@ -47,13 +46,13 @@ def _quality(found: Estimate, label: str, manifest: Manifest | None) -> Iterator
 
 def _unseen(labelled: Labelled) -> Iterator[str]:
     """Say how many documents with low scores could have the label without one having been drawn."""
-    lowest = int(np.argmin(labelled.expected.sum(axis=(1, 2)) / labelled.sizes))
-    drawn, positives = int(labelled.drawn[lowest]), int(labelled.truth[labelled.stratum == lowest].sum())
-    if positives or not drawn or drawn == labelled.sizes[lowest]:
-        return
-    most = estimates.most_in_stratum(drawn, positives)
-    others = int(labelled.sizes[lowest]) - drawn
-    yield (
-        f"None of the {drawn} documents drawn with the lowest scores has the label. The interval takes the scores' "
-        f"word for the other {others:,}; the sample alone would allow up to {most:.1%} of them."
-    )
+    shares = labelled.expected.sum(axis=(1, 2)) / labelled.sizes
+    low = shares <= max(LOW, shares.min())
+    inside = low[labelled.stratum]
+    drawn, others = int(inside.sum()), int(labelled.sizes[low].sum()) - int(inside.sum())
+    if drawn and others and not labelled.truth[inside].any():
+        most = estimates.most_in_stratum(drawn, 0)
+        yield (
+            f"None of the {drawn} documents drawn with the lowest scores has the label. The interval takes the scores' "
+            f"word for the other {others:,}. The sample alone would allow up to {most:.1%} of them."
+        )

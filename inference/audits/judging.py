@@ -14,8 +14,8 @@ from models.errors import UserError
 Labels = frozenset[str]
 
 
-def read(audit: Audit, path: str, *, whole: bool = True) -> dict[str, Labels]:
-    """Return the labels of each row of a sheet; of every row of the audit if `whole` is true.
+def read(audit: Audit, path: str, flag: str = "--labelled") -> dict[str, Labels]:
+    """Return the labels of each row of a sheet, which has every row of the audit unless the flag is --agreed.
 
     Raises:
         UserError: the file is no sheet; or a row is missing, repeated, of another audit, without an answer, or has
@@ -23,7 +23,7 @@ def read(audit: Audit, path: str, *, whole: bool = True) -> dict[str, Labels]:
     """
     content = storage.read_if_there(path)
     if content is None:
-        raise UserError(f"--labelled {path}: expected a sheet, found no such file; check the path.")
+        raise UserError(f"{flag} {path}: expected a sheet, found no such file; check the path.")
     found: dict[str, Labels] = {}
     hashes = {one.row: one.text_sha256 for one in audit.documents}
     for answer in sheets.read(path, content, audit.labels):
@@ -32,7 +32,7 @@ def read(audit: Audit, path: str, *, whole: bool = True) -> dict[str, Labels]:
         if answer.labels is not None:
             found[answer.row] = answer.labels
     missing = [one.row for one in audit.documents if one.row not in found]
-    if whole and missing:
+    if missing and flag != "--agreed":
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         raise UserError(f"{path}: expected every row of the audit, found no {missing[0]}{more}; label them too.")
     return found
@@ -73,8 +73,8 @@ def settle(audit: Audit, coders: Sequence[dict[str, Labels]], agreed: dict[str, 
         )
     if left := [row for row in odds if row not in agreed]:
         raise UserError(
-            f"row {left[0]}: the coders disagree, and about {len(left) - 1:,} more; label {AT_ODDS} in the folder "
-            "of the audit together, and give it as --agreed."
+            f"the coders disagree about {len(left):,} rows, such as {left[0]}; label {AT_ODDS} in the folder of the "
+            "audit together, and give it as --agreed."
         )
     return coders[0] | agreed
 
@@ -85,7 +85,9 @@ def rows_at_odds(audit: Audit, coders: Sequence[dict[str, Labels]]) -> list[str]
 
 
 def write_at_odds(audit: Audit, coders: Sequence[dict[str, Labels]], folder: str) -> None:
-    """Write a sheet of the rows about which coders disagree into the folder of the audit."""
+    """Write a sheet of the rows about which coders disagree into the folder of the audit, unless there is one."""
+    if storage.exists(storage.join(folder, AT_ODDS)):
+        return  # it may be filled in already
     rows = rows_at_odds(audit, coders)
     texts = {paper.row: paper.text for paper in audit_folder.papers(folder)}
     sheet = sheets.write_csv((Paper(row, texts[row]) for row in rows), audit.labels)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import orjson
 
-from inference.audits.sheets import NONE, Paper
+from inference.audits.population import NONE
+from inference.audits.sheets import Paper
 from models import page
 
 TEMPLATES = Path(__file__).parent / "templates"

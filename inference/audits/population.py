@@ -4,6 +4,7 @@ The documents of a run on a delta are those that it labelled and those that the 
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from inference.corpus import kept_fields, storage
 from inference.runs import lineage, run_folder, sink
 from inference.runs.lineage import Labels
+from inference.runs.receipts import Receipt
 from models.errors import UserError
 
 SCALE = 1_000_000  # a score is a whole number of millionths, so that sums are exact in any order
 AT_ONCE = 10_000  # rows of a block
+NONE = "none of these"  # choice of a coder, which no label may be named
 MISSING = ""  # group of a document without a value
 
 
@@ -37,6 +40,7 @@ class Question:
 
     model: str  # name of the model in the rows
     labels: tuple[str, ...]  # labels that are audited
+    places: tuple[int, ...]  # place of each among the model's scores, which all rows share
     by: str | None  # kept field whose values are the groups
 
 
@@ -47,6 +51,8 @@ class Population:
     source: str  # folder of the run
     labels: Labels
     files: tuple[RowFile, ...]
+    predicted: int  # documents that the run itself labelled, without those that its delta kept
+    all_labels: tuple[str, ...]  # labels of the model, in its order
     question: Question
 
     @property
@@ -77,6 +83,7 @@ def find(source: str, model: str | None, labels: Sequence[str], by: str | None) 
     Raises:
         UserError: the folder holds no finished run, its rows lack the scores, or it has no such model or field.
     """
+    source = source if storage.is_remote(source) else os.path.abspath(source)
     found = lineage.find_labels(source)
     names = [entry["name"] for entry in found.models]
     if model is None and len(names) > 1:
@@ -94,14 +101,30 @@ def find(source: str, model: str | None, labels: Sequence[str], by: str | None) 
             f"--by {by}: expected a field that the rows hold ({', '.join(kept) or 'they hold none'}); label the corpus "
             f"with --keep_fields {by}."
         )
-    return Population(source, found, tuple(_files(found)), Question(model or names[0], tuple(labels), by))
+    receipts = run_folder.finished_receipts(found.run) if found.run else []
+    files = tuple(_files(found, receipts))
+    all_labels = _labels_of(files, model or names[0], source)
+    if wrong := [label for label in labels if label not in all_labels or label == NONE]:
+        raise UserError(f"--label {wrong[0]}: expected a label of the model: {', '.join(all_labels)}.")
+    if len(set(labels)) < len(labels):
+        raise UserError(f"--label {labels[0]}: expected labels that differ, found one twice; give it once.")
+    question = Question(model or names[0], tuple(labels), tuple(map(all_labels.index, labels)), by)
+    return Population(source, found, files, sum(receipt.predicted for receipt in receipts), all_labels, question)
 
 
-def _files(found: Labels) -> Iterator[RowFile]:
+def _labels_of(files: Sequence[RowFile], model: str, source: str) -> tuple[str, ...]:
+    """Return the labels of a model, in the order of its scores, from the first row."""
+    for file in files:
+        for row in sink.rows_of(file.path, _content(file)):
+            return tuple(score["label"] for score in row[model]["scores"])
+    raise UserError(f"{source}: expected a run with predictions, found none in it; name another.")
+
+
+def _files(found: Labels, receipts: Sequence[Receipt]) -> Iterator[RowFile]:
     """Yield the files in an order that depends on the input alone."""
     sources: list[tuple[str, str, str | None]] = []
     if found.run:
-        for receipt in sorted(run_folder.finished_receipts(found.run), key=lambda receipt: receipt.number):
+        for receipt in sorted(receipts, key=lambda receipt: receipt.number):
             path, sha256 = sink.recorded_predictions(receipt, found.run)
             sources.append((path, sha256, receipt.slice))
     if found.delta:
@@ -114,32 +137,25 @@ def blocks(file: RowFile, question: Question) -> Iterator[Block]:
     """Yield the documents of a file in blocks.
 
     Raises:
-        UserError: the file is gone or has changed, or a label is none of the model's.
+        UserError: the file is gone or has changed.
     """
-    content = storage.read_checked(file.path, file.sha256, "put it back, or label the corpus again")
     first, rows = 0, []
-    places: list[int] | None = None
-    for row in sink.rows_of(file.path, content):
-        places = places or _places(row[question.model]["scores"], question)
+    for row in sink.rows_of(file.path, _content(file)):
         rows.append(row)
         if len(rows) == AT_ONCE:
-            yield _block(first, rows, places, question)
+            yield _block(first, rows, question)
             first, rows = first + len(rows), []
-    if rows and places is not None:
-        yield _block(first, rows, places, question)
+    if rows:
+        yield _block(first, rows, question)
 
 
-def _places(scores: Sequence[dict[str, Any]], question: Question) -> list[int]:
-    """Return the place of each audited label among the scores of a row, which all rows share."""
-    names = [score["label"] for score in scores]
-    if unknown := [label for label in question.labels if label not in names]:
-        raise UserError(f"--label {unknown[0]}: expected a label of the model {question.model}: {', '.join(names)}.")
-    return [names.index(label) for label in question.labels]
+def _content(file: RowFile) -> bytes:
+    return storage.read_checked(file.path, file.sha256, "put it back, or label the corpus again")
 
 
-def _block(first: int, rows: Sequence[dict[str, Any]], places: Sequence[int], question: Question) -> Block:
+def _block(first: int, rows: Sequence[dict[str, Any]], question: Question) -> Block:
     labellings = [row[question.model] for row in rows]
-    scores = np.array([[one["scores"][place]["score"] for place in places] for one in labellings], np.float64)
+    scores = np.array([[one["scores"][place]["score"] for place in question.places] for one in labellings], np.float64)
     applies = np.array([[label in one["labels"] for label in question.labels] for one in labellings], np.bool_)
     groups = [group_of(row, question.by) for row in rows]
     return Block(first, [row["id"] for row in rows], groups, np.rint(scores * SCALE).astype(np.int64), applies)

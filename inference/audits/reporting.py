@@ -1,5 +1,6 @@
 """Keeps the estimates of an audit: in its folder, and in that of its run, whose report shows them."""
 
+import sys
 from typing import Any
 
 import orjson
@@ -16,5 +17,8 @@ def keep(audit: Audit, found: dict[str, Any], folder: str) -> None:
     storage.write_file(storage.join(folder, ESTIMATES), content)
     description = run_folder.read(audit.source)
     if description and description["run"] == audit.run:
-        storage.write_file(storage.join(audit.source, AUDITS, f"{audit.name}.json"), content)
-        report_page.write(audit.source)
+        try:
+            storage.write_file(storage.join(audit.source, AUDITS, f"{audit.name}.json"), content)
+            print(f"report: {report_page.write(audit.source)}", file=sys.stderr)
+        except Exception as error:  # each storage raises its own errors; the estimates are written already
+            print(f"warning: the report of {audit.source} does not show them: {error}", file=sys.stderr)

@@ -13,9 +13,9 @@ from xml.sax.saxutils import quoteattr
 
 import orjson
 
+from inference.audits.population import NONE
 from models.errors import UserError
 
-NONE = "none of these"
 LONGEST = 20_000  # characters of a text; a cell of a spreadsheet holds 32,767
 YES, NO = frozenset({"1", "yes", "y", "true"}), frozenset({"0", "no", "n", "false"})
 QUESTION = "labels"  # name of the question in Label Studio and Argilla
@@ -103,7 +103,8 @@ def read(path: str, content: bytes, labels: Sequence[str]) -> list[Answer]:
     Raises:
         UserError: the file has another form, or a cell holds neither yes nor no.
     """
-    start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    start = content.lstrip()[:1]
     if start not in (b"[", b"{"):
         return list(_read_csv(path, content, labels))
     try:
@@ -121,22 +122,29 @@ def _read_csv(path: str, content: bytes, labels: Sequence[str]) -> Iterator[Answ
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: expected UTF-8, found another encoding; save it as 'CSV UTF-8'.") from None
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = {(name or "").strip().removeprefix("'"): name for name in reader.fieldnames or ()}
-    if missing := [name for name in ("row", *(f"{label}?" for label in labels)) if name not in columns]:
-        raise UserError(f"{path}: expected a column {missing[0]!r}, found none; give the sheet that the audit wrote.")
+    readers = (csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter) for delimiter in ",;\t")
+    reader = next((one for one in readers if "row" in map(_bare, one.fieldnames or ())), None)
+    columns = {_bare(name): name for name in reader.fieldnames or ()} if reader else {}
+    of_label = {label: columns.get(_bare(f"{label}?"), "") for label in labels}
+    missing = [f"{label}?" for label, column in of_label.items() if not column]
+    if reader is None or missing:
+        expected = missing[0] if reader else "row"
+        raise UserError(f"{path}: expected a column {expected!r}, found none; give the sheet that the audit wrote.")
     try:
         for cells in reader:
             if not any(cells.values()):
                 continue
             row = (cells[columns["row"]] or "").strip()
-            given = {label: _yes(cells[columns[f"{label}?"]], label, row, path) for label in labels}
+            given = {label: _yes(cells[column], label, row, path) for label, column in of_label.items()}
             said = None if None in given.values() else frozenset(label for label, yes in given.items() if yes)
             yield Answer(row, cells[columns["text"]] if "text" in columns else None, said)
     except csv.Error as error:
         raise UserError(f"{path}: expected CSV, found {error}; save it again as CSV.") from None
+
+
+def _bare(name: str | None) -> str:
+    """Return the name of a column without what a spreadsheet may add to it."""
+    return (name or "").strip().lstrip("'").strip()
 
 
 def _yes(cell: str | None, label: str, row: str, path: str) -> bool | None:
@@ -154,7 +162,7 @@ def _answer(row: dict[str, Any], path: str, labels: Sequence[str]) -> Answer:
         choices = [[choice for part in one["result"] for choice in part["value"]["choices"]] for one in done]
     elif "fields" in row:
         name, text = row["id"], row["fields"].get("text")
-        values = [one["value"] for one in row.get("responses", {}).get(QUESTION, ())]
+        values = [one["value"] for one in row.get("responses", {}).get(QUESTION, ()) if one["value"]]
         choices = [value if isinstance(value, list) else [value] for value in values]
     else:
         name, text = row.get("row") or row["meta"]["row"], row.get("text")

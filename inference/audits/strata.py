@@ -19,6 +19,7 @@ from models.errors import UserError
 
 BINS = 2_000  # parts of the range of scores, finer near 0 and 1: a stratum is a range of them
 LEAST = 10  # fewest documents drawn of a stratum that has as many
+MOST_GROUPS = 500
 MOST = 10  # most ranges of scores of a label
 OWN_RANGES = 4  # fewest ranges of a label that make strata within a group
 AT_RANDOM = 0.1  # share of the sample that is drawn without regard to the scores
@@ -119,6 +120,8 @@ def design(counted: Totals, weights: Sequence[float], size: int) -> Design:
     if size > documents:
         raise UserError(f"--size: expected at most the {documents:,} documents of the run, found {size:,}.")
     groups = sorted(counted)
+    if len(groups) > MOST_GROUPS:
+        raise UserError(f"--by: expected at most {MOST_GROUPS} values, found {len(groups):,}; name another field.")
     within = len(groups) > 1 and size >= OWN_RANGES * 2 * LEAST * len(weights) * len(groups)
     rooms = len(weights) * (len(groups) if within else 1)
     if size < LEAST * rooms:

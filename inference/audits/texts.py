@@ -1,18 +1,20 @@
 """Finds the texts of drawn documents in the input of their run."""
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from inference.audits.drawing import Drawn
 from inference.audits.population import Population
-from inference.corpus import records, slices
-from inference.runs import drift
+from inference.corpus import counting, records, slices
 from inference.runs.joined import JoinedRun
+from inference.runs.lineage import Delta
 from models.errors import UserError
 from models.text import TextError, TextRecipe
+from models.trained_model import Manifest
 
 
-def recipe_of(population: Population, fields: Sequence[str]) -> TextRecipe:
+def recipe_of(population: Population, manifest: Manifest | None, fields: Sequence[str]) -> TextRecipe:
     """Return the recipe of the texts that coders see: some fields, or else those that the model read.
 
     Raises:
@@ -21,11 +23,10 @@ def recipe_of(population: Population, fields: Sequence[str]) -> TextRecipe:
     given = tuple(fields) or tuple(population.labels.options["text_fields"])
     if given:
         return TextRecipe(fields=given)
-    path = next(one["path"] for one in population.labels.models if one["name"] == population.question.model)
-    manifest = drift.manifest_of(path)
     if manifest is None:
         raise UserError(
-            f"{path}: expected the model of the run, to know its text fields, found none; name them with --fields."
+            f"{population.source}: expected the model {population.question.model} where the run found it, to know its "
+            "text fields, found none; name them with --fields."
         )
     return manifest.text
 
@@ -48,8 +49,8 @@ def of_drawn(population: Population, drawn: Sequence[Drawn], recipe: TextRecipe)
     found: dict[tuple[int, int], str] = {}
     if of_slice and population.labels.run:
         found |= dict(_of_slices(population.labels.run, of_slice, recipe))
-    if kept:
-        found |= dict(_of_ids(population, kept, recipe))
+    if kept and population.labels.kept:
+        found |= dict(_of_ids(kept, population.labels.kept, recipe))
     if missing := [one for one in drawn if (one.file, one.row) not in found]:
         raise UserError(
             f"{population.source}: found no text of the document {missing[0].id} in the input; put it back."
@@ -69,16 +70,27 @@ def _of_slices(
             yield (one.file, one.row), _text(row.record, one, recipe)
 
 
-def _of_ids(
-    population: Population, kept: dict[str, Drawn], recipe: TextRecipe
-) -> Iterator[tuple[tuple[int, int], str]]:
-    """Read the whole corpus for the documents whose rows a delta kept. Their ids are unique in it."""
-    id_field = population.labels.options["id_field"]
-    for file in population.labels.corpus:
-        for line in slices.all_lines(file, [*recipe.fields, id_field]):
-            record = records.record_or_nothing(line)
-            if one := kept.get(str(record.get(id_field))):
-                yield (one.file, one.row), _text(record, one, recipe)
+def _of_ids(kept: dict[str, Drawn], delta: Delta, recipe: TextRecipe) -> Iterator[tuple[tuple[int, int], str]]:
+    """Read the whole corpus for the documents whose rows a delta kept."""
+    id_field = delta.options["id_field"]
+    expected = {(piece.file, piece.start): piece.checksum for piece in delta.slices}
+    seen = set()
+    with tempfile.TemporaryDirectory() as copies:
+        for unit in counting.units(delta.files, delta.slice_bytes):
+            for part in counting.count(unit, delta.slice_bytes, copies):
+                if expected.get((part.file.path, part.start)) != part.checksum:
+                    raise slices.changed(part)
+                for line in slices.read_lines(part, copies, [*recipe.fields, id_field]):
+                    record = records.record_or_nothing(line)
+                    if not (one := kept.get(str(record.get(id_field)))):
+                        continue
+                    if one.id in seen:
+                        raise UserError(
+                            f"{part.file.path}: expected one document with the id {one.id!r}, found two; their rows "
+                            "cannot be told apart, so label the whole corpus anew."
+                        )
+                    seen.add(one.id)
+                    yield (one.file, one.row), _text(record, one, recipe)
 
 
 def _text(record: dict[str, object], one: Drawn, recipe: TextRecipe) -> str:

@@ -52,7 +52,7 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
         "failures": _failures(read, output),
         "speed": speed(read),
         "paid": paid,
-        "audits": _audits(output, description["run"]),
+        "audits": _audits(output, description["run"], totals),
         "bins": BINS,
     }
     path = storage.join(output, REPORT)
@@ -60,15 +60,18 @@ def write(output: str, paid: Mapping[str, Any] | None = None) -> str:
     return path
 
 
-def _audits(output: str, run: str) -> list[dict[str, Any]]:
-    """Return the estimates of the audits of a run, with the highest bar of each chart."""
+def _audits(output: str, run: str, totals: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the estimates of the audits of a run, with the highest bar of each chart.
+
+    Those of fewer documents, before a retry, are left out.
+    """
     folder = storage.join(output, AUDITS)
     names = sorted(name for name in own_files.of(output, AUDITS) if name.endswith(".json"))
     found = [orjson.loads(storage.read_file(storage.join(folder, name))) for name in names]
     for audit in found:
         for row in audit["labels"].values():
             row["most"] = max((max(one["naive"], one["count"]["high"]) for one in row["groups"]), default=0)
-    return [audit for audit in found if audit["run"] == run]
+    return [audit for audit in found if audit["run"] == run and audit["predicted"] == totals.get("predicted")]
 
 
 def _share_done(run: dict[str, Any], read: Sequence[Receipt]) -> float:

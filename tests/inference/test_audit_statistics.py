@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,8 @@ def make_population(folder: Path, scores: Scores, groups: list[str] | None = Non
         path = folder / f"{number}.jsonl"
         path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         row_files.append(RowFile(number, str(path), hashlib.sha256(path.read_bytes()).hexdigest(), None))
-    question = Question("m", tuple(labels), "year" if groups else None)
-    return Population("run", NO_RUN, tuple(row_files), question)
+    question = Question("m", tuple(labels), tuple(range(len(labels))), "year" if groups else None)
+    return Population("run", NO_RUN, tuple(row_files), len(scores), tuple(labels), question)
 
 
 @given(
@@ -196,6 +197,29 @@ def test_groups_add_up_and_their_intervals_hold_the_truth(tilt: float, size: int
     assert np.mean(hits) >= 0.9
 
 
+@pytest.mark.parametrize("groups", [3, 8])  # with strata of each group, and with strata that hold every group
+def test_groups_of_a_rare_label_add_up(groups: int) -> None:
+    world = _world(0.003, 1.0, 400, groups)
+    rng = np.random.default_rng(3)
+    for seed in range(10):
+        labelled = world.audit(rng)
+        count = estimates.estimate(labelled, seed).count.value
+        found = estimates.by_group(labelled, count, seed)
+        assert sum(group.value for group in found) == pytest.approx(count, abs=1e-3)
+        seen = np.bincount(labelled.group, labelled.truth, groups)
+        sizes = np.bincount(world.group)
+        for group, least, most in zip(found, seen, sizes, strict=True):
+            assert least <= group.low <= group.value <= group.high <= most
+
+
+def test_files_with_the_same_rows_are_drawn_apart(tmp_path: Path) -> None:
+    scores = np.tile(np.random.default_rng(2).beta(0.3, 1, (300, 1)), (2, 1))
+    source = make_population(tmp_path, scores)
+    twice = replace(source, files=(source.files[0], replace(source.files[0], number=1)))
+    drawn = [(one.file, one.row) for one in drawing.draw(twice, 100, 0).drawn]
+    assert len({row for _, row in drawn}) > 70
+
+
 def test_outcomes_add_up_to_the_count() -> None:
     world = _world(0.1, 2.0, 300)
     labelled = world.audit(np.random.default_rng(1))
@@ -210,8 +234,11 @@ def test_a_sample_of_everything_knows_the_truth() -> None:
     assert found.count == (truth.sum(), truth.sum(), truth.sum())
 
 
-def test_no_document_with_the_label() -> None:
-    found = estimates.estimate(make_world(_scores(0.013), np.zeros(20_000, bool), 400).audit(np.random.default_rng(0)))
+@pytest.mark.parametrize("seed", range(5))
+def test_no_document_with_the_label(seed: int) -> None:
+    found = estimates.estimate(
+        make_world(_scores(0.013), np.zeros(20_000, bool), 400).audit(np.random.default_rng(seed))
+    )
     assert found.count.low == 0
     assert found.count.value < found.count.high < 200
     assert found.precision

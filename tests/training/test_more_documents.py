@@ -39,9 +39,9 @@ def write_train(folder: Path) -> None:
 def test_they_join_train_alone_with_unknown_labels(tmp_path: Path) -> None:
     write_train(tmp_path)
     rows = [
-        {"id": "1", "text": "one  new\ntext", "labels": ["a"], "unknown": ["b"]},
-        {"id": "2", "text": "another one", "labels": [], "unknown": []},
-        {"id": "3", "text": "one new text", "labels": ["b"], "unknown": []},
+        {"id": "1", "text": "one  new\ntext", "labels": ["a"], "asked": ["a"]},
+        {"id": "2", "text": "another one", "labels": [], "asked": ["a", "b"]},
+        {"id": "3", "text": "one new text", "labels": ["b"], "asked": ["a", "b"]},
     ]
     write(tmp_path / "more.jsonl", rows)
     without = data_splits.prepare(config("multi_label", ["a", "b"]), tmp_path).splits
@@ -59,7 +59,7 @@ def test_they_join_train_alone_with_unknown_labels(tmp_path: Path) -> None:
 def test_a_document_of_test_is_left_out(tmp_path: Path) -> None:
     write_train(tmp_path)
     held_out = data_splits.prepare(config("multi_label", ["a", "b"]), tmp_path).splits.test.texts[0]
-    write(tmp_path / "more.jsonl", [{"id": "1", "text": held_out, "labels": ["a"], "unknown": []}])
+    write(tmp_path / "more.jsonl", [{"id": "1", "text": held_out, "labels": ["a"], "asked": ["a", "b"]}])
     splits = data_splits.prepare(config("multi_label", ["a", "b"], more=["more.jsonl"]), tmp_path).splits
     assert held_out not in list(splits.train.texts)
     assert splits.train.skipped["leak"] >= 1
@@ -68,9 +68,9 @@ def test_a_document_of_test_is_left_out(tmp_path: Path) -> None:
 def test_a_binary_document_has_one_label(tmp_path: Path) -> None:
     write_train(tmp_path)
     rows = [
-        {"id": "1", "text": "first", "labels": ["b"], "unknown": []},
-        {"id": "2", "text": "second", "labels": ["a"], "unknown": []},
-        {"id": "3", "text": "third", "labels": [], "unknown": ["a"]},
+        {"id": "1", "text": "first", "labels": ["b"], "asked": ["a", "b"]},
+        {"id": "2", "text": "second", "labels": ["a"], "asked": ["a", "b"]},
+        {"id": "3", "text": "third", "labels": [], "asked": ["b"]},
     ]
     write(tmp_path / "more.jsonl", rows)
     train = data_splits.prepare(config("binary", ["a", "b"], more=["more.jsonl"]), tmp_path).splits.train
@@ -81,8 +81,11 @@ def test_a_binary_document_has_one_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"text": "x", "label": "a"}], "expected the columns id, text, labels, unknown, found no id"),
-        ([{"id": "1", "text": "x", "labels": ["c"], "unknown": []}], "row 1: expected the labels a, b, found 'c'"),
+        ([{"text": "x", "label": "a"}], "expected the columns id, text, labels, asked, found no id"),
+        (
+            [{"id": "1", "text": "x", "labels": ["c"], "asked": ["c"]}],
+            "row 1: expected a row that was asked for one of a, b, found one for c",
+        ),
     ],
 )
 def test_wrong_rows_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:

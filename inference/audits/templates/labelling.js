@@ -8,21 +8,34 @@ let answers = {}; // labels of each row that is done, by its name
 let place = 0;
 let stored = true; // whether the browser keeps the answers
 
+function shelf() {
+  return `${audit.name}/${element("coder").value.trim()}`; // each coder has answers of their own
+}
+
 function load() {
   try {
-    const kept = JSON.parse(localStorage.getItem(audit.name) || "{}");
+    const kept = JSON.parse(localStorage.getItem(shelf()) || "{}");
     answers = kept.answers || {};
     place = Math.min(kept.place || 0, audit.documents.length - 1);
-    element("coder").value = kept.coder || "";
+    localStorage.setItem(audit.name, element("coder").value);
   } catch {
     stored = false;
   }
+  show();
+}
+
+function begin() {
+  try {
+    element("coder").value = localStorage.getItem(audit.name) || "";
+  } catch {
+    stored = false;
+  }
+  load();
 }
 
 function keep() {
   try {
-    const coder = element("coder").value;
-    localStorage.setItem(audit.name, JSON.stringify({ answers, place, coder }));
+    localStorage.setItem(shelf(), JSON.stringify({ answers, place }));
   } catch {
     stored = false;
   }
@@ -37,6 +50,7 @@ function show() {
   element("text").textContent = paper.text;
   element("state").textContent =
     `${done} of ${audit.documents.length} labelled` +
+    (element("coder").value.trim() ? ` by ${element("coder").value.trim()}` : "") +
     (stored ? "" : " · this browser keeps nothing: save the sheet before you leave");
   element("bar").style.width = `${(100 * done) / audit.documents.length}%`;
   element("choices").replaceChildren(
@@ -64,6 +78,7 @@ function choose(number) {
     const label = audit.labels[number];
     const said = answers[row] || [];
     answers[row] = said.includes(label) ? said.filter((one) => one !== label) : [...said, label];
+    if (!answers[row].length) delete answers[row]; // it is open again; 0 says that none applies
     keep();
     show();
     return;
@@ -118,7 +133,7 @@ document.addEventListener("keydown", (event) => {
   };
   const number = KEYS.indexOf(event.key);
   const action = actions[event.key] || (number >= 0 && number < audit.labels.length ? () => choose(number) : null);
-  if (!action) return;
+  if (!action || (event.repeat && !event.key.startsWith("Arrow"))) return; // a held key must not label what follows
   event.preventDefault();
   action();
 });
@@ -126,6 +141,5 @@ element("back").addEventListener("click", () => move(-1));
 element("next").addEventListener("click", () => move(1));
 element("open").addEventListener("click", nextOpen);
 element("save").addEventListener("click", save);
-element("coder").addEventListener("input", keep);
-load();
-show();
+element("coder").addEventListener("change", load);
+begin();
