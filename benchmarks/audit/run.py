@@ -1,6 +1,6 @@
 r"""Simulates audits of real scores and real labels, of which an audit sees only those drawn; writes results/NAME.json.
 
-    python -m benchmarks.audit.run arxiv --run runs/arxiv --corpus corpora/arxiv.jsonl
+    python -m benchmarks.audit.run arxiv --run runs/arxiv --corpus corpora/arxiv.jsonl --by month
     python -m benchmarks.audit.run goemotions --run runs/goemotions --corpus corpora/goemotions.jsonl
 
 `benchmarks.audit.corpora` writes the corpora; label them with --scores all, and --keep_fields month where there are
@@ -33,12 +33,12 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--audits", type=int, default=100, help="audits of each label, world and size")
+    parser.add_argument("--by", help="field whose values are counted apart (default: none)")
     parser.add_argument("--labels", nargs="+", default=[], help="labels to audit (default: all)")
     flags = parser.parse_args()
     truths = {row["id"]: row for row in map(json.loads, flags.corpus.read_text(encoding="utf-8").splitlines())}
     labels = flags.labels or sorted({label for row in truths.values() for label in row["truth"]})
-    by = "month" if "month" in next(iter(truths.values())) else None
-    source = population.find(flags.run, None, labels, by)
+    source = population.find(flags.run, None, labels, flags.by)
     blocks = [block for file in source.files for block in population.blocks(file, source.question)]
     scores = np.concatenate([block.scores for block in blocks])
     applies = np.concatenate([block.applies for block in blocks]).astype(np.int64)
