@@ -1,6 +1,7 @@
 """Makes the tables of the audit's benchmark for the documentation."""
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -27,6 +28,19 @@ def audit_table() -> Iterator[str]:
                     rows.append([corpus, world, f"{size:,}", *_cells(chosen)])
     head = ["corpus", "shift", "labelled", "count held", "precision held", "recall held", "groups held"]
     yield from table([*head, "width, random sample = 1", "model's count is wrong by"], rows)
+
+
+def audit_example() -> Iterator[str]:
+    """Yield what the audit of the worked example found, in a paragraph."""
+    found = json.loads((RESULTS / "example.json").read_text(encoding="utf-8"))
+    count = {name: f"{value:,.0f}" for name, value in found["count"].items()}
+    yield textwrap.fill(
+        f"Of {found['documents']:,} papers, {found['truth']:,} are on {found['label']}. The model counts "
+        f"{found['naive']:,} of them. The audit with {found['drawn']:,} labels says {count['value']} "
+        f"({count['low']} to {count['high']}). In {found['months_held']} of {len(found['months'])} months the truth "
+        "lies in the interval.",
+        100,
+    )
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.throughput.table import cells as contestant_cells
-from docs.audit_tables import audit_table
+from docs.audit_tables import audit_example, audit_table
 from docs.code_tables import mib, table
 from docs.figures import OURS, RIVAL, result
 from docs.training_tables import checkpointing_table, long_texts_table, memory_table, quality_table, step_table
@@ -344,6 +344,7 @@ def engines_table() -> Iterator[str]:
 PARTS = {
     "engines": engines_table,
     "audit": audit_table,
+    "audit_example": audit_example,
     "quality": quality_table,
     "long_texts": long_texts_table,
     "step": step_table,
