@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from inference import audit, beam_runner, delta, verify
-from inference.audits import sheets
+from inference.audits import labelling_page, sheets
 from inference.audits.population import NONE
 from inference.audits.sheets import Paper
 from tests import pages
@@ -457,6 +457,22 @@ def test_labelled_documents_become_rows_for_a_training(run: Path, tmp_path: Path
         assert row["asked"] == ["red"]
     assert audit.main(list(map(str, command))) == 2  # the file is there
     assert audit.main(list(map(str, [*command[:-1], tmp_path / "more.csv"]))) == 2
+
+
+@pages.needs_browser
+def test_no_text_acts_on_the_page(tmp_path: Path) -> None:
+    """Texts and labels that try to end the data, or to run as code, are shown as they are."""
+    attack = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
+    path = tmp_path / "label.html"
+    path.write_bytes(labelling_page.make("audit-0", [Paper("r-1", attack)], [attack, "'\"&<b>"], exclusive=False))
+    with pages.tab(path, tmp_path) as tab:
+        tab.wait_for("document.getElementById('choices').childElementCount === 3")
+        assert tab.value("document.getElementById('text').textContent") == attack
+        assert tab.value("document.title") == "audit-0: documents to label"
+        assert tab.value("document.querySelectorAll('img, b').length") == 0
+    content, complaints = pages.opened(path)
+    assert "audit-0" in content
+    assert not complaints
 
 
 @pages.needs_browser
