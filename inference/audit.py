@@ -41,9 +41,7 @@ def make_parser() -> BeamParser:
     """Return the parser of `inference.audit`."""
     parser = BeamParser("python -m inference.audit", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="draw|estimate|rows")
-    draw = commands.add_parser(
-        "draw", help="draw a sample of a run for coders", description="Draw a sample of a run for coders."
-    )
+    draw = _command(commands, "draw", "draw a sample of a run for coders")
     draw.add_argument("run", type=paths.anywhere, metavar="RUN", help="folder of a finished run")
     draw.add_argument(
         "--label", action="append", required=True, metavar="LABEL", help="label to count; may be repeated"
@@ -77,11 +75,7 @@ def make_parser() -> BeamParser:
     )
     draw.add_argument("--plan", action="store_true", help="the width of the intervals to expect, and no draw")
     add_json(draw)
-    estimate = commands.add_parser(
-        "estimate",
-        help="estimate counts from their labels",
-        description="Estimate counts from the labels of the coders.",
-    )
+    estimate = _command(commands, "estimate", "estimate counts from the labels of the coders")
     _add_sheets(estimate)
     estimate.add_argument(
         "--outcomes",
@@ -90,13 +84,17 @@ def make_parser() -> BeamParser:
         help="file for an unbiased outcome of every document, .csv or .parquet (default: none)",
     )
     add_json(estimate)
-    rows = commands.add_parser(
-        "rows",
-        help="write the labelled documents for a training",
-        description="Write the labelled documents for data.more of a training.",
-    )
+    rows = _command(commands, "rows", "write the labelled documents for data.more of a training")
     _add_sheets(rows)
     rows.add_argument("--to", type=paths.anywhere, required=True, metavar="FILE.jsonl", help="new file of JSON lines")
+    return parser
+
+
+def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
+    """Add a command to those of the audit, and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}."
+    )
     return parser
 
 
@@ -205,7 +203,7 @@ def _rows(flags: Any, beam_flags: Sequence[str]) -> None:
     if storage.exists(flags.to):
         raise UserError(f"--to {flags.to}: expected a new file, found one; name another.")
     _, truth = _judged(flags, drawn)
-    rows = list(audit.training_rows(drawn, audit_folder.papers(flags.audit), truth))
+    rows = list(audit.training_rows(drawn, audit_folder.papers(drawn, flags.audit), truth))
     storage.write_file(flags.to, b"".join(orjson.dumps(row) + b"\n" for row in rows))
     print(f"{len(rows):,} rows: {flags.to}")
 

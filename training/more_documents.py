@@ -16,6 +16,7 @@ from models.labels import LabelSchema, Task
 from training import tables
 from training.config import TrainConfig
 from training.examples import Examples, concatenate
+from training.spool import digest
 
 COLUMNS = ("id", "text", "labels", "asked")
 
@@ -28,11 +29,11 @@ def joined(train: Examples, config: TrainConfig, data_dir: Path, schema: LabelSc
     """
     if not config.data.more:
         return train
-    known = set(train.texts)
+    known = set(map(digest, train.texts))
     return concatenate([train, _read(known, config, data_dir, schema)])
 
 
-def _read(known: set[str], config: TrainConfig, data_dir: Path, schema: LabelSchema) -> Examples:
+def _read(known: set[bytes], config: TrainConfig, data_dir: Path, schema: LabelSchema) -> Examples:
     ids: list[str] = []
     targets: list[NDArray[np.float32]] = []
     skipped: Counter[str] = Counter()
@@ -48,11 +49,12 @@ def _read(known: set[str], config: TrainConfig, data_dir: Path, schema: LabelSch
             for number, row in enumerate(rows.of(COLUMNS), 1):
                 text = config.text.clean(row["text"])
                 target = _target(row["labels"] or [], row["asked"] or [], schema, f"data.more, {name}, row {number}")
-                reason = "in train already" if text in known else "label unknown" if target is None else None
+                key = digest(text)
+                reason = "in train already" if key in known else "label unknown" if target is None else None
                 if target is None or reason:
                     skipped[str(reason)] += 1
                     continue
-                known.add(text)
+                known.add(key)
                 ids.append(f"{name}:{number}")
                 targets.append(target)
                 yield text

@@ -1,1 +1,1 @@
-"""How often an audit's interval holds the truth, and how wide it is."""
+"""Measures how often an audit's interval holds the truth, and how wide it is."""

@@ -134,16 +134,28 @@ def read(folder: str) -> Audit:
     if stored is None:
         raise UserError(f"{folder}: expected the folder of an audit, found no {AUDIT} in it; check the path.")
     content = seals.unseal(stored)
-    if content is None or content["format_version"] != FORMAT_VERSION:
+    if content is None or content.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{folder}: expected an {AUDIT} of this version, found a damaged or other one; draw again.")
     content["strata"] = [Stratum(**one) for one in content["strata"]]
     content["documents"] = [AuditDocument(**one) for one in content["documents"]]
     return Audit(**content)
 
 
-def papers(folder: str) -> list[Paper]:
-    """Return the documents of an audit as coders see them."""
-    return [Paper(**one) for one in orjson.loads(storage.read_file(storage.join(folder, PAPERS)))]
+def papers(audit: Audit, folder: str) -> list[Paper]:
+    """Return the documents of an audit as coders see them, in the order of the sheet.
+
+    Raises:
+        UserError: the file is gone, or does not hold the texts that were drawn.
+    """
+    stored = storage.read_if_there(storage.join(folder, PAPERS)) or b"[]"
+    try:
+        found = [Paper(**one) for one in orjson.loads(stored)]
+        hashes = [(paper.row, text_hash(paper.text)) for paper in found]
+    except (ValueError, TypeError, AttributeError):
+        hashes = []
+    if hashes != [(one.row, one.text_sha256) for one in audit.documents]:
+        raise UserError(f"{folder}: expected the texts of the audit in {PAPERS}, found others or none; put it back.")
+    return found
 
 
 def frame(audit: Audit, label: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

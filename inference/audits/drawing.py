@@ -101,7 +101,7 @@ def _draw_of_file(file: RowFile, question: Question, design: Design, seed: int) 
         tally.add_to(cells, _cells(block, of_document))
         keys = numbers.random_raw(len(block.ids))
         new = {
-            str(number): [_drawn(block, int(place), int(keys[place]), file, number) for place in places]
+            str(number): [list(drawn_of(block, int(place), file, int(keys[place]), number)) for place in places]
             for number, places in _smallest(keys, of_document, design)
         }
         drawn = _merge_drawn([{"drawn": drawn, "cells": {}}, {"drawn": new, "cells": {}}], design)["drawn"]
@@ -117,10 +117,11 @@ def _smallest(
         yield int(number), places[np.argsort(keys[places], kind="stable")[: design.strata[number].drawn]]
 
 
-def _drawn(block: Block, place: int, key: int, file: RowFile, stratum: int) -> list[Any]:
+def drawn_of(block: Block, place: int, file: RowFile, key: int, stratum: int) -> Drawn:
+    """Return the document at a place of a block as one that was drawn."""
     scores, applies = block.scores[place].tolist(), block.applies[place].tolist()
     row = block.first + place
-    return list(Drawn(key, file.number, row, stratum, block.ids[place], block.groups[place], scores, applies))
+    return Drawn(key, file.number, row, stratum, block.ids[place], block.groups[place], scores, applies)
 
 
 def _cells(block: Block, of_document: NDArray[np.int64]) -> Totals:

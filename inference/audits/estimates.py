@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from inference.audits.strata import adding_up
+
 DRAWS = 4_000  # draws from the Beta distributions
 EXTRA = 1.0  # documents that vary as the scores say, beside those drawn of a stratum
 WORTH_OF_PART = 2.0  # documents that the scores of a group are worth, beside those drawn of it
@@ -29,7 +31,7 @@ Z = float(stats.norm.ppf(QUANTILES[1]))
 
 
 class Interval(NamedTuple):
-    """An estimate, with an interval that holds the truth in 95 of 100 audits."""
+    """An estimate, with an interval that is meant to hold the truth in 95 of 100 audits."""
 
     value: float
     low: float
@@ -61,11 +63,6 @@ class Labelled:
     def drawn(self) -> NDArray[np.int64]:
         """Return the number of documents drawn of each stratum."""
         return np.bincount(self.stratum, minlength=len(self.documents))
-
-    def outcomes(self) -> NDArray[np.float64]:
-        """Return p + (y - p) N / n of each document drawn. With p of all others, they add up to the count."""
-        weights = (self.sizes / np.maximum(self.drawn, 1))[self.stratum]
-        return self.score + (self.truth - self.score) * weights
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,8 @@ def by_group(labelled: Labelled, count: float, seed: int = 0) -> list[Interval]:
     """Return the count of each group. They add up to `count`, the count of the whole population.
 
     A group with strata of its own is estimated from them alone. Otherwise few documents are drawn of a group, so that
-    its share of a stratum begins at the stratum's own, shifted as the scores of the group are. That is worth one
-    document of the group.
+    its share of a stratum begins at the stratum's own, shifted as the scores of the group are. That is worth
+    WORTH_OF_PART documents of the group.
     """
     rng = np.random.default_rng(seed)
     by_part = labelled.documents.sum(axis=2)
@@ -123,22 +120,10 @@ def by_group(labelled: Labelled, count: float, seed: int = 0) -> list[Interval]:
     groups = len(found)
     least = np.bincount(labelled.group, labelled.truth, groups).astype(np.float64)
     most = (by_part.sum(axis=0) - np.bincount(labelled.group, 1 - labelled.truth, groups)).astype(np.float64)
-    values = _adding_up(found[:, 0], least, most, count)
+    values = adding_up(found[:, 0], least, most, count)
     low, high = (np.clip(column, least, most) for column in found[:, 1:].T)
     rows = zip(values, np.minimum(low, values), np.maximum(high, values), strict=True)
     return [Interval(*map(float, row)) for row in rows]
-
-
-def _adding_up(
-    values: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64], total: float
-) -> NDArray[np.float64]:
-    """Return values that add up to a total within their limits, as near to the same multiple as these allow."""
-    values = np.maximum(values, 1e-9)
-    low, high = 0.0, max(float((most / values).max()), 1.0)
-    for _ in range(200):
-        factor = (low + high) / 2
-        low, high = (factor, high) if np.clip(values * factor, least, most).sum() < total else (low, factor)
-    return np.clip(values * high, least, most)
 
 
 def _only(labelled: Labelled, group: int) -> Labelled:

@@ -89,7 +89,7 @@ def write_at_odds(audit: Audit, coders: Sequence[dict[str, Labels]], folder: str
     if storage.exists(storage.join(folder, AT_ODDS)):
         return  # it may be filled in already
     rows = rows_at_odds(audit, coders)
-    texts = {paper.row: paper.text for paper in audit_folder.papers(folder)}
+    texts = {paper.row: paper.text for paper in audit_folder.papers(audit, folder)}
     sheet = sheets.write_csv((Paper(row, texts[row]) for row in rows), audit.labels)
     storage.write_file(storage.join(folder, AT_ODDS), sheet)
 

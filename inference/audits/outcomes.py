@@ -48,7 +48,7 @@ def _tables(audit: Audit, source: Population, truth: NDArray[np.bool_]) -> Itera
                     outcomes[row] += (truth[number] - outcomes[row]) * weight
             yield {
                 "id": block.ids,
-                **({audit.by: block.groups} if audit.by else {}),
+                **({"group": block.groups} if audit.by else {}),
                 "drawn": [number >= 0 for number in places],
                 **{f"{label}_score": block.scores[:, place] / SCALE for place, label in enumerate(audit.labels)},
                 **{f"{label}_outcome": outcomes[:, place] for place, label in enumerate(audit.labels)},

@@ -106,8 +106,8 @@ def find(source: str, model: str | None, labels: Sequence[str], by: str | None) 
     all_labels = _labels_of(files, model or names[0], source)
     if wrong := [label for label in labels if label not in all_labels or label == NONE]:
         raise UserError(f"--label {wrong[0]}: expected a label of the model: {', '.join(all_labels)}.")
-    if len(set(labels)) < len(labels):
-        raise UserError(f"--label {labels[0]}: expected labels that differ, found one twice; give it once.")
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"--label {twice[0]}: expected labels that differ, found one twice; give it once.")
     question = Question(model or names[0], tuple(labels), tuple(map(all_labels.index, labels)), by)
     return Population(source, found, files, sum(receipt.predicted for receipt in receipts), all_labels, question)
 

@@ -15,10 +15,10 @@ def keep(audit: Audit, found: dict[str, Any], folder: str) -> None:
     """Write the estimates of an audit, and draw the report of its run again if the run is still there."""
     content = orjson.dumps(found, option=orjson.OPT_INDENT_2)
     storage.write_file(storage.join(folder, ESTIMATES), content)
-    description = run_folder.read(audit.source)
-    if description and description["run"] == audit.run:
-        try:
+    try:
+        description = run_folder.read(audit.source)
+        if description and description["run"] == audit.run:
             storage.write_file(storage.join(audit.source, AUDITS, f"{audit.name}.json"), content)
             print(f"report: {report_page.write(audit.source)}", file=sys.stderr)
-        except Exception as error:  # each storage raises its own errors; the estimates are written already
-            print(f"warning: the report of {audit.source} does not show them: {error}", file=sys.stderr)
+    except Exception as error:  # each storage raises its own errors; the estimates are written already
+        print(f"warning: the report of {audit.source} does not show them: {error}", file=sys.stderr)

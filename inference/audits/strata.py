@@ -6,7 +6,8 @@ Neyman (1934): a stratum of N documents with scores p gets a share proportional 
 of the sample follows N alone, in case the scores mislead.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,7 +20,7 @@ from models.errors import UserError
 
 BINS = 2_000  # parts of the range of scores, finer near 0 and 1: a stratum is a range of them
 LEAST = 10  # fewest documents drawn of a stratum that has as many
-MOST_GROUPS = 500
+MOST_GROUPS = 500  # most values of the grouping field
 MOST = 10  # most ranges of scores of a label
 OWN_RANGES = 4  # fewest ranges of a label that make strata within a group
 AT_RANDOM = 0.1  # share of the sample that is drawn without regard to the scores
@@ -38,6 +39,11 @@ class Stratum:
     drawn: int  # number of documents drawn
     variances: tuple[float, ...]  # mean of p (1 - p) of each label's scores p
 
+    @property
+    def room(self) -> tuple[str | None, int]:
+        """Return what the ranges of scores divide: a group and a label. They follow each other in a design."""
+        return self.group, self.label
+
 
 @dataclass(frozen=True)
 class Design:
@@ -51,10 +57,15 @@ class Design:
         owners = _owners(block, self.weights)
         bins = bins_of(block.scores[np.arange(len(owners)), owners])
         found = np.full(len(owners), -1)
-        by_group = np.array(block.groups, object)
-        for number, stratum in enumerate(self.strata):
-            inside = (owners == stratum.label) & (bins >= stratum.first) & (bins <= stratum.last)
-            found[inside if stratum.group is EVERY else inside & (by_group == stratum.group)] = number
+        groups, group_of = np.unique(np.array(block.groups, object), return_inverse=True)
+        place_of = {group: place for place, group in enumerate(groups)}
+        for (group, label), room in itertools.groupby(enumerate(self.strata), key=lambda one: one[1].room):
+            numbers, strata = zip(*room, strict=True)
+            inside = owners == label
+            if group is not EVERY:
+                inside &= group_of == place_of.get(group, -1)
+            range_of = np.searchsorted([stratum.last for stratum in strata], bins[inside])
+            found[inside] = np.array(numbers)[range_of]
         return found
 
 
@@ -110,20 +121,14 @@ def design(counted: Totals, weights: Sequence[float], size: int) -> Design:
     Raises:
         UserError: the size allows fewer than LEAST documents for each label, or exceeds the population.
     """
-    cells = {
-        (group, int(label), int(cell)): values
-        for group, labels in counted.items()
-        for label, bins in labels.items()
-        for cell, values in bins.items()
-    }
-    documents = sum(values[0] for values in cells.values())
+    documents = sum(values[0] for labels in counted.values() for bins in labels.values() for values in bins.values())
     if size > documents:
         raise UserError(f"--size: expected at most the {documents:,} documents of the run, found {size:,}.")
-    groups = sorted(counted)
-    if len(groups) > MOST_GROUPS:
-        raise UserError(f"--by: expected at most {MOST_GROUPS} values, found {len(groups):,}; name another field.")
-    within = len(groups) > 1 and size >= OWN_RANGES * 2 * LEAST * len(weights) * len(groups)
-    rooms = len(weights) * (len(groups) if within else 1)
+    groups = len(counted)
+    if groups > MOST_GROUPS:
+        raise UserError(f"--by: expected at most {MOST_GROUPS} values, found {groups:,}; name another field.")
+    within = groups > 1 and size >= OWN_RANGES * 2 * LEAST * len(weights) * groups
+    rooms = len(weights) * (groups if within else 1)
     if size < LEAST * rooms:
         raise UserError(
             f"--size {size:,}: expected at least {LEAST * rooms:,}, {LEAST} for each label; audit fewer labels, or "
@@ -131,7 +136,8 @@ def design(counted: Totals, weights: Sequence[float], size: int) -> Design:
         )
     ranges = max(min(size // (2 * LEAST * rooms), MOST), 1)
     found, spreads = [], []
-    for group, label, bins in _histograms(cells, groups if within else [EVERY], len(weights)):
+    tables = _histograms(counted, len(weights), within=within)
+    for (group, label), bins in sorted(tables.items(), key=lambda item: (item[0][0] or "", item[0][1])):
         importance = np.stack([bins[:, 0], bins[:, 1:] @ np.asarray(weights) / SCALE**2], axis=1)
         for first, last in _ranges(importance, ranges):
             count, *sums = bins[first : last + 1].sum(axis=0).tolist()
@@ -142,18 +148,15 @@ def design(counted: Totals, weights: Sequence[float], size: int) -> Design:
     return Design(tuple(weights), tuple(replace(one, drawn=count) for one, count in zip(found, drawn, strict=True)))
 
 
-def _histograms(
-    cells: Mapping[tuple[str, int, int], Sequence[int]], groups: Sequence[str | None], labels: int
-) -> Iterator[tuple[str | None, int, NDArray[np.float64]]]:
-    """Yield the table (bins, 1 + labels) of each group and label that has documents."""
-    for group in groups:
-        for label in range(labels):
-            table = np.zeros((BINS, 1 + labels))
-            for (of_group, of_label, cell), values in cells.items():
-                if of_label == label and group in (EVERY, of_group):
-                    table[cell] += values
-            if table[:, 0].any():
-                yield group, label, table
+def _histograms(counted: Totals, labels: int, *, within: bool) -> dict[tuple[str | None, int], NDArray[np.float64]]:
+    """Return a table (bins, 1 + labels) for each label, and each group if the strata lie `within` the groups."""
+    tables: dict[tuple[str | None, int], NDArray[np.float64]] = {}
+    for group, by_label in sorted(counted.items()):
+        for label, bins in by_label.items():
+            room = (group if within else EVERY, int(label))
+            table = tables.setdefault(room, np.zeros((BINS, 1 + labels)))
+            table[list(map(int, bins))] += list(bins.values())
+    return tables
 
 
 def _ranges(table: NDArray[np.float64], ranges: int) -> Iterator[tuple[int, int]]:
@@ -177,14 +180,21 @@ def allocate(documents: Sequence[int], spreads: Sequence[float], size: int) -> l
     importance = counts * spread if (counts * spread).any() else counts
     wanted = size * ((1 - AT_RANDOM) * importance / importance.sum() + AT_RANDOM * counts / counts.sum())
     fewest = np.minimum(counts, LEAST)
-    low, high = 0.0, size / max(wanted.min(), 1e-9)
-    for _ in range(200):  # the factor at which the limits leave the wanted total
-        factor = (low + high) / 2
-        total = np.clip(wanted * factor, fewest, counts).sum()
-        low, high = (factor, high) if total < size else (low, factor)
-    exact = np.clip(wanted * high, fewest, counts)
+    exact = adding_up(wanted, fewest, counts, size)
     drawn = np.floor(exact + 1e-9)
     room = np.flatnonzero(drawn < counts)
     order = room[np.argsort(-(exact - drawn)[room], kind="stable")]
     drawn[order[: int(size - drawn.sum())]] += 1
     return [int(count) for count in drawn]
+
+
+def adding_up(
+    values: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64], total: float
+) -> NDArray[np.float64]:
+    """Return the multiples of values that add up to a total, each moved to its limits if it lies beyond them."""
+    values = np.maximum(values, 1e-9)
+    low, high = 0.0, max(float((most / values).max()), 1.0)
+    for _ in range(200):  # halves what is left of the range of the factor
+        factor = (low + high) / 2
+        low, high = (factor, high) if np.clip(values * factor, least, most).sum() < total else (low, factor)
+    return np.clip(values * high, least, most)

@@ -22,7 +22,7 @@ def recipe_of(population: Population, manifest: Manifest | None, fields: Sequenc
     """
     given = tuple(fields) or tuple(population.labels.options["text_fields"])
     if given:
-        return TextRecipe(fields=given)
+        return (manifest.text if manifest else TextRecipe()).model_copy(update={"fields": given})
     if manifest is None:
         raise UserError(
             f"{population.source}: expected the model {population.question.model} where the run found it, to know its "
@@ -75,8 +75,8 @@ def _of_ids(kept: dict[str, Drawn], delta: Delta, recipe: TextRecipe) -> Iterato
     id_field = delta.options["id_field"]
     expected = {(piece.file, piece.start): piece.checksum for piece in delta.slices}
     seen = set()
-    with tempfile.TemporaryDirectory() as copies:
-        for unit in counting.units(delta.files, delta.slice_bytes):
+    for unit in counting.units(delta.files, delta.slice_bytes):
+        with tempfile.TemporaryDirectory() as copies:
             for part in counting.count(unit, delta.slice_bytes, copies):
                 if expected.get((part.file.path, part.start)) != part.checksum:
                     raise slices.changed(part)

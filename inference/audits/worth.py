@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.audits import population, sheets, texts
+from inference.audits import drawing, population, sheets, texts
 from inference.audits.drawing import Drawn, Fold, Result
 from inference.audits.population import SCALE, Population, Question, RowFile
 from models.text import TextRecipe
@@ -66,17 +66,12 @@ def _of_file(file: RowFile, question: Question, thresholds: tuple[float, ...], m
                 places = np.flatnonzero(inside)
                 nearest = places[np.argsort(abs(margins[places, label]), kind="stable")[:most]]
                 near.setdefault(str(label), {})[side] = [
-                    [float(abs(margins[place, label])), _drawn(block, int(place), file)] for place in nearest
+                    [float(abs(margins[place, label])), list(drawing.drawn_of(block, int(place), file, 0, NO_STRATUM))]
+                    for place in nearest
                 ]
         counts = {str(label): int(count) for label, count in enumerate(block.applies.sum(axis=0))}
         results.append({"counts": counts, "near": near})
     return _merge(results, most)
-
-
-def _drawn(block: population.Block, place: int, file: RowFile) -> list[Any]:
-    scores, applies = block.scores[place].tolist(), block.applies[place].tolist()
-    row = block.first + place
-    return list(Drawn(0, file.number, row, NO_STRATUM, block.ids[place], block.groups[place], scores, applies))
 
 
 def _merge(results: Iterable[Result], most: int) -> Result:

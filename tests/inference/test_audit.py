@@ -396,7 +396,7 @@ def test_outcomes_add_up_to_the_count(run: Path, name: str, tmp_path: Path) -> N
     path = tmp_path / name
     found = estimate(folder, "--labelled", fill(folder), "--outcomes", path)
     table = pd.read_csv(path) if name.endswith("csv") else pd.read_parquet(path)
-    assert list(table.columns) == ["id", "year", "drawn", "red_score", "red_outcome"]
+    assert list(table.columns) == ["id", "group", "drawn", "red_score", "red_outcome"]
     assert len(table) == found["outcomes"] == 300
     assert table["drawn"].sum() == 60
     assert table["red_outcome"].sum() == pytest.approx(found["labels"]["red"]["count"]["value"])
@@ -457,6 +457,27 @@ def test_labelled_documents_become_rows_for_a_training(run: Path, tmp_path: Path
         assert row["asked"] == ["red"]
     assert audit.main(list(map(str, command))) == 2  # the file is there
     assert audit.main(list(map(str, [*command[:-1], tmp_path / "more.csv"]))) == 2
+
+
+@pytest.mark.parametrize("spoil", [lambda rows: rows.reverse(), lambda rows: rows[0].update(text="other"), None])
+def test_texts_that_were_swapped_do_not_reach_a_training(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Any], object] | None
+) -> None:
+    folder = draw(run)
+    command = ["rows", folder, "--labelled", fill(folder), "--to", tmp_path / "more.jsonl"]
+    if spoil:
+        papers = json.loads((folder / "papers.json").read_text())
+        spoil(papers)
+        (folder / "papers.json").write_text(json.dumps(papers))
+    else:
+        (folder / "papers.json").unlink()
+    assert audit.main(list(map(str, command))) == 2
+    assert "expected the texts of the audit in papers.json" in capsys.readouterr().err
+    assert not (tmp_path / "more.jsonl").exists()
+
+
+def test_the_flag_knows_each_format() -> None:
+    assert tuple(sheets.FORMATS) == audit.FORMATS
 
 
 @pages.needs_browser

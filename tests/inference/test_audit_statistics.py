@@ -220,13 +220,6 @@ def test_files_with_the_same_rows_are_drawn_apart(tmp_path: Path) -> None:
     assert len({row for _, row in drawn}) > 70
 
 
-def test_outcomes_add_up_to_the_count() -> None:
-    world = _world(0.1, 2.0, 300)
-    labelled = world.audit(np.random.default_rng(1))
-    outcomes = labelled.expected.sum() - labelled.score.sum() + labelled.outcomes().sum()
-    assert outcomes == pytest.approx(estimates.estimate(labelled).count.value)
-
-
 def test_a_sample_of_everything_knows_the_truth() -> None:
     scores = np.random.default_rng(3).random(60)
     truth = np.random.default_rng(4).random(60) < 0.5
